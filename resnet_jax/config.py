@@ -1,0 +1,240 @@
+"""Every knob of an experiment, with its unit and its range. Standard library only.
+
+Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows from them is computed in one place,
+`resnet_jax.training.plan_steps`, so that an override never leaves a stale value behind. Types and ranges are checked
+when a config is built: a wrong value is a `ConfigError` before any work starts.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from resnet_jax.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed interval of numbers; `above` and `below` make an end open. Checked on every config field that names it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high and self.above < value < self.below
+
+    def __str__(self) -> str:
+        ends = [(">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below)]
+        return " and ".join(f"{sign} {end:g}" for sign, end in ends if math.isfinite(end)) or "a finite number"
+
+
+Positive = Range(above=0)
+NotNegative = Range(low=0)
+AtLeastOne = Range(low=1)
+Fraction = Range(low=0, below=1)
+
+
+class Checked:
+    """Base of the config dataclasses: checks the type and the range of every field."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            _check(f"{type(self).__name__}.{name}", getattr(self, name), hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Checked):
+    """The network. Options beyond these are arguments of `resnet_jax.create_model`."""
+
+    name: str = "resnet50"
+    """A name from `python -m resnet_jax models`."""
+    num_classes: Annotated[int, AtLeastOne] = 1000
+    zero_init_residual: bool = True
+    """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
+    bn_group_size: Annotated[int, NotNegative] = 0
+    """Images that share BatchNorm statistics in training; 0 = the whole batch. Part of the recipe: it does not depend
+    on the number of devices."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and convolutions. Parameters, statistics, logits and loss stay float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Checked):
+    """Where images come from and how they are prepared."""
+
+    name: str = "digits"
+    """`digits` (embedded), `tfds:NAME` (prepared as array_record) or `folder:PATH` (PATH/train/CLASS/*.jpg, PATH/test/...)."""
+    directory: str | None = None
+    """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
+    train_split: str = "train"
+    eval_split: str = "test"
+    channels: Literal[1, 3] = 3
+    image_size: Annotated[int, AtLeastOne] = 224
+    """Height and width in pixels of what the network sees."""
+    eval_resize: Annotated[int, AtLeastOne] = 256
+    """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
+    random_resized_crop: bool = True
+    """In training: a random area and aspect ratio (Szegedy et al. 2015; torchvision's law). False: as in evaluation."""
+    crop_min_area: Annotated[float, Range(above=0, high=1)] = 0.08
+    """Smallest fraction of the image's area that a random crop takes."""
+    shift_pixels: Annotated[int, NotNegative] = 0
+    """In training, on the device: pad by so many pixels (the border repeats) and crop at random (He et al. 2015, section 4.2)."""
+    flip: bool = True
+    """In training, on the device: mirror every other image left to right."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Per channel, of pixel values in [0, 1]."""
+    std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
+    threads: Annotated[int, AtLeastOne] = 16
+    """Threads of one host that read and decode images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ConfigError(
+                    f"DataConfig.{name} = {getattr(self, name)} has {len(getattr(self, name))} values; it must have one "
+                    f"for each of the {self.channels} channels"
+                )
+        if self.eval_resize < self.image_size:
+            raise ConfigError(
+                f"DataConfig.eval_resize = {self.eval_resize} must be at least image_size = {self.image_size}, "
+                "or the central crop would not fit"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Checked):
+    """SGD with momentum, PyTorch's coupling of weight decay (into the gradient, before momentum), and a schedule."""
+
+    base_lr: Annotated[float, Positive] = 0.1
+    """Peak learning rate per 256 images of batch (Goyal et al. 2017: the linear scaling rule)."""
+    momentum: Annotated[float, Fraction] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, NotNegative] = 1e-4
+    no_decay: tuple[str, ...] = ()
+    """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed."""
+    schedule: Literal["step", "cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, NotNegative] = 5.0
+    """Linear from 0 to the peak, step by step."""
+    drop_epochs: tuple[Annotated[float, Positive], ...] = (30.0, 60.0, 80.0)
+    """`step` schedule: where the rate is multiplied by `drop_factor`."""
+    drop_factor: Annotated[float, Range(above=0, high=1)] = 0.1
+    label_smoothing: Annotated[float, Fraction] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Checked):
+    """What is kept in the workdir."""
+
+    every_epochs: Annotated[float, Positive] = 1.0
+    keep_last: Annotated[int, AtLeastOne] = 2
+    keep_best: Annotated[int, NotNegative] = 1
+    """By top-1 accuracy on the evaluation split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """One experiment."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 0
+    epochs: Annotated[float, Positive] = 90.0
+    batch_size: Annotated[int, AtLeastOne] = 256
+    """Images per update, over all devices and hosts."""
+    eval_batch_size: Annotated[int, AtLeastOne] = 256
+    """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
+    eval_every_epochs: Annotated[float, Positive] = 1.0
+    log_every_steps: Annotated[int, AtLeastOne] = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        group = self.model.bn_group_size
+        if group and self.batch_size % group:
+            raise ConfigError(
+                f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
+                f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
+            )
+
+
+def nearest_multiples(value: int, of: int) -> str:
+    """The multiples of `of` on either side of `value`, as words: `96 or 128`."""
+    low = value // of * of
+    return f"{low} or {low + of}" if low else f"{of}"
+
+
+def differences(saved: Config, asked: Config) -> list[str]:
+    """One line per field that differs, `optim.base_lr: 0.1 (saved) != 0.2 (asked)`; empty where the two are equal."""
+    a, b = _flat(dataclasses.asdict(saved)), _flat(dataclasses.asdict(asked))
+    return [f"{name}: {a[name]!r} (saved) != {b[name]!r} (asked)" for name in b if a[name] != b[name]]
+
+
+def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    """Builds a config dataclass from nested dictionaries, such as JSON gives.
+
+    Raises:
+      ConfigError: an unknown field (with the near ones), a wrong type, or a value out of range.
+    """
+    hints = get_type_hints(cls)
+    arguments = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(unknown_name(f"field of {cls.__name__}", name, hints))
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
+            value = from_dict(hints[name], value)  # type: ignore[arg-type]
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def _check(where: str, value: Any, hint: Any) -> None:
+    ranges: tuple[Range, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *extras = get_args(hint)
+        ranges = tuple(extra for extra in extras if isinstance(extra, Range))
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        for i, item in enumerate(value):
+            _check(f"{where}[{i}]", item, get_args(hint)[0])
+        return
+    if not _has_type(value, hint):
+        raise ConfigError(f"{where} = {value!r} must be {_describe(hint)}, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where} = {value!r} must be a finite number")
+    for allowed in ranges:
+        if not allowed.holds(value):
+            raise ConfigError(f"{where} = {value!r} is out of range; it must be {allowed}")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in get_args(hint))
+    if origin in (Union, UnionType):
+        return any(_has_type(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_describe(option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a tuple of {_describe(get_args(get_args(hint)[0])[0] if get_origin(get_args(hint)[0]) else get_args(hint)[0])}s"
+    return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

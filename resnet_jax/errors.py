@@ -1,0 +1,31 @@
+"""The errors of this package, and how they suggest a name that was nearly right.
+
+Every message says what is wrong, the value, the rule and the remedy.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run as it stands."""
+
+
+class DataError(ValueError):
+    """A data set or an image that cannot be read as it stands."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that holds nothing that can be restored."""
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became infinite or not a number; the last checkpoint was not touched."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Says that `name` is no known `kind` and lists the near ones, or all where none is near."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=4, cutoff=0.6)
+    remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."
+    return f"unknown {kind} {name!r}. {remedy}"
