@@ -17,7 +17,7 @@ from resnet_jax.errors import ConfigError, unknown_name
 
 @dataclass(frozen=True)
 class Range:
-    """A closed interval of numbers; `above` and `below` make an end open. Checked on every config field that names it."""
+    """An interval of numbers, `low <= value <= high` and `above < value < below`, that a config field may name."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -67,7 +67,7 @@ class DataConfig(Checked):
     """Where images come from and how they are prepared."""
 
     name: str = "digits"
-    """`digits` (embedded), `tfds:NAME` (prepared as array_record) or `folder:PATH` (PATH/train/CLASS/*.jpg, PATH/test/...)."""
+    """`digits` (embedded), `tfds:NAME` (prepared as array_record) or `folder:PATH` (PATH/SPLIT/CLASS/*.jpg)."""
     directory: str | None = None
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"
@@ -82,7 +82,7 @@ class DataConfig(Checked):
     crop_min_area: Annotated[float, Range(above=0, high=1)] = 0.08
     """Smallest fraction of the image's area that a random crop takes."""
     shift_pixels: Annotated[int, NotNegative] = 0
-    """In training, on the device: pad by so many pixels (the border repeats) and crop at random (He et al. 2015, section 4.2)."""
+    """In training, on the device: pad by so many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
     flip: bool = True
     """In training, on the device: mirror every other image left to right."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -94,10 +94,11 @@ class DataConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
+            values = getattr(self, name)
+            if len(values) != self.channels:
                 raise ConfigError(
-                    f"DataConfig.{name} = {getattr(self, name)} has {len(getattr(self, name))} values; it must have one "
-                    f"for each of the {self.channels} channels"
+                    f"DataConfig.{name} = {values} has {len(values)} values; it must have one for each of the "
+                    f"{self.channels} channels"
                 )
         if self.eval_resize < self.image_size:
             raise ConfigError(
@@ -236,5 +237,7 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_describe(option) for option in get_args(hint))
     if get_origin(hint) is tuple:
-        return f"a tuple of {_describe(get_args(get_args(hint)[0])[0] if get_origin(get_args(hint)[0]) else get_args(hint)[0])}s"
+        return f"a tuple of {_describe(get_args(hint)[0])} values"
+    if get_origin(hint) is Annotated:
+        return _describe(get_args(hint)[0])
     return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -1,0 +1,51 @@
+"""From a name to a network, and from a network to its variables."""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from resnet_jax.errors import unknown_name
+from resnet_jax.models import cifar, resnet
+from resnet_jax.models.resnet import ResNet
+
+VARIANTS: dict[str, dict[str, Any]] = {**resnet.VARIANTS, **cifar.VARIANTS}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` knows, in the tables' order; `pattern` is a shell wildcard such as `resnet*`."""
+    return [name for name in VARIANTS if fnmatchcase(name, pattern)]
+
+
+def create_model(name: str, **options: Any) -> ResNet:
+    """Builds the network called `name`.
+
+    Args:
+      name: one of `list_models()`.
+      **options: fields of `ResNet` that override the variant's, such as `num_classes=37`.
+
+    Raises:
+      ValueError: an unknown name or option (with the near ones), or fewer than one class.
+    """
+    if name not in VARIANTS:
+        raise ValueError(unknown_name("model", name, VARIANTS))
+    fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
+    for option in options.keys() - fields:
+        raise ValueError(unknown_name(f"option of {name}", option, fields))
+    model = ResNet(**{**VARIANTS[name], **options})
+    if model.num_classes < 1:
+        raise ValueError(f"num_classes = {model.num_classes} must be at least 1")
+    return model
+
+
+def init(model: ResNet, key: Array, *, channels: int = 3) -> PyTree[Array]:
+    """Initial variables `{"params", "batch_stats"}`; they do not depend on the size of the images.
+
+    Args:
+      key: from `jax.random.key`.
+      channels: of the images that the network will see.
+    """
+    images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    return jax.jit(lambda key: model.init(key, jnp.zeros(images.shape, images.dtype), train=False))(key)

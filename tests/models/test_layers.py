@@ -1,0 +1,166 @@
+"""BatchNorm and the other layers against PyTorch's, as the independent oracle."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.models.layers import BatchNorm, Conv, max_pool
+
+torch = pytest.importorskip("torch")
+
+
+def nchw(x):
+    return torch.from_numpy(np.ascontiguousarray(np.transpose(x, (0, 3, 1, 2))))
+
+
+def nhwc(x):
+    return np.transpose(x.detach().numpy(), (0, 2, 3, 1))
+
+
+def random_variables(channels, rng):
+    draw = lambda low, high: rng.uniform(low, high, channels).astype(np.float32)
+    return {
+        "params": {"scale": draw(0.5, 2), "bias": draw(-1, 1)},
+        "batch_stats": {"mean": draw(-1, 1), "var": draw(0.5, 3)},
+    }
+
+
+def torch_batch_norm(variables):
+    module = torch.nn.BatchNorm2d(len(variables["params"]["scale"]))
+    tensors = {
+        "weight": variables["params"]["scale"],
+        "bias": variables["params"]["bias"],
+        "running_mean": variables["batch_stats"]["mean"],
+        "running_var": variables["batch_stats"]["var"],
+        "num_batches_tracked": np.int64(0),
+    }
+    module.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()})
+    return module
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7, 3), (2, 1, 1, 4), (1, 2, 3, 1)])
+def test_batch_norm_trains_as_torch(shape):
+    rng = np.random.default_rng(0)
+    variables = random_variables(shape[-1], rng)
+    module = torch_batch_norm(variables).train()
+    norm = BatchNorm(use_batch_stats=True, update_stats=True)
+    for _ in range(4):  # the running averages differ from PyTorch's only after several steps if momentum is misread
+        x = rng.normal(2, 3, shape).astype(np.float32)
+        got, updates = norm.apply(variables, x, mutable=["batch_stats"])
+        np.testing.assert_allclose(got, nhwc(module(nchw(x))), rtol=2e-5, atol=2e-5)
+        variables = {**variables, **updates}
+    np.testing.assert_allclose(variables["batch_stats"]["mean"], module.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(variables["batch_stats"]["var"], module.running_var.numpy(), rtol=1e-5)
+
+
+def test_batch_norm_evaluates_as_torch():
+    rng = np.random.default_rng(1)
+    variables = random_variables(5, rng)
+    x = rng.normal(2, 3, (3, 4, 5, 5)).astype(np.float32)
+    got = BatchNorm(use_batch_stats=False, update_stats=False).apply(variables, x)
+    np.testing.assert_allclose(got, nhwc(torch_batch_norm(variables).eval()(nchw(x))), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_gradients_are_torchs():
+    rng = np.random.default_rng(2)
+    variables = random_variables(3, rng)
+    x, weight = rng.normal(1, 2, (2, 4, 3, 5, 3)).astype(np.float32)
+    norm = BatchNorm(use_batch_stats=True, update_stats=False)
+    loss = lambda params, x: jnp.sum(weight * norm.apply({**variables, "params": params}, x))
+    params, image = jax.grad(loss, argnums=(0, 1))(variables["params"], x)
+    module, tensor = torch_batch_norm(variables).train(), nchw(x).requires_grad_()
+    (module(tensor) * nchw(weight)).sum().backward()
+    np.testing.assert_allclose(image, nhwc(tensor.grad), atol=1e-5)
+    np.testing.assert_allclose(params["scale"], module.weight.grad.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(params["bias"], module.bias.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("group", [1, 3, 5])
+def test_a_group_is_a_batch_of_its_own(group):
+    """Each group is what PyTorch makes of those images alone; the running statistics are the mean over groups."""
+    rng = np.random.default_rng(3)
+    variables = random_variables(4, rng)
+    x = rng.normal(1, 2, (15, 3, 5, 4)).astype(np.float32)
+    norm = BatchNorm(use_batch_stats=True, update_stats=True, group_size=group)
+    got, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    modules = [torch_batch_norm(variables).train() for _ in range(15 // group)]
+    outputs = [nhwc(module(nchw(part))) for module, part in zip(modules, np.split(x, 15 // group), strict=True)]
+    np.testing.assert_allclose(got, np.concatenate(outputs), rtol=2e-5, atol=2e-5)
+    for name in ("mean", "var"):
+        expected = np.mean([getattr(module, f"running_{name}").numpy() for module in modules], axis=0)
+        np.testing.assert_allclose(updates["batch_stats"][name], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("use", "update"), [(True, False), (False, True)])
+def test_use_and_update_are_independent(use, update):
+    rng = np.random.default_rng(4)
+    variables = random_variables(3, rng)
+    x = rng.normal(1, 2, (6, 4, 4, 3)).astype(np.float32)
+    both = BatchNorm(use_batch_stats=True, update_stats=True, group_size=2)
+    neither = BatchNorm(use_batch_stats=False, update_stats=False)
+    mixed = BatchNorm(use_batch_stats=use, update_stats=update, group_size=2)
+    trained, moved = both.apply(variables, x, mutable=["batch_stats"])
+    got, stats = mixed.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_array_equal(got, trained if use else neither.apply(variables, x))
+    expected = moved["batch_stats"] if update else variables["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, stats["batch_stats"], expected)
+
+
+def test_statistics_of_bfloat16_activations_are_float32():
+    rng = np.random.default_rng(5)
+    x = rng.normal(100, 1, (64, 8, 8, 1)).astype(np.float32)
+    variables = random_variables(1, rng)
+    norm = BatchNorm(use_batch_stats=True, update_stats=True, momentum=0.0, dtype=jnp.bfloat16)
+    low = x.astype(jnp.bfloat16)
+    got, updates = norm.apply(variables, low, mutable=["batch_stats"])
+    exact = np.asarray(low, np.float64)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(updates["batch_stats"]["mean"], exact.mean(), rtol=1e-6)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], exact.var(ddof=1), rtol=1e-5)
+
+
+def test_a_variance_far_from_zero_mean_is_not_lost():
+    """E[x^2] - E[x]^2, flax's default, has no correct digit left here."""
+    x = np.random.default_rng(6).normal(3000, 0.1, (16, 8, 8, 1)).astype(np.float32)
+    variables = random_variables(1, np.random.default_rng(0))
+    norm = BatchNorm(use_batch_stats=True, update_stats=True, momentum=0.0)
+    _, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(updates["batch_stats"]["var"], x.astype(np.float64).var(ddof=1), rtol=1e-3)
+
+
+def test_batch_norm_refuses_what_has_no_statistics():
+    variables = random_variables(3, np.random.default_rng(0))
+    train = BatchNorm(use_batch_stats=True, update_stats=True, group_size=4)
+    with pytest.raises(ValueError, match="6 images is not divisible into groups of 4"):
+        train.apply(variables, jnp.ones((6, 2, 2, 3)), mutable=["batch_stats"])
+    with pytest.raises(ValueError, match=r"group of 1 image\(s\) of 1x1"):
+        train.clone(group_size=1).apply(variables, jnp.ones((6, 1, 1, 3)), mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "groups", "dilation"), [(7, 2, 1, 1), (3, 2, 1, 1), (3, 1, 4, 2), (1, 2, 1, 1), (1, 1, 2, 1)]
+)
+def test_conv_is_torchs(size, kernel, stride, groups, dilation):
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(2, *size, 8)).astype(np.float32)
+    conv = Conv(12, kernel, stride, groups, dilation)
+    variables = conv.init(jax.random.key(0), x)
+    weight = torch.from_numpy(np.array(variables["params"]["kernel"].transpose(3, 2, 0, 1)))
+    padding = (kernel - 1) // 2 * dilation
+    expected = torch.nn.functional.conv2d(nchw(x), weight, None, stride, padding, dilation, groups)
+    np.testing.assert_allclose(conv.apply(variables, x), nhwc(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_start_as_he_proposed():
+    kernel = Conv(256, 3).init(jax.random.key(0), jnp.ones((1, 4, 4, 64)))["params"]["kernel"]
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (256 * 9)), rel=0.02)
+    assert np.abs(kernel).max() > 3 * np.std(kernel), "a normal distribution, not a truncated or uniform one"
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+def test_max_pool_is_torchs(size):
+    x = -1 - np.random.default_rng(8).random((2, *size, 3)).astype(np.float32)  # zero padding would win here
+    expected = torch.nn.functional.max_pool2d(nchw(x), 3, 2, 1)
+    np.testing.assert_array_equal(max_pool(x), nhwc(expected))
