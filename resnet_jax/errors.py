@@ -7,19 +7,31 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class ConfigError(ValueError):
+class ResnetJaxError(ValueError):
+    """Base of the errors that a user can mend; the command line prints their text alone, without a traceback."""
+
+
+class ConfigError(ResnetJaxError):
     """A configuration that cannot be run as it stands."""
 
 
-class DataError(ValueError):
+class ModelError(ResnetJaxError):
+    """A network that cannot be built as it was asked for."""
+
+
+class DataError(ResnetJaxError):
     """A data set or an image that cannot be read as it stands."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ResnetJaxError):
     """A checkpoint folder that holds nothing that can be restored."""
 
 
-class NonFiniteLossError(ValueError):
+class WeightsError(ResnetJaxError):
+    """A weight file that does not fit the network, or cannot be read safely."""
+
+
+class NonFiniteLossError(ResnetJaxError):
     """The loss became infinite or not a number; the last checkpoint was not touched."""
 
 

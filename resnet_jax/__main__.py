@@ -1,0 +1,3 @@
+from resnet_jax.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""Configs from files, from the command line, and in a run's folder.
+
+A config file is Python by choice: it is executed. Run only those that you trust.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from resnet_jax import config as schema
+from resnet_jax.config import Config, differences, from_dict
+from resnet_jax.errors import ConfigError, unknown_name
+
+FILE_NAME = "config.json"
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Runs the Python file at `path`, takes its `config`, and applies overrides such as `["--optim.base-lr", "0.2"]`.
+
+    Raises:
+      ConfigError: no such file, no `config` in it, an unknown or mistyped field (with the near names), or a value out
+        of its range.
+    """
+    return override(read_config_file(path), overrides)
+
+
+def read_config_file(path: str | Path) -> Config:
+    """The `config` that the Python file at `path` defines. Raises `ConfigError` as `load_config` does."""
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.py")], cutoff=0.5)
+        hint = f" Did you mean {path.with_stem(near[0])}?" if near else ""
+        raise ConfigError(
+            f"config file {path} does not exist; give the path of a Python file that defines `config`.{hint}"
+        )
+    try:
+        namespace = runpy.run_path(str(path))
+    except TypeError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    config = namespace.get("config")
+    if not isinstance(config, Config):
+        found = "nothing of that name" if config is None else f"a {type(config).__name__}"
+        raise ConfigError(f"{path} must define `config = resnet_jax.Config(...)`; it defines {found}")
+    return config
+
+
+def override(config: Config, arguments: Sequence[str]) -> Config:
+    """Applies command-line overrides. Raises `ConfigError` with the text and the suggestions of the parser."""
+    if not arguments:
+        return config
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            return tyro.cli(Config, default=config, args=list(arguments))
+    except SystemExit as stop:
+        raise ConfigError(f"overrides {list(arguments)} were refused:\n{printed.getvalue().strip()}") from stop
+
+
+def save_config(config: Config, workdir: Path) -> None:
+    """Writes `config.json` into a run's folder."""
+    (workdir / FILE_NAME).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def saved_config(workdir: str | Path) -> Config:
+    """The config that the run in `workdir` was made with.
+
+    Raises:
+      ConfigError: the folder holds no run, or a `config.json` that this version does not understand.
+    """
+    path = Path(workdir) / FILE_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{workdir} holds no run: there is no {path}. Train one with: python train.py --workdir {workdir}"
+        )
+    try:
+        return from_dict(Config, json.loads(path.read_text()))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} is not a config of this version: {error}") from error
+
+
+def check_same_run(config: Config, workdir: Path) -> bool:
+    """Whether `workdir` already holds a run with this config; False where it holds none.
+
+    Raises:
+      ConfigError: it holds a run with another config; lists the differences.
+    """
+    if not (workdir / FILE_NAME).exists():
+        return False
+    different = differences(saved_config(workdir), config)
+    if different:
+        raise ConfigError(
+            f"{workdir} holds a run with another config, and nothing in it was touched:\n  "
+            + "\n  ".join(different)
+            + "\nChoose another --workdir, or the saved values to continue that run."
+        )
+    return True
+
+
+def _explain(error: TypeError) -> str:
+    match = re.fullmatch(r"(?:.*\.)?(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    cls: Any = getattr(schema, match[1], None) if match else None
+    if match is None or not dataclasses.is_dataclass(cls):
+        return str(error)
+    return unknown_name(f"field of {match[1]}", match[2], [field.name for field in dataclasses.fields(cls)])

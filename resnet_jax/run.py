@@ -1,0 +1,222 @@
+"""Train, evaluate, predict: wires models, data and training together. The only module that knows them all."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, UInt8
+from rich.console import Console
+
+from resnet_jax import data
+from resnet_jax.config import Config, DataConfig
+from resnet_jax.config_file import check_same_run, save_config, saved_config
+from resnet_jax.errors import CheckpointError, ConfigError
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.curves import plot_curves
+from resnet_jax.training.evaluate import make_evaluate
+from resnet_jax.training.loop import fit
+from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
+from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.training.optim import make_optimizer, plan_steps
+from resnet_jax.training.state import TrainState, make_init_state
+from resnet_jax.training.step import make_train_step
+
+Which = Literal["last", "best"]
+RESULT = "result.json"
+CLASS_NAMES = "class_names.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run as its folder holds it."""
+
+    config: Config
+    model: ResNet
+    state: TrainState
+    class_names: tuple[str, ...]
+
+
+def build_model(config: Config) -> ResNet:
+    """The network that a config describes."""
+    options = config.model
+    return create_model(
+        options.name,
+        num_classes=options.num_classes,
+        zero_init_residual=options.zero_init_residual,
+        bn_group_size=options.bn_group_size,
+        dtype=jnp.dtype(options.dtype),
+    )
+
+
+def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
+    """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
+
+    Leaves in `workdir`: `config.json`, `class_names.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
+    `curves.png` and, once complete, `result.json`. A complete run is not trained again.
+
+    Returns the final state.
+
+    Raises:
+      ConfigError: the config cannot be run here, or `workdir` holds a run with another config.
+      DataError: the data set cannot be read, or is not what the config says.
+      NonFiniteLossError: training diverged; the last checkpoint is whole.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    workdir = Path(workdir)
+    known = check_same_run(config, workdir)
+    if known and (workdir / RESULT).exists():
+        result = json.loads((workdir / RESULT).read_text())
+        console.print(f"{workdir} holds a complete run, nothing to train: {_summary(result)}", highlight=False)
+        return load_run(workdir).state
+
+    mesh = make_mesh()
+    check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size)
+    model = build_model(config)
+    source = data.load_source(config.data, config.data.train_split)
+    eval_source = data.load_source(config.data, config.data.eval_split)
+    _check_classes(config, source.class_names)
+    plan = plan_steps(config, len(source))
+    optimizer = make_optimizer(config.optim, plan.schedule)
+    augment = partial(data.augment, config=config.data)
+    train_step = make_train_step(model, optimizer, augment, mesh, label_smoothing=config.optim.label_smoothing)
+    evaluate = _make_evaluate(config, model, eval_source)
+
+    if not known:
+        workdir.mkdir(parents=True, exist_ok=True)
+        save_config(config, workdir)
+        (workdir / CLASS_NAMES).write_text(json.dumps(source.class_names))
+
+    batches = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    with Checkpoints(
+        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
+    ) as checkpoints:
+        init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
+        key = jax.random.key(config.seed)
+        restored = checkpoints.restore_newest(init_state.eval_shape(key))
+        if restored is None:
+            state = init_state(key)
+        else:
+            state = restored.state
+            batches.set_state(restored.data_state)
+            console.print(f"Resuming {workdir} after step {restored.step} of {plan.total}", highlight=False)
+        with RunLog(
+            workdir,
+            total_steps=plan.total,
+            start_step=int(state.step),
+            images_per_step=config.batch_size,
+            steps_per_epoch=plan.steps_per_epoch,
+            console=console,
+        ) as log:
+            state = fit(state, batches, split_batch(mesh), train_step, evaluate, plan, checkpoints, log)
+
+    records = read_metrics(workdir)
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
+    result = {
+        "model": config.model.name,
+        "data": config.data.name,
+        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
+        "best_top1": best["top1"],
+        "best_step": best["step"],
+        "steps": plan.total,
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "seconds": round(time.perf_counter() - started, 1),
+        "resumed_at_step": restored.step if restored else 0,
+        "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+    }
+    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
+    partial_result = workdir / f"{RESULT}.partial"
+    partial_result.write_text(json.dumps(result, indent=2) + "\n")
+    partial_result.replace(workdir / RESULT)
+    console.print(f"{_summary(result)}\nCurves, metrics and checkpoints are in {workdir}/", highlight=False)
+    return state
+
+
+def evaluate(config: Config, state: TrainState) -> dict[str, float]:
+    """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
+    source = data.load_source(config.data, config.data.eval_split)
+    _check_classes(config, source.class_names)
+    return _make_evaluate(config, build_model(config), source)(state.variables)
+
+
+def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
+    """Class probabilities of uint8 images as `resnet_jax.data.load_image` prepares them."""
+    normalized = data.normalize(jnp.asarray(images), run.config.data)
+    return jax.nn.softmax(run.model.apply(run.state.variables, normalized, train=False))
+
+
+def load_run(workdir: str | Path, which: Which = "last") -> Run:
+    """Reads a run back from its folder.
+
+    Args:
+      which: the newest checkpoint, or the one with the best top-1 accuracy.
+
+    Raises:
+      ConfigError: the folder holds no run.
+      CheckpointError: it holds no whole checkpoint.
+    """
+    workdir = Path(workdir)
+    config = saved_config(workdir)
+    model = build_model(config)
+    # Only for the shapes of its state, which are the same whatever the schedule.
+    optimizer = make_optimizer(config.optim, optax.constant_schedule(0.0))
+    sharding = replicated(make_mesh())
+    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=sharding)
+    like = init_state.eval_shape(jax.random.key(0))
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
+    )
+    with checkpoints:
+        restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
+    if restored is None:
+        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
+    class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
+    return Run(config=config, model=model, state=restored.state, class_names=class_names)
+
+
+def _make_evaluate(config: Config, model: ResNet, source: data.Source) -> Any:
+    # Padding is masked, so a batch that the devices do not divide is simply rounded up.
+    devices = jax.device_count()
+    size = -(-config.eval_batch_size // devices) * devices
+    return make_evaluate(
+        model,
+        partial(data.normalize, config=config.data),
+        make_mesh(),
+        partial(data.eval_batches, source, config.data, **_batching(size)),
+        count=len(source),
+    )
+
+
+def _batching(batch_size: int) -> dict[str, int]:
+    return {
+        "batch_size": batch_size,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def _check_classes(config: Config, class_names: Sequence[str]) -> None:
+    if len(class_names) != config.model.num_classes:
+        raise ConfigError(
+            f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {len(class_names)} classes; "
+            f"set model.num_classes = {len(class_names)}"
+        )
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return (
+        f"top-1 {100 * result['top1']:.2f} % of {result['count']} test images "
+        f"(best {100 * result['best_top1']:.2f} % at step {result['best_step']}), {result['seconds']:.0f} s"
+    )

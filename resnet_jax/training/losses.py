@@ -1,0 +1,29 @@
+"""What is minimised."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+def cross_entropy(
+    logits: Float[Array, "N K"], labels: Int[Array, " N"], label_smoothing: float = 0.0
+) -> Float[Array, " N"]:
+    """Softmax cross entropy per image; its mean is `torch.nn.CrossEntropyLoss(label_smoothing=...)`.
+
+    With smoothing e the target is (1 - e) * onehot + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
+
+
+def in_top_k(logits: Float[Array, "N K"], labels: Int[Array, " N"], k: int) -> Float[Array, " N"]:
+    """1 where the label is among the k largest logits, else 0. Of equal logits the lower class number counts as larger.
+
+    Counting instead of sorting keeps the meaning under ties and with fewer than k classes. A logit that is not a
+    number is never a hit.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    classes = jnp.arange(logits.shape[-1])[None]
+    ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return ((jnp.sum(ahead, axis=-1) < k) & ~jnp.isnan(logits).any(axis=-1)).astype(jnp.float32)

@@ -1,0 +1,46 @@
+"""Devices as one axis of data parallelism, and how arrays lie on them."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from resnet_jax.config import nearest_multiples
+from resnet_jax.errors import ConfigError
+
+
+def make_mesh() -> Mesh:
+    """All devices of all hosts along the axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array: parameters, statistics, optimizer state."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_batch(mesh: Mesh) -> NamedSharding:
+    """Each device holds its share of the first dimension: batches."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, Array]:
+    """Assembles this host's rows, and implicitly every other host's, into global arrays on the devices."""
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def check_batch_size(batch_size: int, bn_group_size: int, devices: int) -> None:
+    """Refuses a batch whose BatchNorm groups would not lie whole on the devices.
+
+    Raises:
+      ConfigError: `batch_size` is not a multiple of devices times group size; names the nearest that are.
+    """
+    unit = devices * max(bn_group_size, 1)
+    if batch_size % unit:
+        group = f" x {bn_group_size} images of a BatchNorm group (model.bn_group_size)" if bn_group_size else ""
+        raise ConfigError(
+            f"batch_size = {batch_size} is not divisible by {unit} = {devices} device(s){group}; "
+            f"the nearest that are: {nearest_multiples(batch_size, unit)}"
+        )

@@ -1,0 +1,110 @@
+"""SGD as PyTorch couples it, its learning rate, and every integer that follows from a config."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+from resnet_jax.config import Config, OptimConfig
+
+BASE_BATCH_SIZE = 256  # images that `base_lr` speaks of (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
+
+Event = Literal["log", "eval", "save"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in steps. `step` counts updates applied, so the first is 1 and the last is `total`."""
+
+    total: int
+    steps_per_epoch: float
+    eval_interval: float
+    save_interval: float
+    log_interval: int
+    schedule: optax.Schedule
+
+    def is_due(self, event: Event, step: int) -> bool:
+        """Whether `event` follows update `step`. What is saved is evaluated first, and what is evaluated is logged first,
+        so that a checkpoint always has its accuracy and never holds a loss that is not finite."""
+        if step == self.total:
+            return True
+        if event == "save":
+            return _passes(step, self.save_interval)
+        if event == "eval":
+            return _passes(step, self.eval_interval) or self.is_due("save", step)
+        return step % self.log_interval == 0 or self.is_due("eval", step)
+
+    def lr(self, step: int) -> float:
+        """The learning rate of update `step`."""
+        return float(self.schedule(step - 1))
+
+
+def plan_steps(config: Config, num_images: int) -> Plan:
+    """Turns a config's epochs into steps, for a training set of `num_images`: the one place where this is done.
+
+    Batches run on over the boundary of an epoch, so an epoch need not be a whole number of steps; the run is the whole
+    number of steps nearest to its epochs.
+    """
+    per_epoch = num_images / config.batch_size
+    total = max(1, round(config.epochs * per_epoch))
+    return Plan(
+        total=total,
+        steps_per_epoch=per_epoch,
+        eval_interval=config.eval_every_epochs * per_epoch,
+        save_interval=config.checkpoint.every_epochs * per_epoch,
+        log_interval=config.log_every_steps,
+        schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
+    )
+
+
+def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, total: int) -> optax.Schedule:
+    """Learning rate by the number of updates already applied: a linear warm-up, then step, cosine or constant.
+
+    The peak is `base_lr * batch_size / 256`. In the warm-up of `w` steps, update `t` (from 1) uses `peak * t / w`
+    (Goyal et al. 2017, section 2.2, from 0). Epochs of `drop_epochs` count from the start of the run.
+    """
+    peak = optim.base_lr * batch_size / BASE_BATCH_SIZE
+    warmup = min(round(optim.warmup_epochs * steps_per_epoch), total)
+    if optim.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
+    elif optim.schedule == "step":
+        drops = {round(epoch * steps_per_epoch) - warmup: optim.drop_factor for epoch in optim.drop_epochs}
+        after = optax.piecewise_constant_schedule(peak, drops)
+    else:
+        after = optax.constant_schedule(peak)
+    if not warmup:
+        return after
+    return optax.join_schedules(
+        [optax.linear_schedule(peak / warmup, peak * (1 + 1 / warmup), warmup), after], [warmup]
+    )
+
+
+def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """`torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the learning rate stays outside the buffer.
+
+    `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
+    """
+    return optax.chain(
+        optax.add_decayed_weights(optim.weight_decay, mask=lambda params: decay_mask(params, optim.no_decay)),
+        optax.trace(decay=optim.momentum, nesterov=optim.nesterov),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
+    """True where a parameter is decayed: none of the regular expressions is found in its path, `layer1_0/bn1/scale`."""
+
+    def decayed(path: tuple, _: object) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return not any(re.search(pattern, name) for pattern in no_decay)
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def _passes(step: int, interval: float) -> bool:
+    """Whether a multiple of `interval` lies in (step - 1, step]."""
+    return math.floor(step / interval) > math.floor((step - 1) / interval)

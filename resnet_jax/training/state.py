@@ -1,0 +1,52 @@
+"""Everything that training changes, as one pytree: what a checkpoint holds."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Int, PyTree, UInt32
+
+from resnet_jax.models import ResNet
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run after `step` updates."""
+
+    step: Int[Array, ""]
+    params: PyTree[Array]
+    batch_stats: PyTree[Array]
+    opt_state: optax.OptState
+    key: UInt32[Array, " words"]  # raw words, so that every checkpoint format can hold it; constant in a run
+
+    @property
+    def variables(self) -> dict[str, PyTree[Array]]:
+        """What `model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_init_state(
+    model: ResNet, optimizer: optax.GradientTransformation, *, channels: int, sharding: NamedSharding
+) -> jax.stages.Wrapped:
+    """Returns the jitted `key -> TrainState` before the first update, born with `sharding`.
+
+    The key, from `jax.random.key(seed)`, decides the parameters and all randomness of later steps. The function's
+    `.eval_shape(key)` gives shapes and shardings without computing anything.
+
+    Args:
+      channels: of the images.
+    """
+
+    def init_state(key: Array) -> TrainState:
+        init_key, step_key = jax.random.split(key)
+        variables = model.init(init_key, jnp.zeros((1, 64, 64, channels)), train=False)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+            key=jax.random.key_data(step_key),
+        )
+
+    return jax.jit(init_state, out_shardings=sharding)

@@ -1,0 +1,70 @@
+"""One update: forward, backward, optimizer, running statistics, compiled for all devices at once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from resnet_jax.models import ResNet
+from resnet_jax.training.losses import cross_entropy, in_top_k
+from resnet_jax.training.mesh import replicated, split_batch
+from resnet_jax.training.state import TrainState
+
+Batch = dict[str, Array]
+Metrics = dict[str, Float[Array, ""]]
+Augment = Callable[[Array, UInt8[Array, "N H W C"]], Float[Array, "N H W C"]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: ResNet,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    mesh: Mesh,
+    *,
+    label_smoothing: float = 0.0,
+) -> TrainStep:
+    """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
+
+    Args:
+      augment: `(key, uint8 images) -> normalised float32 images`. Its key depends on the run's seed and the step alone,
+        so that the images do not depend on the number of devices.
+
+    The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars of
+    this batch: `loss`, `top1` (fraction right), `grad_norm` (L2 over all parameters).
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        images = augment(key, batch["image"])
+
+        def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Array, PyTree[Array]]]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            loss = jnp.mean(cross_entropy(logits, batch["label"], label_smoothing))
+            return loss, (logits, updates["batch_stats"])
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            "top1": jnp.mean(in_top_k(logits, batch["label"], 1)),
+            "grad_norm": optax.global_norm(grads),
+        }
+        new_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return jax.jit(
+        train_step,
+        in_shardings=(replicated(mesh), split_batch(mesh)),
+        out_shardings=replicated(mesh),
+        donate_argnums=0,
+    )

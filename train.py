@@ -1,0 +1,44 @@
+"""Train a network: `python train.py [CONFIG.py] [--field value ...] [--workdir DIR]`.
+
+The config file comes first; without one, `configs/digits.py`. Every field of it can be overridden. If DIR holds
+a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resnet_jax.config import Config
+from resnet_jax.config_file import read_config_file
+from resnet_jax.errors import ResnetJaxError
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    workdir: str
+    """Where checkpoints, logs and results go."""
+
+
+def main(arguments: list[str]) -> None:
+    path = DEFAULT_CONFIG
+    if arguments and not arguments[0].startswith("-"):
+        path, *arguments = Path(arguments[0]), *arguments[1:]
+    default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
+    asked = tyro.cli(Arguments, default=default, args=arguments, prog=f"train.py {path}", description=__doc__)
+
+    from resnet_jax.run import train  # after the arguments are known to be good: it takes seconds to import
+
+    train(asked.config, asked.workdir)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ResnetJaxError as error:
+        sys.exit(f"error: {error}")
