@@ -1,0 +1,101 @@
+"""The oracle: a PyTorch network with random, non-trivial weights and statistics, and what it makes of a batch."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """torchvision's and timm's networks, by name."""
+
+    torch: Any
+    torchvision: Any
+    timm: Any
+
+    def build(self, name: str, *, output_stride: int = 32, device: str = "cpu") -> Any:
+        """torchvision's network of that name, else timm's (also where torchvision cannot dilate)."""
+        basic = name in ("resnet18", "resnet34")
+        with self.torch.device(device):
+            if name not in self.torchvision.models.list_models() or (basic and output_stride < 32):
+                return self.timm.create_model(name, output_stride=output_stride)
+            dilate = [False, output_stride < 16, output_stride < 32]
+            return self.torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=dilate)
+
+    def randomize(self, module: Any, seed: int = 0) -> Any:
+        """In float64 and evaluation mode; at its initial statistics a network hides most mistakes."""
+        random = self.torch.Generator().manual_seed(seed)
+        module = module.double().eval()
+        for name, tensor in module.state_dict().items():
+            noise = self.torch.randn(tensor.shape, generator=random, dtype=self.torch.float64)
+            if tensor.ndim > 1:
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+            elif name.endswith("running_var"):
+                tensor.copy_(noise.abs() + 0.5)
+            elif name.endswith("weight"):
+                tensor.copy_(1 + 0.3 * noise)
+            elif tensor.ndim:
+                tensor.copy_(0.3 * noise)
+        return module
+
+    def variables(self, module: Any) -> dict:
+        return variables_of({name: tensor.numpy() for name, tensor in module.state_dict().items()})
+
+    def shapes(self, module: Any) -> dict:
+        """As `variables`, for a module on the meta device, which has no numbers."""
+        state = {
+            name: np.broadcast_to(np.float32(0), tuple(tensor.shape)) for name, tensor in module.state_dict().items()
+        }
+        return variables_of(state)
+
+    def outputs(self, module: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+        """What `ResNet` calls features, of a network with torchvision's names; images and results are NHWC."""
+        out = {}
+        watched = {"maxpool": "stem", **{f"layer{i}": f"stage{i}" for i in range(1, 5)}, "fc": "pooled"}
+        for name, feature in watched.items():
+            child = getattr(module, name)
+            if name in ("maxpool", "fc"):
+                child.register_forward_pre_hook(lambda _, args, feature=feature: out.update({feature: args[0]}))
+            else:
+                child.register_forward_hook(lambda _, args, y, feature=feature: out.update({feature: y}))
+        with self.torch.no_grad():
+            out["logits"] = module(self.torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        return {name: x.permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.numpy() for name, x in out.items()}
+
+
+@pytest.fixture(scope="session")
+def oracle(torchvision):
+    timm = pytest.importorskip("timm")
+    return Oracle(torch=pytest.importorskip("torch"), torchvision=torchvision, timm=timm)
+
+
+def variables_of(state: dict[str, np.ndarray]) -> dict:
+    """A state dict with torchvision's or timm's names as our variables."""
+    variables: dict = {"params": {}, "batch_stats": {}}
+    for key, value in state.items():
+        path, leaf = key.rsplit(".", 1)
+        if leaf == "num_batches_tracked":
+            continue
+        is_norm = state[f"{path}.weight"].ndim == 1
+        path = re.sub(r"layer(\d)\.(\d+)", r"layer\1_\2", path)
+        path = re.sub(r"^conv1\.(\d)", r"conv1_\1", path)
+        path = re.sub(r"downsample\.\d", "downsample_bn" if is_norm else "downsample_conv", path)
+        collection = "batch_stats" if leaf.startswith("running") else "params"
+        leaf = {"running_mean": "mean", "running_var": "var"}.get(leaf, leaf)
+        if leaf == "weight":
+            leaf = "scale" if is_norm else "kernel"
+        node = variables[collection]
+        for part in path.split("."):
+            node = node.setdefault(part, {})
+        node[leaf] = value.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim])
+    return variables
