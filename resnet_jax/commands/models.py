@@ -32,8 +32,8 @@ def models(
         pixels = image_size or (32 if model.stem == "cifar" else 224)
         cost = measure(model, image_size=pixels)
         print(
-            f"{name:<{widest}}  {pixels:>6}  {cost.parameters:>11,}  {cost.macs / 1e9:>9.4f}  {cost.activations / 1e6:>9.2f} M"
-            f"  {cost.peak_bytes / 1e6:>5.0f} MB",
+            f"{name:<{widest}}  {pixels:>6}  {cost.parameters:>11,}  {cost.macs / 1e9:>9.4f}  "
+            f"{cost.activations / 1e6:>9.2f} M  {cost.peak_bytes / 1e6:>5.0f} MB",
             flush=True,  # a trace takes up to seconds
         )
         if layers:

@@ -59,18 +59,21 @@ class Oracle:
         return variables_of(state)
 
     def outputs(self, module: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What `ResNet` calls features, of a network with torchvision's names; images and results are NHWC."""
+        """What `ResNet` calls features; images and results are NHWC."""
         out = {}
-        watched = {"maxpool": "stem", **{f"layer{i}": f"stage{i}" for i in range(1, 5)}, "fc": "pooled"}
-        for name, feature in watched.items():
-            child = getattr(module, name)
-            if name in ("maxpool", "fc"):
-                child.register_forward_pre_hook(lambda _, args, feature=feature: out.update({feature: args[0]}))
-            else:
-                child.register_forward_hook(lambda _, args, y, feature=feature: out.update({feature: y}))
+        children = dict(module.named_modules())
+        before = {"maxpool": "stem", "stem.pool": "stem", "fc": "pooled", "head.fc": "pooled"}
+        after = {f"layer{i}": f"stage{i}" for i in range(1, 5)} | {f"stages.{i - 1}": f"stage{i}" for i in range(1, 5)}
+        for name in children.keys() & before:
+            children[name].register_forward_pre_hook(lambda _, args, name=name: out.update({before[name]: args[0]}))
+        for name in children.keys() & after:
+            children[name].register_forward_hook(lambda _, args, y, name=name: out.update({after[name]: y}))
         with self.torch.no_grad():
             out["logits"] = module(self.torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-        return {name: x.permute(0, 2, 3, 1).numpy() if x.ndim == 4 else x.numpy() for name, x in out.items()}
+        as_nhwc = lambda x: (
+            x.permute(0, 2, 3, 1).numpy() if x.ndim == 4 and x.shape[2:] != (1, 1) else x.flatten(1).numpy()
+        )
+        return {name: as_nhwc(x) for name, x in out.items()}
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +90,9 @@ def variables_of(state: dict[str, np.ndarray]) -> dict:
         if leaf == "num_batches_tracked":
             continue
         is_norm = state[f"{path}.weight"].ndim == 1
+        path = re.sub(r"stages\.(\d)\.blocks\.", lambda match: f"layer{int(match[1]) + 1}.", path)  # timm's resnetv2
+        path = re.sub(r"norm(\d)", r"bn\1", path).replace("stem.conv", "conv1").replace("head.fc", "fc")
+        path = path.replace("downsample.conv", "downsample.0")
         path = re.sub(r"layer(\d)\.(\d+)", r"layer\1_\2", path)
         path = re.sub(r"^conv1\.(\d)", r"conv1_\1", path)
         path = re.sub(r"downsample\.\d", "downsample_bn" if is_norm else "downsample_conv", path)
@@ -97,5 +103,7 @@ def variables_of(state: dict[str, np.ndarray]) -> dict:
         node = variables[collection]
         for part in path.split("."):
             node = node.setdefault(part, {})
+        if path == "fc":
+            value = value.reshape(value.shape[:2])
         node[leaf] = value.transpose({4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}[value.ndim])
     return variables
