@@ -188,13 +188,13 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
         if name not in hints:
             raise ConfigError(unknown_name(f"field of {cls.__name__}", name, hints))
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            value = from_dict(hints[name], value)  # type: ignore[arg-type]
+            value = from_dict(hints[name], value)
         arguments[name] = tuple(value) if isinstance(value, list) else value
     return cls(**arguments)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
 from resnet_jax import data
-from resnet_jax.config import Config, DataConfig
+from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError
 from resnet_jax.models import ResNet, create_model
@@ -76,7 +76,9 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
-        console.print(f"{workdir} holds a complete run, nothing to train: {_summary(result)}", highlight=False)
+        console.print(
+            f"{workdir} holds a complete run, nothing to train: {_summary(result)}", highlight=False, soft_wrap=True
+        )
         return load_run(workdir).state
 
     mesh = make_mesh()
@@ -102,13 +104,15 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     ) as checkpoints:
         init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
         key = jax.random.key(config.seed)
-        restored = checkpoints.restore_newest(init_state.eval_shape(key))
+        restored = checkpoints.restore_newest(init_state.eval_shape(key), set_aside=True)
         if restored is None:
             state = init_state(key)
         else:
             state = restored.state
             batches.set_state(restored.data_state)
-            console.print(f"Resuming {workdir} after step {restored.step} of {plan.total}", highlight=False)
+            console.print(
+                f"Resuming {workdir} after step {restored.step} of {plan.total}", highlight=False, soft_wrap=True
+            )
         with RunLog(
             workdir,
             total_steps=plan.total,
