@@ -17,7 +17,8 @@ from typing import Any
 import tyro
 
 from resnet_jax import config as schema
-from resnet_jax.config import Config, differences, from_dict
+from resnet_jax.checked import differences, from_dict
+from resnet_jax.config import Config
 from resnet_jax.errors import ConfigError, unknown_name
 
 FILE_NAME = "config.json"

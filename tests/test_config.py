@@ -6,7 +6,7 @@ import json
 import pytest
 
 from resnet_jax import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
-from resnet_jax.config import differences, from_dict
+from resnet_jax.checked import differences, from_dict
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import ConfigError
 

@@ -13,7 +13,8 @@ from typing import Any
 import grain
 import numpy as np
 
-from resnet_jax.config import DataConfig, nearest_multiples
+from resnet_jax.checked import nearest_multiples
+from resnet_jax.config import DataConfig
 from resnet_jax.data.sources import Source
 from resnet_jax.data.transforms import random_resized_crop, resize_and_center_crop
 from resnet_jax.errors import DataError
