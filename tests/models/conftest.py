@@ -33,20 +33,30 @@ class Oracle:
             return self.torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=dilate)
 
     def randomize(self, module: Any, seed: int = 0) -> Any:
-        """In float64 and evaluation mode; at its initial statistics a network hides most mistakes."""
+        """Random float64 parameters and statistics; at its initial ones a network hides most mistakes.
+
+        Scales are below one and statistics near those of noise images, or a deep network would amplify the rounding of
+        its first layers beyond any bound.
+        """
         random = self.torch.Generator().manual_seed(seed)
-        module = module.double().eval()
-        for name, tensor in module.state_dict().items():
-            noise = self.torch.randn(tensor.shape, generator=random, dtype=self.torch.float64)
-            if tensor.ndim > 1:
-                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
-            elif name.endswith("running_var"):
-                tensor.copy_(noise.abs() + 0.5)
-            elif name.endswith("weight"):
-                tensor.copy_(1 + 0.3 * noise)
-            elif tensor.ndim:
-                tensor.copy_(0.3 * noise)
-        return module
+        noise = lambda shape: self.torch.randn(shape, generator=random, dtype=self.torch.float64)
+        module = module.double()
+        norms = [child for child in module.modules() if isinstance(child, self.torch.nn.BatchNorm2d)]
+        for parameter in module.parameters():
+            gain = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.3
+            parameter.data = gain * noise(parameter.shape)
+        for norm in (
+            child for child in module.modules() if hasattr(child, "running_var") or hasattr(child, "num_groups")
+        ):
+            norm.weight.data = 0.15 + 0.5 * norm.weight.data
+        for norm in norms:
+            norm.momentum = 1.0
+        with self.torch.no_grad():
+            module.train()(noise((2, 3, 64, 64)))
+        for norm in norms:
+            norm.running_mean += 0.3 * noise(norm.running_mean.shape) * norm.running_var.sqrt()
+            norm.running_var = norm.running_var.mean() * (1 + noise(norm.running_var.shape).abs())
+        return module.eval()
 
     def variables(self, module: Any) -> dict:
         return variables_of({name: tensor.numpy() for name, tensor in module.state_dict().items()})
