@@ -27,7 +27,8 @@ class Cost:
       macs: multiply-accumulates of convolutions and matrix products, which papers call "FLOPs".
       activations: numbers that convolutions and matrix products put out (Radosavovic et al. 2020, arXiv:2003.13678).
       peak_bytes: variables and the largest set of intermediate values alive at once, if each is freed after its last
-        use and element-wise work happens in place. A compiler may need less by fusing, or more for scratch.
+        use and element-wise work happens in place. A compiler needs more for scratch: beyond the variables XLA's for
+        CPUs allots 1.0 times as much for ResNet-18 at 224 pixels, 1.9 times for ResNet-50.
     """
 
     parameters: int
