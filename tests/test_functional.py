@@ -145,13 +145,11 @@ def example(name):
     return module
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"), [("ensemble", (2, 2, 16)), ("hard_examples", (2, 128)), ("sharpness", (1, 1))]
-)
-def test_examples_start(name, arguments, capsys):
-    """A few steps of each; `test_examples_keep_their_promise` runs them whole."""
-    example(name).main(*arguments)
-    assert capsys.readouterr().out
+def test_the_ensemble_example_starts(capsys):
+    """Two members, two steps; the next test runs all the examples whole."""
+    singles, _ = example("ensemble").main(2, 2, 16)
+    assert len(singles) == 2
+    assert "together" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -160,4 +158,4 @@ def test_examples_keep_their_promise():
     assert together >= np.mean(singles) > 0.9
     assert example("hard_examples").main() > 0.5
     eigenvalues = example("sharpness").main()
-    assert max(eigenvalues) > 2 * eigenvalues[0]
+    assert 0 < eigenvalues[-1] < eigenvalues[0]
