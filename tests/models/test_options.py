@@ -18,6 +18,7 @@ from resnet_jax.models.layers import (
     halving_average_pool,
     max_pool,
     smoothing_average_pool,
+    squeezed,
     stochastic_depth,
 )
 
@@ -128,6 +129,13 @@ def test_the_activation_is_used_everywhere(block):
     assert out["logits"].shape == (1, 3)
     # The stem (or after the last block), and in each block twice and inside the gate.
     assert len(calls) == 1 + 2 * 3
+
+
+def test_gates_are_as_wide_as_timms(oracle):
+    from timm.layers import SEModule
+
+    for channels in (4, 24, 64, 100, 256, 360, 2048):
+        assert squeezed(channels, 16) == SEModule(channels).fc1.out_channels
 
 
 def test_standardized_convolutions_are_timms(oracle):
