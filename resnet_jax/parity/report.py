@@ -1,0 +1,151 @@
+"""What a comparison found: rows of numbers, a verdict, and the place where the two sides part."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor on both sides.
+
+    Attributes:
+      name: PyTorch's.
+      ours: shape of our tensor in PyTorch's order of axes.
+      theirs: shape of PyTorch's.
+      max_abs: largest difference.
+      relative: that, over the largest magnitude of PyTorch's tensor.
+      cosine: of the angle between the two, as vectors.
+      tolerance: of `relative`.
+    """
+
+    name: str
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+    max_abs: float
+    relative: float
+    cosine: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.ours == self.theirs and self.relative <= self.tolerance  # False for NaN
+
+
+def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> Row:
+    """Compares two arrays in the same order of axes; where the shapes differ the row fails with infinite error."""
+    if ours.shape != theirs.shape:
+        return Row(name, ours.shape, theirs.shape, np.inf, np.inf, np.nan, tolerance)
+    a, b = (np.asarray(x, np.float64).ravel() for x in (ours, theirs))
+    max_abs = float(np.max(np.abs(a - b), initial=0.0))
+    scale = float(np.max(np.abs(b), initial=0.0))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    relative = max_abs / scale if scale else (0.0 if max_abs == 0 else np.inf)
+    return Row(name, ours.shape, theirs.shape, max_abs, relative, float(a @ b) / norms if norms else 1.0, tolerance)
+
+
+@dataclass
+class Section:
+    """Rows about one question.
+
+    Attributes:
+      rows: in the order in which the network computes them.
+      shown: names of the rows for the short table; None = the worst ones.
+    """
+
+    title: str
+    rows: list[Row]
+    shown: set[str] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return all(row.ok for row in self.rows)
+
+    @property
+    def worst(self) -> Row:
+        return max(self.rows, key=lambda row: np.inf if np.isnan(row.relative) else row.relative / row.tolerance)
+
+    def table(self, verbose: bool) -> list[Row]:
+        """The rows to print: all, or the short table with every row that fails (at most ten of those)."""
+        if verbose:
+            return self.rows
+        if self.shown is None:
+            order = sorted(self.rows, key=lambda row: -np.inf if np.isnan(row.relative) else -row.relative)[:5]
+            return [row for row in self.rows if row in order]
+        failing = [row.name for row in self.rows if not row.ok][:10]
+        return [row for row in self.rows if row.name in self.shown or row.name in failing]
+
+
+@dataclass
+class Report:
+    """Everything that one comparison found.
+
+    Attributes:
+      title: what was compared, how.
+      difference: where the two sides part, in words; None where they agree.
+    """
+
+    title: str
+    setting: dict[str, Any]
+    sections: list[Section] = field(default_factory=list)
+    difference: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(section.ok for section in self.sections)
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def markdown(self, verbose: bool = False) -> str:
+        lines = [f"## {self.title}: {'PASS' if self.passed else 'FAIL'}", ""]
+        lines += [", ".join(f"{key} {value}" for key, value in self.setting.items()), ""]
+        if self.difference:
+            lines += [f"**{self.difference}**", ""]
+        for section in self.sections:
+            table = section.table(verbose)
+            head = f"### {section.title}: {'PASS' if section.ok else 'FAIL'}"
+            head += f" ({len(table)} worst of {len(section.rows)})" if section.shown is None and not verbose else ""
+            lines += [head, "", *_aligned([_HEADER, *(_cells(row) for row in table)]), ""]
+        return "\n".join(lines)
+
+    def summary(self) -> list[str]:
+        """One line of a table: the title, the worst relative error of every section, the verdict."""
+        return [self.title, *(f"{section.worst.relative:.1e}" for section in self.sections), "PASS" if self.passed else "FAIL"]
+
+    def json(self) -> str:
+        sections = [
+            {"title": part.title, "passed": part.ok, "rows": [dataclasses.asdict(row) | {"passed": row.ok} for row in part.rows]}
+            for part in self.sections
+        ]
+        content = {"title": self.title, "passed": self.passed, "difference": self.difference, **self.setting}
+        return json.dumps({**content, "sections": sections}, indent=1)
+
+
+_HEADER = ["tensor", "shape", "max abs", "relative", "tolerance", "cosine", ""]
+
+
+def _cells(row: Row) -> list[str]:
+    shape = "x".join(map(str, row.theirs)) or "scalar"
+    if row.ours != row.theirs:
+        shape = f"ours {'x'.join(map(str, row.ours))}, theirs {shape}"
+    numbers = [f"{row.max_abs:.1e}", f"{row.relative:.1e}", f"{row.tolerance:.0e}", f"{row.cosine:.12f}"]
+    return [row.name, shape, *numbers, "ok" if row.ok else "FAIL"]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """A Markdown table that is also readable as it stands; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def write_reports(reports: list[Report], path: Path, verbose: bool = False) -> None:
+    """Writes all reports as Markdown to `path`, and as JSON beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(report.markdown(verbose) for report in reports))
+    path.with_suffix(".json").write_text("[" + ",\n".join(report.json() for report in reports) + "]\n")
