@@ -1,6 +1,6 @@
 """Proof that a network here and PyTorch's of the same name agree."""
 
-from resnet_jax.parity.compare import CHECKS, compare, compare_networks
+from resnet_jax.parity.comparison import CHECKS, compare, compare_networks
 from resnet_jax.parity.reference import import_torchvision, make_reference, randomize
 from resnet_jax.parity.report import Report, Row, Section, compare_arrays, write_reports
 from resnet_jax.parity.tolerances import TOLERANCES, Tolerances, tolerances_for

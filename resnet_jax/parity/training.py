@@ -15,6 +15,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.trace import to_torch
 from resnet_jax.training.losses import cross_entropy
+from resnet_jax.training.mesh import replicated
 from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_train_step
@@ -126,6 +127,7 @@ def _train(
         opt_state=optimizer.init(params),
         key=key,
     )
+    state = jax.device_put(state, replicated(mesh))  # as the step returns it, or it would be compiled twice
     losses = []
     for images, labels in batches:
         state, metrics = step(state, {"image": jnp.asarray(images), "label": jnp.asarray(labels, jnp.int32)})

@@ -67,6 +67,8 @@ def read_state_dict(path: str | Path, *, entry: str | None = None) -> StateDict:
     if start.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull`")
     if start[:2] == b"PK" or start[:1] == b"\x80":
+        if path.suffix == ".safetensors":
+            raise WeightsError(f"{path} is a PyTorch file in spite of its name; rename it to end in .pth")
         return _find_network(_read_torch(path), path, entry)
     if start[8:9] == b"{":
         return _find_network(_read_safetensors(path), path, entry)
@@ -150,11 +152,15 @@ def _read_torch(path: Path) -> Any:
             raise WeightsError(
                 f"{path} was refused: besides numbers it holds code or objects to be run on loading, which is how a "
                 "weight file attacks; nothing of it was run. If you trust its author, save its state_dict alone with "
-                f"torch, or ask for .safetensors. ({str(error).split('.')[0]})"
+                f"torch, or ask for .safetensors. ({_first_line(error)})"
             ) from error
-        raise WeightsError(f"{path} is damaged or no PyTorch file; fetch it again ({error})") from error
+        raise WeightsError(f"{path} is damaged or no PyTorch file ({_first_line(error)}); fetch it again") from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or cut short ({str(error).splitlines()[0]}); fetch it again") from error
+        raise WeightsError(f"{path} is damaged or cut short ({_first_line(error)}); fetch it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
