@@ -1,49 +1,15 @@
 """Every knob of an experiment, with its unit and its range. Standard library only.
 
 Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows from them is computed in one place,
-`resnet_jax.training.plan_steps`, so that an override never leaves a stale value behind. Types and ranges are checked
-when a config is built: a wrong value is a `ConfigError` before any work starts.
+`resnet_jax.training.optim.plan_steps`, so that an override never leaves a stale value behind. Types and ranges are
+checked when a config is built: a wrong value is a `ConfigError` before any work starts.
 """
 
-import dataclasses
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
-from resnet_jax.errors import ConfigError, unknown_name
-
-
-@dataclass(frozen=True)
-class Range:
-    """An interval of numbers, `low <= value <= high` and `above < value < below`, that a config field may name."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    above: float = -math.inf
-    below: float = math.inf
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high and self.above < value < self.below
-
-    def __str__(self) -> str:
-        ends = [(">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below)]
-        return " and ".join(f"{sign} {end:g}" for sign, end in ends if math.isfinite(end)) or "a finite number"
-
-
-Positive = Range(above=0)
-NotNegative = Range(low=0)
-AtLeastOne = Range(low=1)
-Fraction = Range(low=0, below=1)
-
-
-class Checked:
-    """Base of the config dataclasses: checks the type and the range of every field."""
-
-    def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
-            _check(f"{type(self).__name__}.{name}", getattr(self, name), hint)
+from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range, nearest_multiples
+from resnet_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,82 +128,3 @@ class Config(Checked):
                 f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
-
-
-def nearest_multiples(value: int, of: int) -> str:
-    """The multiples of `of` on either side of `value`, as words: `96 or 128`."""
-    low = value // of * of
-    return f"{low} or {low + of}" if low else f"{of}"
-
-
-def differences(saved: Config, asked: Config) -> list[str]:
-    """One line per field that differs, `optim.base_lr: 0.1 (saved) != 0.2 (asked)`; empty where the two are equal."""
-    a, b = _flat(dataclasses.asdict(saved)), _flat(dataclasses.asdict(asked))
-    return [f"{name}: {a[name]!r} (saved) != {b[name]!r} (asked)" for name in b if a[name] != b[name]]
-
-
-def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Builds a config dataclass from nested dictionaries, such as JSON gives.
-
-    Raises:
-      ConfigError: an unknown field (with the near ones), a wrong type, or a value out of range.
-    """
-    hints = get_type_hints(cls)
-    arguments = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise ConfigError(unknown_name(f"field of {cls.__name__}", name, hints))
-        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            value = from_dict(hints[name], value)  # type: ignore[arg-type]
-        arguments[name] = tuple(value) if isinstance(value, list) else value
-    return cls(**arguments)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def _check(where: str, value: Any, hint: Any) -> None:
-    ranges: tuple[Range, ...] = ()
-    if get_origin(hint) is Annotated:
-        hint, *extras = get_args(hint)
-        ranges = tuple(extra for extra in extras if isinstance(extra, Range))
-    if get_origin(hint) is tuple and isinstance(value, tuple):
-        for i, item in enumerate(value):
-            _check(f"{where}[{i}]", item, get_args(hint)[0])
-        return
-    if not _has_type(value, hint):
-        raise ConfigError(f"{where} = {value!r} must be {_describe(hint)}, not {type(value).__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where} = {value!r} must be a finite number")
-    for allowed in ranges:
-        if not allowed.holds(value):
-            raise ConfigError(f"{where} = {value!r} is out of range; it must be {allowed}")
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin is Literal:
-        return any(value == option and type(value) is type(option) for option in get_args(hint))
-    if origin in (Union, UnionType):
-        return any(_has_type(value, option) for option in get_args(hint))
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
-
-
-def _describe(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(hint)))
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_describe(option) for option in get_args(hint))
-    if get_origin(hint) is tuple:
-        return f"a tuple of {_describe(get_args(hint)[0])} values"
-    if get_origin(hint) is Annotated:
-        return _describe(get_args(hint)[0])
-    return "None" if hint is type(None) else getattr(hint, "__name__", str(hint))

@@ -28,8 +28,11 @@ class Plan:
     schedule: optax.Schedule
 
     def is_due(self, event: Event, step: int) -> bool:
-        """Whether `event` follows update `step`. What is saved is evaluated first, and what is evaluated is logged first,
-        so that a checkpoint always has its accuracy and never holds a loss that is not finite."""
+        """Whether `event` follows update `step`.
+
+        What is saved is evaluated first, and what is evaluated is logged first: so a checkpoint always has its accuracy
+        and is never written after a loss that is not finite.
+        """
         if step == self.total:
             return True
         if event == "save":
@@ -84,7 +87,7 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, t
 
 
 def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """`torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the learning rate stays outside the buffer.
+    """`torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the rate stays outside the buffer.
 
     `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
     """

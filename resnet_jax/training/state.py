@@ -1,5 +1,7 @@
 """Everything that training changes, as one pytree: what a checkpoint holds."""
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,8 +12,7 @@ from jaxtyping import Array, Int, PyTree, UInt32
 from resnet_jax.models import ResNet
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The state of a run after `step` updates."""
 
     step: Int[Array, ""]
@@ -26,13 +27,19 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+class InitState(Protocol):
+    """A jitted function of `jax.random.key(seed)`, which decides the parameters and all randomness of later steps."""
+
+    def __call__(self, key: Array) -> TrainState: ...
+
+    def eval_shape(self, key: Array) -> TrainState:
+        """Shapes, dtypes and shardings, without computing anything."""
+
+
 def make_init_state(
     model: ResNet, optimizer: optax.GradientTransformation, *, channels: int, sharding: NamedSharding
-) -> jax.stages.Wrapped:
-    """Returns the jitted `key -> TrainState` before the first update, born with `sharding`.
-
-    The key, from `jax.random.key(seed)`, decides the parameters and all randomness of later steps. The function's
-    `.eval_shape(key)` gives shapes and shardings without computing anything.
+) -> InitState:
+    """Returns the jitted function that makes the state before the first update, born with `sharding`.
 
     Args:
       channels: of the images.

@@ -33,8 +33,8 @@ def make_train_step(
       augment: `(key, uint8 images) -> normalised float32 images`. Its key depends on the run's seed and the step alone,
         so that the images do not depend on the number of devices.
 
-    The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars of
-    this batch: `loss`, `top1` (fraction right), `grad_norm` (L2 over all parameters).
+    The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars
+    of this batch: `loss`, `top1` (fraction right), `grad_norm` (L2 over all parameters).
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -52,7 +52,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "top1": jnp.mean(in_top_k(logits, batch["label"], 1)),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         new_state = state.replace(
             step=state.step + 1,

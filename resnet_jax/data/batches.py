@@ -1,0 +1,179 @@
+"""Batches of a source: shuffled for ever in training, in order and padded once in evaluation.
+
+Everything is a function of the global position, the number of images handed out before this one by all hosts together.
+Shuffling and cropping depend on the seed and that position alone, so the global batches are the same for any
+number of hosts and threads, and a single integer is all that has to be saved to go on where a run stopped.
+"""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import grain
+import numpy as np
+
+from resnet_jax.checked import nearest_multiples
+from resnet_jax.config import DataConfig
+from resnet_jax.data.sources import Source
+from resnet_jax.data.transforms import random_resized_crop, resize_and_center_crop
+from resnet_jax.errors import DataError
+
+Batch = dict[str, np.ndarray]
+"""`image` uint8 (N, S, S, C), `label` int32 (N,) and, in evaluation, `weight` float32 (N,)."""
+
+# Which stream of random numbers: a shuffle and a crop never share one.
+_SHUFFLE, _CROP = 0, 1
+
+
+class TrainBatches(grain.DatasetIterator[Batch]):
+    """An endless iterator over batches that can be stopped, saved and continued, also on another number of hosts.
+
+    Its state is `{"position": images handed out so far, over all hosts}`.
+    """
+
+    def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int) -> None:
+        super().__init__()
+        self._open_at = open_at
+        self._batch_size = batch_size
+        self._position = 0
+        self._batches: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Batch:
+        self.start_prefetch()
+        assert self._batches is not None
+        try:
+            batch = next(self._batches)
+        except BaseException:
+            self.set_state(self.get_state())  # part of the batch is consumed: the next call begins it again
+            raise
+        self._position += self._batch_size
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        return {"position": self._position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._stop()
+        self._position = int(state["position"])
+
+    def start_prefetch(self) -> None:
+        self._assert_not_closed()
+        if self._batches is None:
+            self._batches = iter(self._open_at(self._position))
+            self._batches.start_prefetch()
+
+    def close(self) -> None:
+        self._stop()
+        super().close()
+
+    def _stop(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def train_batches(
+    source: Source, config: DataConfig, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator[Batch]:
+    """Shuffled, randomly cropped batches of this host, for ever.
+
+    Every image comes exactly once per epoch, in an order of its own for each epoch; batches run over the end of an
+    epoch, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+
+    Args:
+      batch_size: images per batch over all hosts (B).
+      seed: of the order and of the crops.
+    Returns:
+      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}`, whose state is one integer.
+    Raises:
+      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, an unreadable image.
+    """
+    _check_batches(source, batch_size, process_count)
+    length = len(source)
+
+    @lru_cache(maxsize=2)  # where batches run over the end of an epoch, two orders are in use
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(length)
+
+    def example(position: int) -> dict[str, Any]:
+        epoch, offset = divmod(position, length)
+        image, label = _read(source, int(order(epoch)[offset]))
+        if config.random_resized_crop:
+            rng = np.random.default_rng([_CROP, seed, position])
+            image = random_resized_crop(image, rng, config.image_size, config.crop_min_area)
+        else:
+            image = resize_and_center_crop(image, config.eval_resize, config.image_size)
+        return {"image": image, "label": label}
+
+    def open_at(position: int) -> grain.IterDataset[Batch]:
+        return _batches(example, sys.maxsize, position, config.threads, batch_size, process_index, process_count)
+
+    return TrainBatches(open_at, batch_size)
+
+
+def eval_batches(
+    source: Source, config: DataConfig, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> grain.IterDataset[Batch]:
+    """This host's batches of one pass over the source, in order; every image comes exactly once with weight 1.
+
+    The last global batch is filled with black images of label 0 and weight 0, so that all batches have one shape and
+    all hosts have the same number of them. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+
+    Args:
+      batch_size: images per batch over all hosts (B).
+    Returns:
+      An iterable, to be used any number of times, over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,),
+      "weight": float32 (B/P,)}`.
+    Raises:
+      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, an unreadable image.
+    """
+    _check_batches(source, batch_size, process_count)
+    padding = np.zeros((config.image_size, config.image_size, config.channels), np.uint8)
+
+    def example(position: int) -> dict[str, Any]:
+        if position >= len(source):
+            return {"image": padding, "label": np.int32(0), "weight": np.float32(0)}
+        image, label = _read(source, position)
+        image = resize_and_center_crop(image, config.eval_resize, config.image_size)
+        return {"image": image, "label": label, "weight": np.float32(1)}
+
+    count = -(-len(source) // batch_size)
+    rows = count * (batch_size // process_count)
+    return _batches(example, rows, 0, config.threads, batch_size, process_index, process_count)
+
+
+def _batches(
+    example: Callable[[int], dict[str, Any]],
+    count: int,
+    start: int,
+    threads: int,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+) -> grain.IterDataset[Batch]:
+    """Batches of `example(position)` for the first `count` positions of this host that are not below `start`."""
+    rows = batch_size // process_count
+
+    def position(i: int) -> int:
+        batch, row = divmod(i, rows)
+        return start + batch * batch_size + process_index * rows + row
+
+    # One batch ahead: while the device works on a batch, the threads fill the next one.
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=rows + threads)
+    return grain.MapDataset.range(count).map(position).map(example).to_iter_dataset(options).batch(rows)
+
+
+def _read(source: Source, index: int) -> tuple[np.ndarray, np.int32]:
+    example = source[index]
+    return example["image"], np.int32(example["label"])
+
+
+def _check_batches(source: Source, batch_size: int, process_count: int) -> None:
+    if not len(source):
+        raise DataError("the source holds 0 images; batches need at least one. Choose another data set or split")
+    if batch_size % process_count:
+        raise DataError(
+            f"batch_size = {batch_size} is not divisible by the {process_count} processes that share a batch; "
+            f"the nearest that are: {nearest_multiples(batch_size, process_count)}"
+        )

@@ -1,0 +1,294 @@
+"""Checkpoints: saved in the background, kept by age and by accuracy, restored past damage.
+
+One step is one folder, written by Orbax under a temporary name and renamed when complete:
+
+    00000120/state    the training state: parameters, statistics, optimiser, rng, step
+    00000120/data     the position of the data iterator, JSON
+    00000120/metrics  what the last evaluation said, JSON
+
+Reading goes past Orbax's manager, straight to the folders: the manager cannot even be opened where one step's metrics
+are damaged, and an evaluation must be able to read the folder of a run in progress without changing anything in it.
+"""
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from resnet_jax.errors import CheckpointError
+
+# What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
+log = logging.getLogger("resnet_jax")
+
+
+class Restored(NamedTuple):
+    """A checkpoint as it was saved; `data_state` is the position of the data iterator."""
+
+    step: int
+    state: PyTree
+    data_state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for the last save.
+
+    Kept are the newest `keep_last` and, of all, the `keep_best` with the highest `metrics["top1"]`. Opening, restoring
+    and closing change nothing on disk; `save` and `set_aside` are for the one run that owns the folder.
+    """
+
+    def __init__(self, directory: str | Path, *, keep_last: int, keep_best: int):
+        is_local = "://" not in str(directory)
+        self.directory = epath.Path(Path(directory).absolute()) if is_local else epath.Path(directory)
+        self._options = ocp.CheckpointManagerOptions(
+            step_format_fixed_length=8,
+            cleanup_tmp_directories=True,
+            # Without best_fn Orbax keeps the metrics in memory only, and a resumed run would forget which was best.
+            best_fn=_top1,
+            preservation_policy=AnyPreservationPolicy([LatestN(keep_last), BestN(get_metric_fn=_top1, n=keep_best)]),
+        )
+        self._manager: ocp.CheckpointManager | None = None
+
+    def save(self, step: int, state: PyTree, data_state: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Copies the state to the host and returns; the files are written in the background.
+
+        `data_state` must be JSON. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
+
+        Raises:
+          CheckpointError: this step is saved already, or the save before this one failed (this one is not started).
+          TypeError: `data_state` is not JSON.
+        """
+        self.wait()
+        if self._manager is None:
+            self._manager = self._open()
+        if step in self._manager.all_steps():
+            raise CheckpointError(f"step {step} is already saved under {self.directory}; a step can be saved once")
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=ocp.args.JsonSave(json.loads(json.dumps(data_state))),  # a copy: it is written later, by a thread
+        )
+        with self._explain_failed_save():
+            self._manager.save(step, args=items, metrics={k: float(v) for k, v in metrics.items()}, force=True)
+
+    def restore_newest(self, like: PyTree, *, set_aside: bool = False) -> Restored | None:
+        """The newest whole checkpoint, or None where there is none at all, whole or damaged.
+
+        Damaged ones that are newer are reported. Nothing is renamed where no checkpoint can be restored: then the fault
+        may be the machine's, not the files'.
+
+        Args:
+          set_aside: rename damaged ones to `damaged-...`, so that their steps can be saved again. For the one run that
+            owns the folder.
+          like: the state as a tree of arrays or `jax.ShapeDtypeStruct`. Each array is put where the template's
+            `.sharding` says, on however many devices it was saved; without one, on the default device.
+
+        Raises:
+          CheckpointError: there are checkpoints, but none is whole; or the model or optimiser is another one.
+        """
+        self.wait()
+        paths = dict(sorted(self._steps().items(), reverse=True))
+        if not paths:
+            return None
+        restored, damaged = self._first_whole(paths, like)
+        for step, reason in damaged.items():
+            reason = f"{reason}; going on from step {restored.step}"
+            if set_aside:
+                self._set_aside(step, reason)
+            else:
+                log.warning("checkpoint of step %d is damaged: %s", step, reason)
+        return restored
+
+    def restore_best(self, like: PyTree) -> Restored:
+        """The whole checkpoint with the highest `top1`, of equals the newest; see `restore_newest` for `like`.
+
+        Damaged ones that are better are reported. Nothing is renamed: another process may be training here.
+
+        Raises:
+          CheckpointError: no checkpoint at all, none that is whole, or another model or optimiser.
+        """
+        self.wait()
+        paths = self._steps()
+        accuracies = {step: _top1(_read_metrics(path)) for step, path in paths.items()}
+        if not accuracies:
+            raise CheckpointError(
+                f"{self.directory} holds no checkpoint; train first, or name the workdir of a run that has saved one"
+            )
+        best_first = sorted(accuracies, key=lambda step: (accuracies[step], step), reverse=True)
+        restored, damaged = self._first_whole({step: paths[step] for step in best_first}, like)
+        for step, reason in damaged.items():
+            log.warning(
+                "checkpoint of step %d is damaged: %s; the next best is step %d (top1 %.4f)",
+                *(step, reason, restored.step, accuracies[restored.step]),
+            )
+        return restored
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          CheckpointError: the last save failed.
+        """
+        if self._manager is not None:
+            with self._explain_failed_save():
+                self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the threads; raises what `wait` raises."""
+        try:
+            self.wait()
+        finally:
+            if self._manager is not None:
+                self._manager.close()
+                self._manager = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        for step, path in self._steps().items():
+            if reason := _damage(path):
+                self._set_aside(step, reason)
+        return ocp.CheckpointManager(self.directory, options=self._options)
+
+    def _steps(self) -> dict[int, epath.Path]:
+        if not self.directory.exists():
+            return {}
+        return {int(path.name): path for path in self.directory.iterdir() if path.name.isdecimal()}
+
+    def _first_whole(self, paths: dict[int, epath.Path], like: PyTree) -> tuple[Restored, dict[int, str]]:
+        damaged: dict[int, str] = {}
+        for step, path in paths.items():
+            try:
+                restored, reason = _restore(step, path, like), ""
+            except _Damaged as error:
+                restored, reason = None, str(error)
+            # All processes must go on from the same step, also where only one of them could not read its part.
+            damaged_somewhere = np.any(multihost_utils.process_allgather(np.array(restored is None)))
+            if restored is not None and not damaged_somewhere:
+                return restored, damaged
+            damaged[step] = reason or "another process could not read it"
+        tried = "".join(f"\n  step {step}: {reason}" for step, reason in damaged.items())
+        raise CheckpointError(
+            f"none of the {len(damaged)} checkpoints under {self.directory} can be restored; tried:{tried}\n"
+            "Nothing was changed. Bring a copy of one back, or start anew in another workdir."
+        )
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        path = self._steps()[step]
+        target = path.parent / f"damaged-{path.name}"
+        while target.exists():
+            target = target.parent / f"{target.name}-again"
+        log.warning("checkpoint of step %d is damaged: %s. Its folder is now %s", step, reason, target)
+        multihost_utils.sync_global_devices("resnet_jax: a damaged checkpoint is about to be renamed")
+        if jax.process_index() == 0:
+            path.rename(target)
+        multihost_utils.sync_global_devices("resnet_jax: a damaged checkpoint has been renamed")
+        if self._manager is not None:
+            self._manager.reload()
+
+    @contextlib.contextmanager
+    def _explain_failed_save(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise CheckpointError(
+                f"a checkpoint could not be written under {self.directory}: {type(error).__name__}: {error}. "
+                "Those saved before are as they were; see that there is room and that it is writable, then resume."
+            ) from error
+
+
+class _Damaged(Exception):
+    """One checkpoint cannot be read; the message says why."""
+
+
+def _restore(step: int, path: epath.Path, like: PyTree) -> Restored:
+    if reason := _damage(path):
+        raise _Damaged(reason)
+    # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+        with _any_error_is_damage():
+            saved = _describe(reader.metadata(path / "state").tree)
+        _check_same_model(saved, _describe(like), path)
+        with _any_error_is_damage():
+            template = ocp.args.StandardRestore(jax.tree.map(_with_sharding, like))
+            state = reader.restore(path / "state", args=template)
+    return Restored(step, state, json.loads((path / "data" / "metadata").read_text()))
+
+
+def _damage(path: epath.Path) -> str | None:
+    """What can be seen to be wrong with a step's folder without reading the arrays; None where nothing is."""
+    if not ocp.utils.is_checkpoint_finalized(path):
+        return "its save was never finished"
+    for name in ("data/metadata", "metrics/metrics"):
+        try:
+            json.loads((path / name).read_text())
+        except (OSError, ValueError) as error:
+            return f"{name}: {error}"
+    return None
+
+
+@contextlib.contextmanager
+def _any_error_is_damage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Orbax, TensorStore, zarr and JSON have no error in common
+        cause = error.__cause__ or error
+        reason = str(cause).partition(" [tensorstore_spec")[0].strip()
+        raise _Damaged(f"{type(cause).__name__}: {reason}") from error
+
+
+def _check_same_model(saved: dict[str, str], asked: dict[str, str], path: epath.Path) -> None:
+    missing, extra = asked.keys() - saved.keys(), saved.keys() - asked.keys()
+    lines = [f"{name}: not in the checkpoint" for name in sorted(missing)]
+    lines += [f"{name}: only in the checkpoint" for name in sorted(extra)]
+    lines += [
+        f"{name}: {saved[name]} (saved) != {asked[name]} (asked)"
+        for name in asked
+        if name in saved and saved[name] != asked[name]
+    ]
+    if lines:
+        shown = lines[:10] + [f"and {len(lines) - 10} more"] * (len(lines) > 10)
+        raise CheckpointError(
+            f"{path} was saved with another model or optimiser; {len(lines)} arrays differ:\n  "
+            + "\n  ".join(shown)
+            + "\nUse the config it was trained with, or another workdir."
+        )
+
+
+def _describe(tree: PyTree) -> dict[str, str]:
+    """`params/conv1/kernel` -> `float32 (7, 7, 3, 64)`, for arrays and for Orbax's descriptions of arrays alike."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype} {x.shape}" for path, x in leaves}
+
+
+def _with_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _read_metrics(path: epath.Path) -> dict[str, float]:
+    try:
+        return json.loads((path / "metrics" / "metrics").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _top1(metrics: dict[str, float]) -> float:
+    top1 = metrics.get("top1", -math.inf)
+    return -math.inf if math.isnan(top1) else top1

@@ -1,0 +1,95 @@
+"""The picture of a run: loss, accuracy and learning rate over epochs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
+    from matplotlib.axes import Axes
+
+TRAIN, EVALUATION, RATE = "#4c78a8", "#e4572e", "#6b7280"
+LOG_SCALE_RATIO = 20.0  # of the largest loss to the smallest: beyond it a linear axis hides the end of the run
+FEW_POINTS = 30  # up to so many are drawn as dots too
+Records = Sequence[Mapping[str, Any]]
+
+
+def plot_curves(records: Records, path: str | Path, title: str) -> None:
+    """Draws the log of a run as a PNG; any part of it may be missing.
+
+    Args:
+      records: as `read_metrics` gives them, accuracies as fractions.
+      path: the file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    train = [record for record in records if record["kind"] == "train"]
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    figure = Figure(figsize=(9, 8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
+    figure.suptitle(title, fontsize=14, fontweight="bold")
+
+    _line(accuracy, train, "top1", TRAIN, "training, on augmented images")
+    _line(accuracy, evaluations, "top1", EVALUATION, f"evaluation{_best_and_last(evaluations)}")
+    _mark_best(accuracy, evaluations)
+    accuracy.set_ylabel("top-1 accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if len(set(_points(records, "top1")[1])) < 2:
+        accuracy.set_ylim(0, 1)
+
+    _line(loss, train, "loss", TRAIN, "training")
+    _line(loss, evaluations, "loss", EVALUATION, "evaluation")
+    loss.set_ylabel("loss")
+    losses = _points(records, "loss")[1]
+    if losses and min(losses) > 0 and max(losses) / min(losses) > LOG_SCALE_RATIO:
+        loss.set_yscale("log")
+
+    _line(rate, train, "lr", RATE, "")
+    rate.set_ylabel("learning rate")
+    rate.set_ylim(bottom=0)
+    rate.set_xlabel("epoch")
+    rate.set_xlim(0, 1.02 * max((record["epoch"] for record in records), default=1.0))
+
+    for axes in (accuracy, loss, rate):
+        axes.grid(color="#e5e7eb", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=9)
+    for axes in (accuracy, loss):
+        if axes.lines:
+            axes.legend(loc="best", fontsize=9.5, framealpha=0.9, edgecolor="none")
+    figure.savefig(path)
+
+
+def _points(records: Records, name: str) -> tuple[list[float], list[float]]:
+    known = [record for record in records if record.get(name) is not None]
+    return [record["epoch"] for record in known], [record[name] for record in known]
+
+
+def _line(axes: "Axes", records: Records, name: str, color: str, label: str) -> None:
+    epochs, values = _points(records, name)
+    if values:
+        marker = "o" if len(values) <= FEW_POINTS else ""
+        axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, linewidth=1.6, label=label)
+
+
+def _best(records: Records) -> tuple[float, float] | None:
+    """Epoch and top-1 accuracy of the best evaluation, of equals the newest."""
+    points = list(zip(*_points(records, "top1"), strict=True))
+    return max(points, key=lambda point: (point[1], point[0]), default=None)
+
+
+def _best_and_last(evaluations: Records) -> str:
+    best = _best(evaluations)
+    if best is None:
+        return ""
+    last = _points(evaluations, "top1")[1][-1]
+    return f": best {best[1]:.2%} at epoch {best[0]:.4g}, last {last:.2%}"
+
+
+def _mark_best(axes: "Axes", evaluations: Records) -> None:
+    best = _best(evaluations)
+    if best is not None:
+        axes.axhline(best[1], color=EVALUATION, linewidth=0.8, linestyle=":")
+        axes.plot(*best, marker="*", markersize=14, color=EVALUATION, markeredgecolor="white")

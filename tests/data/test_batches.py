@@ -1,0 +1,172 @@
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data import eval_batches, train_batches
+from resnet_jax.errors import DataError
+
+PLAIN = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8, "threads": 3}
+CONFIG = DataConfig(random_resized_crop=False, **PLAIN)
+CROPPED = DataConfig(random_resized_crop=True, **PLAIN)
+
+
+class Numbered:
+    """`count` noise images; the label of each is its index."""
+
+    class_names = ("any",)
+
+    def __init__(self, count, broken=None):
+        self.images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+        self.broken = broken
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if index == self.broken:
+            raise DataError(f"image {index} is broken")
+        return {"image": self.images[index], "label": index}
+
+
+def take(batches, count):
+    batches = list(islice(batches, count))
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_every_image_comes_once_per_epoch_across_batches():
+    source = Numbered(23)
+    batches = train_batches(source, CONFIG, batch_size=4, seed=0)
+    first = next(batches)
+    assert (first["image"].shape, first["image"].dtype) == ((4, 8, 8, 1), np.uint8)
+    assert (first["label"].shape, first["label"].dtype) == ((4,), np.int32)
+    seen = take(train_batches(source, CONFIG, batch_size=4, seed=0), 23)
+    np.testing.assert_array_equal(seen["image"], source.images[seen["label"]])
+    epochs = seen["label"].reshape(4, 23)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(23), (4, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 4, "each epoch must have an order of its own"
+
+
+def test_the_order_is_uniform_and_differs_by_seed():
+    source = Numbered(5)
+    counts = np.zeros((5, 5))
+    for seed in range(400):
+        counts[np.arange(5), next(train_batches(source, CONFIG, batch_size=5, seed=seed))["label"]] += 1
+    chi_square = ((counts - 80) ** 2 / 80).sum()
+    assert chi_square < 39.3, "beyond the 0.1 % quantile for 16 degrees of freedom"
+
+
+@pytest.mark.parametrize("hosts", [2, 3, 6])
+def test_any_number_of_hosts_gives_the_same_global_batches(hosts):
+    source = Numbered(17)
+    alone = take(train_batches(source, CROPPED, batch_size=6, seed=1), 7)
+    shares = [
+        train_batches(source, CROPPED, batch_size=6, seed=1, process_index=p, process_count=hosts) for p in range(hosts)
+    ]
+    together = [[next(share) for share in shares] for _ in range(7)]
+    joined = {name: np.concatenate([part[name] for batch in together for part in batch]) for name in alone}
+    assert_same(joined, alone)
+
+
+def test_threads_do_not_change_the_batches():
+    source = Numbered(17)
+    many = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 8}))
+    one = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 1}))
+    assert_same(
+        take(train_batches(source, many, batch_size=5, seed=1), 9),
+        take(train_batches(source, one, batch_size=5, seed=1), 9),
+    )
+
+
+def test_a_saved_position_carries_over_to_other_hosts():
+    source = Numbered(17)
+    straight = train_batches(source, CROPPED, batch_size=6, seed=1)
+    states = [straight.get_state()]
+    batches = []
+    for _ in range(9):
+        batches.append(next(straight))
+        states.append(json.loads(json.dumps(straight.get_state())))
+    for step, hosts in [(0, 1), (5, 1), (5, 2), (8, 3)]:
+        for host in range(hosts):
+            resumed = train_batches(source, CROPPED, batch_size=6, seed=1, process_index=host, process_count=hosts)
+            next(resumed)
+            resumed.set_state(states[step])
+            assert resumed.get_state() == states[step]
+            rows = slice(host * 6 // hosts, (host + 1) * 6 // hosts)
+            assert_same(next(resumed), {name: values[rows] for name, values in batches[step].items()})
+
+
+def test_a_far_position_is_reached_without_reading_what_lies_before():
+    source = Numbered(17)
+    batches = train_batches(source, CONFIG, batch_size=17, seed=1)
+    batches.set_state({"position": 17 * 10**12})
+    assert sorted(next(batches)["label"]) == list(range(17))
+
+
+def test_crops_differ_between_epochs_and_images():
+    class Same(Numbered):
+        def __getitem__(self, index):
+            return {"image": self.images[0], "label": 0}
+
+    images = take(train_batches(Same(6), CROPPED, batch_size=6, seed=0), 4)["image"]
+    assert len({image.tobytes() for image in images}) > 20
+
+
+def test_an_unreadable_image_stops_training_where_it_stands():
+    source = Numbered(6, broken=3)
+    batches = train_batches(source, CONFIG, batch_size=2, seed=0)
+    expected = take(train_batches(Numbered(6), CONFIG, batch_size=2, seed=0), 3)["label"]
+    at = int(np.flatnonzero(expected == 3)[0]) // 2
+    for _ in range(at):
+        next(batches)
+    with pytest.raises(DataError, match="image 3 is broken"):
+        next(batches)
+    assert batches.get_state() == {"position": 2 * at}
+    source.broken = None
+    np.testing.assert_array_equal(next(batches)["label"], expected[2 * at : 2 * at + 2])
+
+
+def test_a_closed_iterator_stays_closed():
+    batches = train_batches(Numbered(6), CONFIG, batch_size=2, seed=0)
+    next(batches)
+    batches.close()
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+
+
+@pytest.mark.parametrize("count", [1, 11, 12, 13])
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+def test_evaluation_sees_every_image_once(count, hosts):
+    source = Numbered(count)
+    shares = [eval_batches(source, CROPPED, batch_size=6, process_index=p, process_count=hosts) for p in range(hosts)]
+    passes = [list(share) for share in shares]
+    assert {len(batches) for batches in passes} == {-(-count // 6)}
+    assert {batch["image"].shape for batches in passes for batch in batches} == {(6 // hosts, 8, 8, 1)}
+    rows = [part for batch in zip(*passes, strict=True) for part in batch]
+    joined = {name: np.concatenate([part[name] for part in rows]) for name in ("image", "label", "weight")}
+    assert joined["weight"].dtype == np.float32
+    np.testing.assert_array_equal(joined["weight"], np.arange(len(joined["weight"])) < count)
+    np.testing.assert_array_equal(joined["label"][:count], np.arange(count))
+    np.testing.assert_array_equal(joined["image"][:count], source.images)
+    assert not joined["image"][count:].any()
+
+
+def test_evaluation_can_be_repeated():
+    batches = eval_batches(Numbered(5), CONFIG, batch_size=2)
+    assert_same(take(batches, 9), take(batches, 9))
+
+
+@pytest.mark.parametrize("make", [lambda **k: train_batches(seed=0, **k), eval_batches])
+def test_what_cannot_be_batched_is_refused(make):
+    with pytest.raises(DataError, match="holds 0 images; .*Choose another"):
+        make(source=Numbered(0), config=CONFIG, batch_size=4)
+    with pytest.raises(DataError, match="batch_size = 10 is not divisible by the 4 processes .*: 8 or 12"):
+        make(source=Numbered(5), config=CONFIG, batch_size=10, process_count=4)

@@ -1,0 +1,186 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data import load_source
+from resnet_jax.errors import DataError
+
+FIXTURES = Path(__file__).parent / "fixtures"
+GREY = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8}
+
+
+def tiny(folder="array_record", name="tfds:tiny_digits", **kwargs):
+    return DataConfig(name=name, directory=str(FIXTURES / folder), **(GREY | kwargs))
+
+
+def write_images(root, files):
+    for i, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3), (i, 2 * i, 3 * i)).save(root / file)
+
+
+def test_digits_are_those_of_sklearn():
+    from sklearn.datasets import load_digits
+
+    scans, labels = load_digits(return_X_y=True)
+    source = load_source(DataConfig(**GREY), "all")
+    assert len(source) == 1797
+    assert source.class_names == tuple("0123456789")
+    for i in (0, 7, 1796):
+        example = source[i]
+        assert example["image"].shape == (8, 8, 1)
+        assert example["image"].dtype == np.uint8
+        # 16 levels are told apart and span the whole range of a byte.
+        np.testing.assert_array_equal(np.round(example["image"].ravel() * (16 / 255)), scans[i])
+        assert example["label"] == labels[i]
+    assert max(source[i]["image"].max() for i in range(100)) == 255
+
+
+def test_digits_split_is_a_stratified_partition():
+    splits = {name: load_source(DataConfig(**GREY), name) for name in ("train", "test", "all")}
+    images = {name: [s[i]["image"].tobytes() for i in range(len(s))] for name, s in splits.items()}
+    counts = {name: np.bincount([s[i]["label"] for i in range(len(s))]) for name, s in splits.items()}
+    assert (len(images["train"]), len(images["test"])) == (1437, 360)
+    assert sorted(images["train"] + images["test"]) == sorted(images["all"])
+    assert len(set(images["all"])) == 1797, "a scan occurs twice, so the test split may leak into training"
+    np.testing.assert_allclose(counts["test"], counts["all"] / 5, atol=1)
+
+
+def test_digits_in_colour_repeat_the_grey():
+    image = load_source(DataConfig(), "train")[0]["image"]
+    assert image.shape == (8, 8, 3)
+    assert (image == image[..., :1]).all()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_folder_lists_what_torchvision_lists(tmp_path, torchvision, split):
+    from torchvision.datasets import ImageFolder
+
+    files = ["cat/b.png", "cat/a.JPG", "cat/deep/er/x.webp", "cat/deep/a.bmp", "Dog/1.jpeg", "Dog/10.png", "Dog/2.png"]
+    write_images(tmp_path / "train", files)
+    write_images(tmp_path / "test", files[1:5])
+    write_images(tmp_path, [f"elsewhere/{name}/1.png" for name in "hgfedcba"])
+    for name in "hgfedcba":
+        (tmp_path / split / "cat" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / split / "cat" / "notes.txt").write_text("not an image")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), split)
+    expected = ImageFolder(tmp_path / split)
+    assert list(source.class_names) == expected.classes
+    assert len(source) == len(expected)
+    for i, (image, label) in enumerate(expected):
+        np.testing.assert_array_equal(source[i]["image"], np.asarray(image))
+        assert source[i]["label"] == label
+
+
+def test_folder_reads_gif_and_grey(tmp_path):
+    write_images(tmp_path / "train", ["a/1.gif", "b/1.png"])
+    source = load_source(DataConfig(name=f"folder:{tmp_path}", **GREY), "train")
+    assert source[0]["image"].shape == (3, 4, 1)
+
+
+def test_folder_refuses_what_it_cannot_label(tmp_path):
+    config = DataConfig(name=f"folder:{tmp_path}")
+    with pytest.raises(DataError, match=r"is not a folder; .*Correct `folder:PATH`"):
+        load_source(DataConfig(name="folder:/no/such/place"), "train")
+    write_images(tmp_path / "train", ["a/1.png", "b/1.png"])
+    with pytest.raises(DataError, match="unknown split of folder:.* 'trian'. Did you mean 'train'"):
+        load_source(config, "trian")
+    write_images(tmp_path / "test", ["b/1.png", "c/1.png"])
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=r"the classes of .* differ: .*\['[ac]'\], .*\['[ac]'\].*Rename or remove"):
+            load_source(config, split)
+    (tmp_path / "train" / "a" / "1.png").unlink()
+    with pytest.raises(DataError, match="1 class folders of .*train hold no image: a; .*Fill or remove"):
+        load_source(config, "train")
+    (tmp_path / "val").mkdir()
+    with pytest.raises(DataError, match="val holds no class folder"):
+        load_source(config, "val")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("digit", "Did you mean 'digits'"), ("tfds:", "Did you mean 'tfds:NAME'")])
+def test_unknown_names_are_refused(name, hint):
+    with pytest.raises(DataError, match=f"unknown data set '{name}'. {hint}"):
+        load_source(DataConfig(name=name), "train")
+
+
+def test_unknown_split_of_digits():
+    with pytest.raises(DataError, match="unknown split of digits 'tests'. Did you mean 'test'"):
+        load_source(DataConfig(), "tests")
+
+
+@pytest.mark.parametrize(("split", "first", "count"), [("train", 0, 20), ("test", 2, 10)])
+def test_tfds_holds_the_digits_it_was_made_from(split, first, count):
+    source = load_source(tiny(), split)
+    digits = load_source(DataConfig(**GREY), "all")
+    by_class = [[digits[i]["image"] for i in range(1797) if digits[i]["label"] == label][:3] for label in range(10)]
+    expected = sorted((label, by_class[label][first + i].tobytes()) for label in range(10) for i in range(count // 10))
+    assert len(source) == count
+    assert source.class_names == tuple(f"digit_{i}" for i in range(10))
+    assert sorted((source[i]["label"], source[i]["image"].tobytes()) for i in range(count)) == expected
+    assert load_source(tiny(channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), split)[0]["image"].shape == (
+        8,
+        8,
+        3,
+    )
+
+
+def test_tfds_slices_of_splits():
+    assert len(load_source(tiny(), "train[:25%]")) == 5
+
+
+def test_tfds_is_read_without_tensorflow():
+    config = f"DataConfig(name='tfds:tiny_digits', directory={str(FIXTURES / 'array_record')!r})"
+    code = (
+        "import sys; from resnet_jax.config import DataConfig; from resnet_jax.data import load_source\n"
+        f"source = load_source({config}, 'test')\n"
+        "print(sum(source[i]['label'] for i in range(len(source))))\n"
+        "assert not {'tensorflow', 'torch'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "45"
+
+
+def test_tfds_refuses_what_it_cannot_read():
+    build = r"tfds build .* --file_format=array_record --data_dir=.*"
+    with pytest.raises(DataError, match=f"prepared as tfrecord, .* must be array_record. Delete it .*{build}tfrecord`"):
+        load_source(tiny("tfrecord"), "train")
+    with pytest.raises(DataError, match=f"tfds:tiny_digit is not known to TFDS and not prepared in .*{build}"):
+        load_source(tiny(name="tfds:tiny_digit"), "train")
+    with pytest.raises(DataError, match=f"tfds:cifar10 is not prepared in .*{build}"):
+        load_source(tiny(name="tfds:cifar10"), "train")
+    with pytest.raises(DataError, match=r"no split 'trian' .*must be one of train, test, or a slice"):
+        load_source(tiny(), "trian")
+    with pytest.raises(DataError, match=r"no split 'train\[:0\]' "):
+        load_source(tiny(), "train[:0]")
+
+
+def prepared_copy(folder, edits):
+    """A copy of the fixture in which strings of the description files are replaced."""
+    shutil.copytree(FIXTURES / "array_record", folder)
+    for file in folder.rglob("*.json"):
+        text = file.read_text()
+        for old, new in edits.items():
+            text = text.replace(old, new)
+        file.write_text(text)
+    return DataConfig(name="tfds:tiny_digits", directory=str(folder), **GREY)
+
+
+def test_tfds_refuses_other_tasks(tmp_path):
+    config = prepared_copy(tmp_path / "data", {'"label": {': '"digit": {'})
+    with pytest.raises(DataError, match=r"no image classification data set: .*but has digit \(ClassLabel\), file_name"):
+        load_source(config, "train")
+
+
+def test_tfds_refuses_labels_without_a_class(tmp_path):
+    config = prepared_copy(tmp_path / "data", {'"numClasses": "10"': '"numClasses": "5"'})
+    next(iter((tmp_path / "data").rglob("label.labels.txt"))).write_text("\n".join("abcde"))
+    source = load_source(config, "train")
+    with pytest.raises(DataError, match=r"example \d+ of tfds:tiny_digits, split 'train' has label [5-9]; .*0\.\.4"):
+        [source[i] for i in range(len(source))]

@@ -1,0 +1,138 @@
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data import decode_image, load_image, random_resized_crop, resize_and_center_crop
+from resnet_jax.data.transforms import random_crop_box
+from resnet_jax.errors import DataError
+
+
+def noise(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def encode(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def smooth(height, width):
+    coarse = Image.fromarray(noise(height // 12, width // 12))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "LA", "P", "1"])
+def test_decoding_follows_torchvisions_loader(tmp_path, mode, channels):
+    file_format = {"RGB": "JPEG", "L": "JPEG", "CMYK": "JPEG"}.get(mode, "PNG")
+    image = Image.fromarray(smooth(37, 23)).convert(mode)
+    data = encode(image, file_format)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB" if channels == 3 else "L")).reshape(
+        37, 23, channels
+    )
+    np.testing.assert_array_equal(decode_image(data, channels), expected)
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(decode_image(path, channels), expected)
+
+
+def test_transparent_palettes_decode_without_a_warning(recwarn):
+    image = Image.fromarray(smooth(9, 7)).convert("P")
+    data = encode(image, "PNG", transparency=bytes(range(256)))
+    np.testing.assert_array_equal(decode_image(data, 3), np.asarray(image.convert("RGB")))
+    assert not recwarn.list
+
+
+def test_sixteen_bits_are_scaled_to_eight():
+    values = np.linspace(0, 65535, 35).astype(np.uint16).reshape(5, 7)
+    decoded = decode_image(encode(Image.fromarray(values), "PNG"), 1)
+    np.testing.assert_array_equal(decoded[..., 0], np.round(values / 257))
+
+
+def test_orientation_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encode(Image.fromarray(noise(8, 16)), "JPEG", exif=exif), 3).shape == (8, 16, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", encode(Image.fromarray(noise(32, 32)), "JPEG")[:-200]])
+def test_unreadable_images_name_the_file(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot read .*broken\.jpg: .*must be a complete image.*replace or remove"):
+        decode_image(path, 3)
+    with pytest.raises(DataError, match="cannot read example 3: "):
+        decode_image(content, 3, name="example 3")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (97, 65), (200, 31), (31, 200), (8, 8), (7, 300)])
+@pytest.mark.parametrize(("resize", "crop"), [(64, 56), (33, 32), (40, 41), (65, 65), (8, 8), (20, 50)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resize_and_center_crop_is_torchvisions(torchvision, size, resize, crop, channels):
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    image = noise(*size, channels)
+    pil = Image.fromarray(image[..., 0] if channels == 1 else image)
+    expected = np.asarray(Compose([Resize(resize, antialias=True), CenterCrop(crop)])(pil)).reshape(
+        crop, crop, channels
+    )
+    np.testing.assert_array_equal(resize_and_center_crop(image, resize, crop), expected)
+
+
+def test_nothing_is_done_where_nothing_changes():
+    image = noise(8, 8, 1)
+    assert np.shares_memory(resize_and_center_crop(image, 8, 8), image)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (375, 500), (20, 200), (200, 20), (1, 9), (3, 3)])
+@pytest.mark.parametrize("min_area", [0.08, 0.5, 1.0])
+def test_crop_boxes_follow_torchvision_draw_by_draw(torchvision, size, min_area):
+    import torch
+    from torchvision.transforms import RandomResizedCrop
+
+    # The same uniform numbers for both: torch's generator behind the two methods of NumPy's that are used.
+    draws = SimpleNamespace(
+        uniform=lambda low, high: torch.empty(1).uniform_(low, high).item(),
+        integers=lambda low, high: torch.randint(low, high, (1,)).item(),
+    )
+    image = Image.new("L", size[::-1])
+    for seed in range(200):
+        torch.manual_seed(seed)
+        expected = RandomResizedCrop.get_params(image, [min_area, 1.0], [3 / 4, 4 / 3])
+        torch.manual_seed(seed)
+        assert random_crop_box(draws, *size, min_area) == expected
+
+
+@pytest.mark.parametrize("size", [16, 40, 120])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_random_resized_crop_is_the_box_resized(size, channels):
+    image = smooth(80, 100)[..., :channels]
+    for seed in range(20):
+        top, left, h, w = random_crop_box(np.random.default_rng(seed), 80, 100, 0.08)
+        crop = Image.fromarray(np.ascontiguousarray(image[top : top + h, left : left + w, :]).squeeze())
+        pillow = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
+        ours = random_resized_crop(image, np.random.default_rng(seed), size, 0.08)
+        assert ours.shape == (size, size, channels)
+        assert ours.dtype == np.uint8
+        # OpenCV's filters are not Pillow's to the bit, but show the same picture.
+        assert np.abs(ours.astype(float) - pillow).mean() < 6
+
+
+def test_random_resized_crop_does_not_alias():
+    stripes = np.tile(np.array([0, 255], np.uint8), (512, 256))[..., None]
+    crop = random_resized_crop(stripes, np.random.default_rng(0), 32, 0.9)
+    assert crop.astype(float).std() < 20, "fine stripes must average to grey, not show up as coarse ones"
+
+
+def test_load_image(tmp_path):
+    image = noise(40, 60)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    config = DataConfig(image_size=24, eval_resize=32)
+    np.testing.assert_array_equal(load_image(tmp_path / "photo.png", config), resize_and_center_crop(image, 32, 24))
+    with pytest.raises(DataError, match=r"cannot read .*nowhere\.png: there is no such file; .*Correct the path"):
+        load_image(tmp_path / "nowhere.png", config)

@@ -1,0 +1,99 @@
+"""The rules of ARCHITECTURE.md, held by a test: imports go down the floors, files stay small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "resnet_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 300
+
+# Folder or module -> floor. A module imports from floors below its own, or from its own folder.
+FLOORS = {
+    "errors": 0,
+    "files": 0,
+    "checked": 0,
+    "config": 0,
+    "models": 1,
+    "data": 1,
+    "config_file": 1,
+    "training": 2,
+    "weights": 2,
+    "profile": 3,
+    "parity": 3,
+    "run": 4,
+    "commands": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors")}  # the imports within floor 0
+NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    own = room(path)
+    if own == "__init__":
+        return  # re-exports, lazily
+    assert own in FLOORS, f"{own} has no floor: give it one here and in ARCHITECTURE.md"
+    for name in imports(ast.parse(path.read_text())):
+        package, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if package != "resnet_jax" or other == own:
+            continue
+        assert other in FLOORS, f"{path} imports {name} from the package itself; name the module"
+        allowed = FLOORS[other] < FLOORS[own] or (own, other) in SIBLINGS
+        assert allowed, f"{own} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]})"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_frameworks_stay_inside_functions(path):
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    for node in top:
+        for name in imports(node):
+            assert name.split(".")[0] not in NEVER_AT_THE_TOP, f"{path} imports {name} at module level"
+
+
+@pytest.mark.parametrize("path", [*MODULES, ROOT / "train.py"], ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= MAX_LINES, f"{path} has {lines} lines: would two rooms be clearer?"
+
+
+def test_models_and_training_need_only_jax_flax_optax_and_orbax():
+    """So that benchmarks run on a bare GPU image."""
+    absent = ["grain", "tyro", "tensorflow_datasets", "tensorboardX", "cv2", "sklearn", "PIL", "matplotlib"]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({[*absent, "torch", "tensorflow"]}))  # importing one of these now fails
+import resnet_jax.models, resnet_jax.profile
+from resnet_jax.training import checkpoint, evaluate, loop, losses, mesh, metrics, optim, state, step
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_expected_error_is_read():
+    """`pytest.raises` without `match` would accept any text, also a broken one."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
+                assert any(word.arg == "match" for word in node.keywords), f"{path}:{node.lineno} has no match="

@@ -1,0 +1,297 @@
+"""The whole program: train.py as a person runs it, killed and resumed, and the commands on what it leaves."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import resnet_jax as rn
+from resnet_jax import run as run_module
+from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
+from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.training.metrics import read_metrics
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--epochs", "3", "--batch-size", "128", "--checkpoint.every-epochs", "0.5", "--optim.warmup-epochs", "1"]
+DIGIT = ROOT / "examples" / "images" / "digit_3.png"
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "", "COLUMNS": "120"}
+
+
+def python(*arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def train(workdir, *arguments, check=True):
+    return python("train.py", *SMALL, *arguments, "--workdir", workdir, check=check)
+
+
+def parameters(workdir):
+    return jax.device_get(rn.load_run(workdir).state.replace(opt_state=None))
+
+
+def records_without_timings(workdir):
+    timings = ("seconds", "images_per_second")
+    return [{k: v for k, v in record.items() if k not in timings} for record in read_metrics(workdir)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that nothing disturbed. Tests that change it take a copy."""
+    workdir = tmp_path_factory.mktemp("run") / "straight"
+    train(workdir)
+    return workdir
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def newest(workdir):
+    return max(path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {
+        *("config.json", "class_names.json", "metrics.jsonl", "result.json", "curves.png", "tensorboard", "checkpoints")
+    }
+    result = json.loads((trained / "result.json").read_text())
+    assert (result["count"], result["steps"]) == (360, 34)
+    assert 0.1 < result["top1"] <= result["best_top1"] <= result["top5"] <= 1
+    assert result["seconds"] > 0
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    records = read_metrics(trained)
+    assert records[-1]["top1"] == result["top1"]
+    assert records[-1]["kind"] == "eval"
+    assert [record["step"] for record in records if record["kind"] == "eval"] == [6, 12, 17, 23, 29, 34]
+
+
+def test_a_complete_run_trains_nothing(trained):
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert "holds a complete run, nothing to train: top-1" in train(trained).stdout.replace("\n", " ")
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_killed_and_resumed_is_the_same_run(trained, tmp_path):
+    """Bit for bit, with neither gap nor duplicate in the log."""
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *SMALL, "--workdir", str(workdir)],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 300
+    while not any((workdir / "checkpoints").glob("0000001?")):  # step 12 or 17 of 34
+        assert process.poll() is None, "it ended before it was killed"
+        assert time.monotonic() < deadline, "no checkpoint came"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "result.json").exists()
+    output = train(workdir).stdout
+    assert "Resuming" in output
+    assert "after step 1" in output
+    jax.tree.map(np.testing.assert_array_equal, parameters(workdir), parameters(trained))
+    assert records_without_timings(workdir) == records_without_timings(trained)
+
+
+def test_a_damaged_newest_checkpoint_falls_back(trained, copy):
+    (copy / "result.json").unlink()
+    for path in (newest(copy) / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = train(copy)
+    assert "checkpoint of step 34 is damaged" in done.stderr
+    assert "after step 29 of 34" in done.stdout
+    jax.tree.map(np.testing.assert_array_equal, parameters(copy), parameters(trained))
+
+
+def test_another_config_is_refused_and_touches_nothing(copy):
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    done = train(copy, "--optim.base-lr", "0.2", "--model.name", "resnet18", check=False)
+    assert done.returncode == 1
+    assert "model.name: 'cifar_resnet29' (saved) != 'resnet18' (asked)" in done.stderr
+    assert "optim.base_lr: 0.4 (saved) != 0.2 (asked)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["configs/digit.py"], "Did you mean configs/digits.py"),
+        (["--optim.bas-lr", "1"], "--optim.base-lr"),
+        (["--optim.momentum", "2"], "it must be >= 0 and < 1"),
+        (["--model.name", "resnet_50"], "unknown model 'resnet_50'. Did you mean"),
+        (["--model.num-classes", "7"], "digits has 10 classes; set model.num_classes = 10"),
+        (["--model.bn-group-size", "7"], "the nearest that are: 63 or 70"),
+        (["--data.name", "digit"], "unknown data set 'digit'. Did you mean 'digits'?"),
+        (["--data.eval-split", "tset"], "unknown split of digits 'tset'. Did you mean 'test'?"),
+    ],
+)
+def test_bad_arguments_end_with_a_message_before_anything_is_written(tmp_path, arguments, message):
+    done = python("train.py", *arguments, "--workdir", tmp_path / "run", check=False)
+    assert done.returncode != 0
+    assert message in (done.stdout + done.stderr).replace("\n", " ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_says_what_training_said(trained):
+    result = json.loads((trained / "result.json").read_text())
+    table = python("-m", "resnet_jax", "evaluate", trained).stdout
+    assert f"{100 * result['top1']:.2f} %" in table
+    assert "360" in table
+    best = json.loads(python("-m", "resnet_jax", "evaluate", trained, "--checkpoint", "best", "--as-json").stdout)
+    assert (best["top1"], best["count"]) == (pytest.approx(result["best_top1"]), 360)
+
+
+def test_predict_gives_probabilities_in_order(trained):
+    lines = python("-m", "resnet_jax", "predict", trained, DIGIT, "--top", "10", "--as-json").stdout.splitlines()
+    report = json.loads(lines[0])
+    assert report.pop("image") == str(DIGIT)
+    assert set(report) == set("0123456789")
+    assert sum(report.values()) == pytest.approx(1, abs=1e-4)
+    assert list(report.values()) == sorted(report.values(), reverse=True)
+    table = python("-m", "resnet_jax", "predict", trained, DIGIT, DIGIT).stdout
+    assert table.count(f"{100 * max(report.values()):.2f} %") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "RUN", "absent.png"], "cannot read absent.png: there is no such file"),
+        (["predict", "RUN", "README.md"], "cannot read README.md"),
+        (["predict", "RUN"], "no images given"),
+        (["evaluate", "tests"], "tests holds no run"),
+        (["models", "--pattern", "x*"], "no model matches 'x*'"),
+    ],
+)
+def test_commands_explain_what_they_cannot_do(trained, arguments, message):
+    done = python("-m", "resnet_jax", *[trained if word == "RUN" else word for word in arguments], check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_models_prints_the_facts():
+    table = python("-m", "resnet_jax", "models", "--pattern", "resnet1*").stdout
+    assert "60,192,808" in table
+    assert "11.514" in table
+    assert "resnet50" not in table
+
+
+def test_runs_without_checkpoints_or_with_damaged_ones_only(copy):
+    for path in (copy / "checkpoints").iterdir():
+        shutil.rmtree(path / "state")
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints .* can be restored"):
+        rn.load_run(copy)
+    shutil.rmtree(copy / "checkpoints")
+    with pytest.raises(CheckpointError, match="holds no checkpoint yet"):
+        rn.load_run(copy)
+
+
+def small_config(**changes):
+    arguments = [*SMALL, *(word for key, value in changes.items() for word in (f"--{key.replace('_', '-')}", value))]
+    return rn.load_config(ROOT / "configs" / "digits.py", arguments)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    make_train_step = run_module.make_train_step
+
+    def make_diverging_step(*args, **options):
+        step = make_train_step(*args, **options)
+
+        def diverging(state, batch):
+            state, metrics = step(state, batch)
+            return state, {**metrics, "loss": metrics["loss"] * np.where(state.step == 9, np.nan, 1)}
+
+        return diverging
+
+    monkeypatch.setattr(run_module, "make_train_step", make_diverging_step)
+    config = small_config()
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 9, .* in steps 7 to 12"):
+        rn.train(config, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000006"]
+    assert int(rn.load_run(tmp_path).state.step) == 6
+
+
+def test_devices_that_do_not_divide_the_batch(tmp_path):
+    config = small_config(batch_size="100")  # the tests have 8 virtual devices
+    with pytest.raises(ConfigError, match=r"batch_size = 100 is not divisible by 8 = 8 device\(s\)"):
+        rn.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_does_not_depend_on_its_batch_size(trained):
+    reports = []
+    for size in ("360", "64", "7"):
+        run = rn.load_run(trained)
+        config = rn.load_config(ROOT / "configs" / "digits.py", [*SMALL, "--eval-batch-size", size])
+        reports.append(rn.evaluate(config, run.state))
+    assert [report["count"] for report in reports] == [360] * 3
+    assert [report["top1"] for report in reports] == [reports[0]["top1"]] * 3
+    np.testing.assert_allclose([report["loss"] for report in reports], reports[0]["loss"], rtol=1e-5)
+
+
+def test_checkpoints_hold_the_data_position(trained):
+    run = rn.load_run(trained)
+    with Checkpoints(trained / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
+        restored = checkpoints.restore_newest(run.state)
+    assert restored.data_state == {"position": 34 * 128}
+
+
+def test_two_processes_train_as_one(trained, tmp_path):
+    """`--distributed` joins the processes of a Slurm job; only the first writes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    workdir = tmp_path / "run"
+    command = [sys.executable, "train.py", *SMALL, "--workdir", str(workdir), "--distributed"]
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_LOCALID": "0"}
+    hosts = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={
+                **ENVIRONMENT,
+                **slurm,
+                "SLURM_PROCID": str(rank),
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [host.communicate(timeout=400) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    assert "Curves, metrics and checkpoints are in" in outputs[0][0]
+    assert "step" not in outputs[1][0]
+    alone, both = (json.loads((path / "result.json").read_text()) for path in (trained, workdir))
+    assert both["devices"].startswith("2 x")
+    assert both["count"] == 360
+    np.testing.assert_allclose(both["loss"], alone["loss"], rtol=0.2)
+    first = lambda path: next(record for record in read_metrics(path) if record["kind"] == "train")
+    np.testing.assert_allclose(first(workdir)["loss"], first(trained)["loss"], rtol=1e-3)

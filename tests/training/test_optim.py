@@ -1,0 +1,118 @@
+"""The optimizer against torch.optim.SGD, the schedules against torch's schedulers, and the plan of a run."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from resnet_jax import CheckpointConfig, Config, OptimConfig
+from resnet_jax.training.optim import decay_mask, make_optimizer, make_schedule, plan_steps
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("no_decay", [(), ("bn", "bias$")])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.875, True)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_sgd_is_torchs(momentum, nesterov, weight_decay, no_decay):
+    rng = np.random.default_rng(0)
+    start = {
+        "layer": {"kernel": rng.normal(size=(3, 4))},
+        "bn1": {"scale": rng.normal(size=4)},
+        "bias": rng.normal(size=2),
+    }
+    rates = [0.1, 0.3, 0.02, 0.5, 0.1]  # a changing rate shows whether it lies inside the momentum buffer
+    optim = OptimConfig(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, no_decay=no_decay)
+    optimizer = make_optimizer(optim, lambda step: jnp.asarray(rates)[step])
+    params = {
+        key: {k: jnp.asarray(v) for k, v in x.items()} if isinstance(x, dict) else jnp.asarray(x)
+        for key, x in start.items()
+    }
+    state = optimizer.init(params)
+
+    tensors = [
+        torch.tensor(x, dtype=torch.float32, requires_grad=True)
+        for x in (start["layer"]["kernel"], start["bn1"]["scale"], start["bias"])
+    ]
+    groups = [{"params": tensors[:1]}, {"params": tensors[1:], "weight_decay": 0.0 if no_decay else weight_decay}]
+    sgd = torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    for rate in rates:
+        grads = [rng.normal(size=x.shape).astype(np.float32) for x in tensors]
+        updates, state = optimizer.update(
+            {"layer": {"kernel": grads[0]}, "bn1": {"scale": grads[1]}, "bias": grads[2]}, state, params
+        )
+        params = optax.apply_updates(params, updates)
+        for group in sgd.param_groups:
+            group["lr"] = rate
+        for tensor, grad in zip(tensors, grads, strict=True):
+            tensor.grad = torch.from_numpy(grad)
+        sgd.step()
+    for ours, theirs in zip((params["layer"]["kernel"], params["bn1"]["scale"], params["bias"]), tensors, strict=True):
+        np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=2e-5, atol=1e-6)
+
+
+def test_the_mask_goes_by_the_path():
+    params = {"layer1_0": {"downsample_bn": {"scale": 0}, "conv1": {"kernel": 0}}, "fc": {"bias": 0, "kernel": 0}}
+    assert decay_mask(params, (r"bn", r"^fc/bias$")) == {
+        "layer1_0": {"downsample_bn": {"scale": False}, "conv1": {"kernel": True}},
+        "fc": {"bias": False, "kernel": True},
+    }
+
+
+def torch_rates(make_scheduler, steps, peak):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    sgd = torch.optim.SGD([parameter], lr=peak)
+    scheduler, rates = make_scheduler(sgd), []
+    for _ in range(steps):
+        rates.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        scheduler.step()
+    return rates
+
+
+def test_step_schedule_is_torchs():
+    optim = OptimConfig(base_lr=0.1, schedule="step", warmup_epochs=0.0, drop_epochs=(3.0, 6.0, 8.0))
+    schedule = make_schedule(optim, batch_size=512, steps_per_epoch=10, total=90)
+    expected = torch_rates(lambda sgd: torch.optim.lr_scheduler.MultiStepLR(sgd, [30, 60, 80], 0.1), 90, 0.2)
+    np.testing.assert_allclose([schedule(i) for i in range(90)], expected, rtol=1e-5)
+
+
+def test_cosine_schedule_is_torchs():
+    optim = OptimConfig(base_lr=0.1, schedule="cosine", warmup_epochs=0.0)
+    schedule = make_schedule(optim, batch_size=128, steps_per_epoch=10, total=70)
+    expected = torch_rates(lambda sgd: torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 70), 70, 0.05)
+    np.testing.assert_allclose([schedule(i) for i in range(70)], expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["step", "cosine", "constant"])
+def test_warm_up_is_linear_per_step_and_ends_at_the_peak(name):
+    optim = OptimConfig(base_lr=0.1, schedule=name, warmup_epochs=2.0, drop_epochs=(5.0,))
+    schedule = make_schedule(optim, batch_size=512, steps_per_epoch=4.5, total=45)
+    np.testing.assert_allclose([schedule(i) for i in range(9)], 0.2 * np.arange(1, 10) / 9, rtol=1e-5)
+    assert schedule(9) == pytest.approx(0.2)
+    drop = round(5 * 4.5)  # counted from the start of the run, not from the end of the warm-up
+    if name == "step":
+        assert (schedule(drop - 1), schedule(drop)) == (pytest.approx(0.2), pytest.approx(0.02))
+
+
+def test_plan_of_a_run_whose_epochs_are_not_whole_steps():
+    config = Config(
+        epochs=3,
+        batch_size=64,
+        eval_every_epochs=1.0,
+        log_every_steps=20,
+        checkpoint=CheckpointConfig(every_epochs=1.5),
+    )
+    plan = plan_steps(config, 1437)  # 22.45 steps per epoch
+    due = {
+        event: [step for step in range(1, plan.total + 1) if plan.is_due(event, step)]
+        for event in ("log", "eval", "save")
+    }
+    assert plan.total == 67
+    assert due == {"save": [34, 67], "eval": [23, 34, 45, 67], "log": [20, 23, 34, 40, 45, 60, 67]}
+
+
+def test_intervals_below_a_step_are_every_step():
+    config = Config(epochs=1, batch_size=256, eval_every_epochs=0.01)
+    plan = plan_steps(config, 1000)
+    assert [plan.is_due("eval", step) for step in (1, 2, 3, 4)] == [True] * 4
