@@ -7,12 +7,14 @@ import tyro
 
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
+from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.errors import ResnetJaxError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "models": models,
+    "parity": parity,
     "predict": predict,
 }
 

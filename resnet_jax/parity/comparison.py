@@ -14,7 +14,7 @@ from resnet_jax.models import ResNet, create_model
 from resnet_jax.parity.reference import make_reference, randomize
 from resnet_jax.parity.report import Report, Section
 from resnet_jax.parity.tolerances import Tolerances, tolerances_for
-from resnet_jax.parity.trace import compare_forward, to_torch, trace
+from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
 from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
 from resnet_jax.weights import from_torchvision, layout_of, read_state_dict, to_tensors, translate
 from resnet_jax.weights.torchvision import head_and_channels
@@ -30,12 +30,13 @@ def compare(
     weights: str | Path | None = None,
     dtype: DType = "float32",
     images: Float[np.ndarray, "N H W C"] | None = None,
-    image_size: int = 224,
+    image_sizes: Sequence[int] = (224, 97),
     train_image_size: int = 65,
     batch_size: int = 4,
     steps: int = 10,
     optimizers: Sequence[str] = ("all together",),
     checks: Sequence[Check] = CHECKS,
+    argmax_images: int = 0,
     seed: int = 0,
 ) -> Report:
     """Compares our network `name` with torchvision's (or timm's) of that name.
@@ -44,11 +45,14 @@ def compare(
       weights: a weight file that both load, each by its own means; None = random weights, with BatchNorm scales,
         biases and statistics that hide nothing.
       dtype: of parameters and arithmetic on both sides; `bfloat16` = our activations alone, against float32.
-      images: normalised images for the forward comparison; None = noise of `image_size`.
+      images: normalised images for the forward comparison, instead of noise.
+      image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding.
       train_image_size: of the noise for gradients, statistics and trajectory, in pixels.
       batch_size: images of noise in every comparison.
       steps: of the trajectory.
       optimizers: names from `OPTIMIZERS`: one trajectory each.
+      checks: what to compare.
+      argmax_images: further images, of noise of the last size, on which both sides must name the same class.
 
     Raises:
       WeightsError: PyTorch has no network of that name, or the weights do not fit it.
@@ -80,8 +84,9 @@ def compare(
             model,
             variables,
             module,
-            images=draw(image_size) if images is None else np.asarray(images, float_type),
+            images=[draw(size) for size in image_sizes] if images is None else [np.asarray(images, float_type)],
             train_images=[draw(train_image_size) for _ in range(steps)],
+            argmax_images=[draw(image_sizes[-1]) for _ in range(-(-argmax_images // batch_size))],
             optimizers=optimizers,
             checks=checks,
             tolerances=tolerances_for(dtype),
@@ -94,11 +99,12 @@ def compare_networks(
     variables: PyTree[Array],
     module: Any,
     *,
-    images: Float[np.ndarray, "N H W C"],
+    images: Sequence[Float[np.ndarray, "N H W C"]],
     train_images: Sequence[Float[np.ndarray, "N H W C"]],
     tolerances: Tolerances,
     optimizers: Sequence[str] = ("all together",),
     checks: Sequence[Check] = CHECKS,
+    argmax_images: Sequence[Float[np.ndarray, "N H W C"]] = (),
     title: str = "comparison",
 ) -> Report:
     """Compares any network of ours with any `torch.nn.Module` whose parameters carry the same names.
@@ -106,9 +112,10 @@ def compare_networks(
     Args:
       variables: of `model`; the module's own parameters must be the same numbers (`from_torchvision`).
       module: is left as it was.
-      images: for the forward comparison.
+      images: batches for the forward comparison.
       train_images: the first for the gradients, the first three for the running statistics, all for the trajectories,
         one batch per step. Labels are drawn at random.
+      argmax_images: batches on which both sides must name the same class.
       tolerances: such as `tolerances_for("float32")`.
     """
     rng = np.random.default_rng(0)
@@ -116,20 +123,21 @@ def compare_networks(
     report = Report(title, _setting(images, train_images))
     sections: list[Section] = report.sections
     if "forward" in checks:
-        section, report.difference = compare_forward(
-            trace(model, variables, images), module, images, tolerances.forward
-        )
-        sections.append(section)
+        for batch in images:
+            section, difference = compare_forward(trace(model, variables, batch), module, batch, tolerances)
+            sections.append(section)
+            report.difference = report.difference or difference
+    if argmax_images:
+        sections.append(compare_argmax(model, variables, module, argmax_images))
     if "gradients" in checks:
-        sections.append(compare_gradients(model, variables, copy.deepcopy(module), *labelled[0], tolerances.gradients))
+        sections.append(compare_gradients(model, variables, copy.deepcopy(module), *labelled[0], tolerances))
     if "statistics" in checks:
         passes = list(train_images[:3])
-        sections.append(compare_statistics(model, variables, copy.deepcopy(module), passes, tolerances.statistics))
+        sections.append(compare_statistics(model, variables, copy.deepcopy(module), passes, tolerances))
     if "trajectory" in checks:
-        sections += [
-            compare_trajectory(model, variables, copy.deepcopy(module), labelled, optimizer, tolerances.trajectory)
-            for optimizer in optimizers
-        ]
+        for optimizer in optimizers:
+            copied = copy.deepcopy(module)
+            sections.append(compare_trajectory(model, variables, copied, labelled, optimizer, tolerances))
     if report.difference is None:
         report.difference = _first_failure(sections)
     return report
@@ -146,13 +154,13 @@ def _first_failure(sections: list[Section]) -> str | None:
     return None
 
 
-def _setting(images: np.ndarray, train_images: Sequence[np.ndarray]) -> dict[str, Any]:
+def _setting(images: Sequence[np.ndarray], train_images: Sequence[np.ndarray]) -> dict[str, Any]:
     import torch
 
     shape = lambda batch: "x".join(map(str, batch.shape))
     return {
         "jax": f"{jax.__version__} ({jax.default_backend()})",
         "torch": torch.__version__,
-        "images": shape(images),
+        "images": " and ".join(map(shape, images)),
         "training images": shape(train_images[0]),
     }

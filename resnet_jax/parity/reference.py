@@ -15,7 +15,9 @@ def import_torchvision() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise WeightsError("torch is needed to compare with; install it with `pip install torch torchvision`") from error
+        raise WeightsError(
+            "torch is needed to compare with; install it with `pip install torch torchvision`"
+        ) from error
     try:
         import torchvision
     except ImportError as error:
@@ -62,7 +64,7 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
     def draw(like: Any, low: float, high: float) -> Any:
         return torch.empty(like.shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(like.dtype)
 
-    norms = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
             norm.weight.copy_(draw(norm.weight, 0.5, 1.5))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from resnet_jax.files import write_atomically
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,6 +23,7 @@ class Row:
       relative: that, over the largest magnitude of PyTorch's tensor.
       cosine: of the angle between the two, as vectors.
       tolerance: of `relative`.
+      min_cosine: of `cosine`.
     """
 
     name: str
@@ -30,22 +33,24 @@ class Row:
     relative: float
     cosine: float
     tolerance: float
+    min_cosine: float = -1.0
 
     @property
-    def ok(self) -> bool:
-        return self.ours == self.theirs and self.relative <= self.tolerance  # False for NaN
+    def ok(self) -> bool:  # False for NaN
+        return self.ours == self.theirs and self.relative <= self.tolerance and self.cosine >= self.min_cosine
 
 
-def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> Row:
+def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, min_cosine: float = -1.0) -> Row:
     """Compares two arrays in the same order of axes; where the shapes differ the row fails with infinite error."""
     if ours.shape != theirs.shape:
-        return Row(name, ours.shape, theirs.shape, np.inf, np.inf, np.nan, tolerance)
+        return Row(name, ours.shape, theirs.shape, np.inf, np.inf, np.nan, tolerance, min_cosine)
     a, b = (np.asarray(x, np.float64).ravel() for x in (ours, theirs))
     max_abs = float(np.max(np.abs(a - b), initial=0.0))
     scale = float(np.max(np.abs(b), initial=0.0))
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     relative = max_abs / scale if scale else (0.0 if max_abs == 0 else np.inf)
-    return Row(name, ours.shape, theirs.shape, max_abs, relative, float(a @ b) / norms if norms else 1.0, tolerance)
+    cosine = min(float(a @ b) / norms, 1.0) if norms else 1.0
+    return Row(name, ours.shape, theirs.shape, max_abs, relative, cosine, tolerance, min_cosine)
 
 
 @dataclass
@@ -67,7 +72,9 @@ class Section:
 
     @property
     def worst(self) -> Row:
-        return max(self.rows, key=lambda row: np.inf if np.isnan(row.relative) else row.relative / row.tolerance)
+        return max(
+            self.rows, key=lambda row: np.inf if np.isnan(row.relative) else row.relative / (row.tolerance or 1.0)
+        )
 
     def table(self, verbose: bool) -> list[Row]:
         """The rows to print: all, or the short table with every row that fails (at most ten of those)."""
@@ -115,11 +122,19 @@ class Report:
 
     def summary(self) -> list[str]:
         """One line of a table: the title, the worst relative error of every section, the verdict."""
-        return [self.title, *(f"{section.worst.relative:.1e}" for section in self.sections), "PASS" if self.passed else "FAIL"]
+        return [
+            self.title,
+            *(f"{section.worst.relative:.1e}" for section in self.sections),
+            "PASS" if self.passed else "FAIL",
+        ]
 
     def json(self) -> str:
         sections = [
-            {"title": part.title, "passed": part.ok, "rows": [dataclasses.asdict(row) | {"passed": row.ok} for row in part.rows]}
+            {
+                "title": part.title,
+                "passed": part.ok,
+                "rows": [dataclasses.asdict(row) | {"passed": row.ok} for row in part.rows],
+            }
             for part in self.sections
         ]
         content = {"title": self.title, "passed": self.passed, "difference": self.difference, **self.setting}
@@ -140,12 +155,14 @@ def _cells(row: Row) -> list[str]:
 def _aligned(rows: list[list[str]]) -> list[str]:
     """A Markdown table that is also readable as it stands; the first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 def write_reports(reports: list[Report], path: Path, verbose: bool = False) -> None:
     """Writes all reports as Markdown to `path`, and as JSON beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(report.markdown(verbose) for report in reports))
-    path.with_suffix(".json").write_text("[" + ",\n".join(report.json() for report in reports) + "]\n")
+    write_atomically(path, "\n".join(report.markdown(verbose) for report in reports))
+    write_atomically(path.with_suffix(".json"), "[" + ",\n".join(report.json() for report in reports) + "]\n")

@@ -1,5 +1,6 @@
 """Forward passes of both sides, compared module by module while PyTorch runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
+from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.weights import layout_of
 from resnet_jax.weights.torchvision import torch_module
 
@@ -18,7 +20,7 @@ Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input,
 _STEM, _MAX_POOL, _POOL, _HEAD = ("relu", "act1"), "maxpool", ("avgpool", "global_pool"), "fc"
 
 
-def trace(model: ResNet, variables: PyTree[Array], images: Float[Array, "N H W C"]) -> Trace:
+def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
     """What goes into every submodule of `model` and what comes out, in evaluation mode, by PyTorch's module names."""
     layout = layout_of(model)
 
@@ -49,7 +51,7 @@ def trace(model: ResNet, variables: PyTree[Array], images: Float[Array, "N H W C
 
 
 def compare_forward(
-    ours: Trace, module: Any, images: Float[np.ndarray, "N H W C"], tolerance: float
+    ours: Trace, module: Any, images: Float[np.ndarray, "N H W C"], tolerances: Tolerances
 ) -> tuple[Section, str | None]:
     """Runs `module` in evaluation mode and compares what every submodule puts out with `ours`.
 
@@ -65,6 +67,7 @@ def compare_forward(
     def compare(name: str, arguments: tuple, output: Any) -> None:
         if name not in ours or any(row.name == name for row in rows):
             return
+        tolerance = tolerances.logits if name == _HEAD else tolerances.forward
         row = compare_arrays(name, to_nchw(ours[name][1]), _squeeze(output, ours[name][1]), tolerance)
         rows.append(row)
         if row.ok:
@@ -85,7 +88,28 @@ def compare_forward(
         for handle in handles:
             handle.remove()
     shown = {row.name for row in rows if row.name.startswith("layer") and row.name.count(".") == 0}
-    return Section("forward", rows, shown | {*_STEM, _MAX_POOL, *_POOL, _HEAD}), (found[0] if found else None)
+    return Section(f"forward, {images.shape[1]} px", rows, shown | {*_STEM, _MAX_POOL, *_POOL, _HEAD}), (
+        found[0] if found else None
+    )
+
+
+def compare_argmax(
+    model: ResNet, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
+) -> Section:
+    """Whether both sides name the same class on every image; the relative error is the fraction where they do not."""
+    import torch
+
+    apply = jax.jit(lambda images: model.apply(variables, images, train=False))
+    module.eval()
+    ours, theirs = [], []
+    for images in batches:
+        ours.append(np.argmax(apply(images), axis=-1))
+        with torch.no_grad():
+            theirs.append(module(to_torch(images)).argmax(-1).numpy())
+    a, b = np.concatenate(ours), np.concatenate(theirs)
+    wrong = int(np.sum(a != b))
+    row = Row("argmax", a.shape, b.shape, float(wrong > 0), wrong / len(a), 1.0, 0.0)
+    return Section(f"argmax, {len(a)} images of {batches[0].shape[1]} px", [row], {row.name})
 
 
 def to_nchw(array: np.ndarray) -> np.ndarray:
@@ -103,7 +127,9 @@ def to_torch(images: Float[np.ndarray, "N H W C"]) -> Any:
 def _squeeze(tensor: Any, like: np.ndarray) -> np.ndarray:
     """PyTorch's pool keeps (N, C, 1, 1) where ours gives (N, C)."""
     array = tensor.detach().numpy()
-    return array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim == 4 and array[0, 0].size == 1 else array.copy()
+    return (
+        array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim == 4 and array[0, 0].size == 1 else array.copy()
+    )
 
 
 def _say(row: Row, inputs: Row, before: str) -> str:

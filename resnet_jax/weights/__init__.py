@@ -5,6 +5,7 @@ from resnet_jax.weights.download import cache_folder
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
 from resnet_jax.weights.hub import hub_preset
 from resnet_jax.weights.load import find_weights, load_pretrained, load_weights, save_weights
+from resnet_jax.weights.preprocess import preprocess
 from resnet_jax.weights.torchvision import from_torchvision, identify, layout_of, to_torchvision, translate
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "layout_of",
     "load_pretrained",
     "load_weights",
+    "preprocess",
     "read_state_dict",
     "save_weights",
     "to_tensors",
