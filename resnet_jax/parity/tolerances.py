@@ -91,5 +91,5 @@ def tolerances_for(dtype: str) -> Tolerances:
         return TOLERANCES["bfloat16"]
     if dtype == "float64" or backend == "cpu":
         return TOLERANCES[f"{'cpu' if backend == 'cpu' else 'gpu'} {dtype}"]
-    precision = "highest" if jax.config.jax_default_matmul_precision in ("highest", "float32") else "default"
+    precision = "highest" if jax.config.values["jax_default_matmul_precision"] in ("highest", "float32") else "default"
     return TOLERANCES[f"{backend} float32 {precision}"]

@@ -1,6 +1,7 @@
 """Both sides in training mode: gradients, running statistics, and several steps of our own training step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,22 +28,21 @@ Images = Float[np.ndarray, "N H W C"]
 Labels = Int[np.ndarray, " N"]
 
 # The rate keeps a network of random weights and labels from chaos, which would multiply rounding errors by 10 and more
-# in every step.
-_SGD = {"warmup_epochs": 0.0, "base_lr": 1e-4, "momentum": 0.9, "weight_decay": 1e-3}
-# In these configs an epoch is one step; drops after the third and the seventh.
-_CONSTANT = {**_SGD, "schedule": "constant"}
+# in every step. An epoch is one step; the rate drops after the third and the seventh.
+_PLAIN = OptimConfig(base_lr=1e-4, warmup_epochs=0.0, schedule="constant", momentum=0.0, weight_decay=0.0)
+_MOMENTUM = replace(_PLAIN, momentum=0.9)
+_DECAY = replace(_MOMENTUM, weight_decay=1e-3)
+_RECIPE = replace(_DECAY, nesterov=True, schedule="cosine", no_decay=(r"bn", r"bias"), label_smoothing=0.1)
 OPTIMIZERS: dict[str, OptimConfig] = {
-    "plain": OptimConfig(**{**_CONSTANT, "momentum": 0.0, "weight_decay": 0.0}),
-    "momentum": OptimConfig(**{**_CONSTANT, "weight_decay": 0.0}),
-    "nesterov": OptimConfig(**{**_CONSTANT, "weight_decay": 0.0}, nesterov=True),
-    "weight decay": OptimConfig(**_CONSTANT),
-    "weight decay, not of norms and biases": OptimConfig(**_CONSTANT, no_decay=(r"bn", r"bias")),
-    "step schedule": OptimConfig(**_SGD, schedule="step", drop_epochs=(3.0, 7.0)),
-    "cosine schedule": OptimConfig(**_SGD, schedule="cosine"),
-    "label smoothing": OptimConfig(**_CONSTANT, label_smoothing=0.1),
-    "all together": OptimConfig(
-        **_SGD, schedule="cosine", nesterov=True, no_decay=(r"bn", r"bias"), label_smoothing=0.1
-    ),
+    "plain": _PLAIN,
+    "momentum": _MOMENTUM,
+    "nesterov": replace(_MOMENTUM, nesterov=True),
+    "weight decay": _DECAY,
+    "weight decay, not of norms and biases": replace(_DECAY, no_decay=(r"bn", r"bias")),
+    "step schedule": replace(_DECAY, schedule="step", drop_epochs=(3.0, 7.0)),
+    "cosine schedule": replace(_DECAY, schedule="cosine"),
+    "label smoothing": replace(_DECAY, label_smoothing=0.1),
+    "all together": _RECIPE,
 }
 """Optimizers that a trajectory can be compared under; `all together` is what a recipe would use."""
 
