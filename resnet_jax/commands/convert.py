@@ -23,8 +23,8 @@ def convert(
         source: A .pth, .pt or .safetensors file, or the folder that `train.py --workdir` filled.
         target: A .safetensors, .pth or .pt file to write.
         model: The network in a file; without it the one that its keys and shapes are those of.
-        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, or those of Hugging Face. Without
-            it those of the library that has the network.
+        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, or those of Hugging Face.
+            Without it those of the library that has the network.
         dtype: Of the numbers to write; without it as they are.
         entry: Which part of a training checkpoint to take, such as model_ema.
         checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.

@@ -55,7 +55,8 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
 
     At initialisation scale 1, bias 0, mean 0 and variance 1 (or scale 0 at the end of a branch) hide most errors that a
     port can make. The statistics are those of `images` (N, C, H, W) disturbed at random, so that activations stay of
-    moderate size however deep the network is.
+    moderate size however deep the network is. For the same reason the norm that ends a branch gets a small scale: with
+    large ones the gradients of a deep network explode, and training it multiplies rounding errors by 100 in every step.
     """
     import torch
 
@@ -65,9 +66,10 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
         return torch.empty(like.shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(like.dtype)
 
     norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    last = {getattr(block, "bn3", None) or getattr(block, "bn2", None) for block in module.modules()}
     with torch.no_grad():
         for norm in norms:
-            norm.weight.copy_(draw(norm.weight, 0.5, 1.5))
+            norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
             norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
             norm.momentum = 1.0
         for head in (part for part in module.modules() if isinstance(part, torch.nn.Linear)):

@@ -51,7 +51,7 @@ def download(url: str, path: Path, sha256_start: str) -> None:
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(path.name + ".lock")):
+    with _locked(part):
         if path.is_file():  # another process fetched it meanwhile
             return
         for attempt in range(1, _ATTEMPTS + 1):
@@ -107,12 +107,15 @@ def _verify(path: Path, sha256_start: str) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds back other processes that share the cache, such as the hosts of a pod with a common home."""
-    with path.open("w") as file:
+    with path.open("ab") as file:
         try:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
         except (ImportError, OSError):  # Windows, or a file system without locks: the hash still guards the result
             pass
-        yield
-    path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()

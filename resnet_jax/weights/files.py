@@ -172,9 +172,7 @@ def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
     entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
     if entry is not None:
         if entry not in content or not isinstance(content[entry], Mapping):
-            raise WeightsError(
-                f"{path} has no entry {entry!r} with a state dictionary; it has {entries or list(content)}"
-            )
+            raise WeightsError(f"{path} has no state dictionary in {entry!r}; it has {entries or list(content)}")
         content = content[entry]
     elif len(entries) > 1:
         raise WeightsError(

@@ -29,7 +29,9 @@ def hub_preset(repository: str) -> Preset:
     Raises:
       WeightsError: as `hub_weights`, or neither file says.
     """
-    if path := _file(repository, "preprocessor_config.json"):
+    path = _file(repository, "config.json")
+    described = json.loads(path.read_text()).get("pretrained_cfg") if path else None
+    if not described and (path := _file(repository, "preprocessor_config.json")):
         config = json.loads(path.read_text())
         size = config["size"] if isinstance(config["size"], int) else config["size"]["shortest_edge"]
         return Preset(
@@ -39,17 +41,15 @@ def hub_preset(repository: str) -> Preset:
             mean=tuple(config["image_mean"]),
             std=tuple(config["image_std"]),
         )
-    config = json.loads(path.read_text()) if (path := _file(repository, "config.json")) else {}
-    if "pretrained_cfg" not in config:
+    if not described:
         raise WeightsError(f"the hub's repository {repository!r} does not say how to prepare images; make a Preset")
-    config = config["pretrained_cfg"]
-    size = config["input_size"][-1]
+    size = described["input_size"][-1]
     return Preset(
-        resize=math.floor(size / config["crop_pct"]),
+        resize=math.floor(size / described["crop_pct"]),
         crop=size,
-        interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        interpolation=described["interpolation"],
+        mean=tuple(described["mean"]),
+        std=tuple(described["std"]),
     )
 
 

@@ -124,6 +124,7 @@ class Attack:
         return os.mkdir, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")
 @pytest.mark.parametrize("make", ["zip", "legacy", "pickle"])
 def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path, make):
     trap = str(tmp_path / "executed")
