@@ -43,8 +43,9 @@ def test_default_is_the_most_accurate():
 
 
 def test_unknown_sets_name_the_near_ones():
-    with pytest.raises(WeightsError, match=r"unknown weight set of resnet50 'IMAGENET1K_V3'. Did you mean 'IMAGENET1K_V"):
+    with pytest.raises(
+        WeightsError, match=r"unknown weight set of resnet50 'IMAGENET1K_V3'. Did you mean 'IMAGENET1K_V"
+    ):
         find_weight_set("resnet50", "IMAGENET1K_V3")
     with pytest.raises(WeightsError, match=r"no weights are catalogued for 'resnet50d', only for resnet18, .*hub"):
         find_weight_set("resnet50d")
-

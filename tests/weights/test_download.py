@@ -34,10 +34,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.requests.append(asked)
         if server.status:
-            return self.send_error(server.status)
+            self.send_error(server.status)
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
         if start >= len(CONTENT):
-            return self.send_error(416)
+            self.send_error(416)
+            return
         body = CONTENT[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -153,15 +155,19 @@ def test_without_a_network_it_says_which_file_to_put_where(server, published, ca
     server.shutdown()
     server.server_close()
     place = str(cache / published.file)
-    with pytest.raises(WeightsError, match=rf"cannot download http://.*/{published.file} .*put it at {place} .*{HASH}\)"):
+    with pytest.raises(
+        WeightsError, match=rf"cannot download http://.*/{published.file} .*put it at {place} .*{HASH}\)"
+    ):
         find_weights("resnet18")
     (cache / published.file).write_bytes(CONTENT)
     assert find_weights("resnet18").read_bytes() == CONTENT
 
 
 def test_processes_that_share_a_cache_download_once(server, published, cache):
-    code = f"from pathlib import Path; from resnet_jax.weights.download import download; download({server.url!r}, Path({str(cache / published.file)!r}), {HASH!r})"
-    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    arguments = [server.url, str(cache / published.file), HASH]
+    code = "import sys, pathlib; from resnet_jax.weights.download import download as get\n"
+    code += "get(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
+    processes = [subprocess.Popen([sys.executable, "-c", code, *arguments]) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert (cache / published.file).read_bytes() == CONTENT
     assert server.sent == len(CONTENT)

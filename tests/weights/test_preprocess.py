@@ -65,7 +65,9 @@ def kinds():
         "one bit": encoded(rgb.convert("1")),
         "CMYK": encoded(Image.fromarray(noise(121, 87, 4), "CMYK"), "jpeg"),
         "EXIF-rotated": encoded(rgb, "jpeg", exif=exif),
-        "animated": encoded(rgb.quantize(), "gif", save_all=True, append_images=[Image.fromarray(noise(121, 87, 3, 1))]),
+        "animated": encoded(
+            rgb.quantize(), "gif", save_all=True, append_images=[Image.fromarray(noise(121, 87, 3, 1))]
+        ),
     }
 
 
