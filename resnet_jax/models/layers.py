@@ -13,6 +13,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.errors import ModelError
+
 Dtype = Any
 
 # He et al. 2015 (arXiv:1502.01852), as torchvision initialises its convolutions: normal, variance 2 / fan_out.
@@ -57,8 +59,17 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
-        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features)."""
+        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features).
+
+        Raises:
+          ModelError: `groups` that do not divide the channels.
+        """
         size = self.kernel_size
+        if x.shape[-1] % self.groups or self.features % self.groups:
+            raise ModelError(
+                f"Conv: {self.groups} groups do not divide {x.shape[-1]} input and {self.features} output channels; "
+                "choose a divisor of both"
+            )
         shape = (size, size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         if self.standardize:
