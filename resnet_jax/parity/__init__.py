@@ -2,7 +2,7 @@
 
 from resnet_jax.parity.comparison import CHECKS, compare, compare_networks
 from resnet_jax.parity.reference import import_torchvision, make_reference, randomize
-from resnet_jax.parity.report import Report, Row, Section, compare_arrays, write_reports
+from resnet_jax.parity.report import Report, Row, Section, compare_arrays, fill_page, write_reports
 from resnet_jax.parity.tolerances import TOLERANCES, Tolerances, tolerances_for
 from resnet_jax.parity.training import OPTIMIZERS
 
@@ -17,6 +17,7 @@ __all__ = [
     "compare",
     "compare_arrays",
     "compare_networks",
+    "fill_page",
     "import_torchvision",
     "make_reference",
     "randomize",

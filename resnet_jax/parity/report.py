@@ -120,25 +120,27 @@ class Report:
             lines += [head, "", *_aligned([_HEADER, *(_cells(row) for row in table)]), ""]
         return "\n".join(lines)
 
-    def summary(self) -> list[str]:
-        """One line of a table: the title, the worst relative error of every section, the verdict."""
-        return [
-            self.title,
-            *(f"{section.worst.relative:.1e}" for section in self.sections),
-            "PASS" if self.passed else "FAIL",
-        ]
+    def content(self) -> dict[str, Any]:
+        """Every number, as JSON has it."""
+        return {
+            "title": self.title,
+            "passed": self.passed,
+            "difference": self.difference,
+            **self.setting,
+            "sections": [
+                {
+                    "title": part.title,
+                    "passed": part.ok,
+                    "worst": part.worst.relative,
+                    "rows": list(map(_numbers, part.rows)),
+                }
+                for part in self.sections
+            ],
+        }
 
-    def json(self) -> str:
-        sections = [
-            {
-                "title": part.title,
-                "passed": part.ok,
-                "rows": [dataclasses.asdict(row) | {"passed": row.ok} for row in part.rows],
-            }
-            for part in self.sections
-        ]
-        content = {"title": self.title, "passed": self.passed, "difference": self.difference, **self.setting}
-        return json.dumps({**content, "sections": sections}, indent=1)
+
+def _numbers(row: Row) -> dict[str, Any]:
+    return dataclasses.asdict(row) | {"passed": row.ok}
 
 
 _HEADER = ["tensor", "shape", "max abs", "relative", "tolerance", "cosine", ""]
@@ -161,8 +163,37 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
+RESULTS = ("<!-- results -->", "<!-- end of results -->")
+
+
 def write_reports(reports: list[Report], path: Path, verbose: bool = False) -> None:
-    """Writes all reports as Markdown to `path`, and as JSON beside it."""
+    """Writes all reports as Markdown to `path`, and every number as JSON beside it.
+
+    A page that has the marks `RESULTS`, such as docs/parity.md, keeps its text and gets a summary between them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "\n".join(report.markdown(verbose) for report in reports))
-    write_atomically(path.with_suffix(".json"), "[" + ",\n".join(report.json() for report in reports) + "]\n")
+    contents = [report.content() for report in reports]
+    page = path.read_text() if path.exists() else ""
+    if RESULTS[0] in page:
+        page = fill_page(page, contents)
+    else:
+        page = "\n".join(report.markdown(verbose) for report in reports)
+    write_atomically(path, page)
+    write_atomically(path.with_suffix(".json"), json.dumps(contents, indent=1) + "\n")
+
+
+def fill_page(page: str, contents: list[dict[str, Any]]) -> str:
+    """`page` with one line per comparison between its marks: the worst relative error of every section."""
+    kinds = ("forward", "argmax", "gradients", "running", "10 steps")
+    lines = [
+        ["network, dtype", "forward, even size", "forward, odd size", "argmax", "gradients", "statistics", "steps", ""]
+    ]
+    for content in contents:
+        found: dict[str, list[str]] = {kind: [] for kind in kinds}
+        for section in content["sections"]:
+            found[next(kind for kind in kinds if section["title"].startswith(kind))].append(f"{section['worst']:.0e}")
+        cells = [*(found["forward"] + ["", ""])[:2], *(", ".join(found[kind]) for kind in kinds[1:])]
+        lines.append([content["title"], *cells, "PASS" if content["passed"] else "FAIL"])
+    before, _, rest = page.partition(RESULTS[0])
+    after = rest.partition(RESULTS[1])[2]
+    return before + "\n".join([RESULTS[0], *_aligned(lines), RESULTS[1]]) + after
