@@ -1,5 +1,7 @@
 """A network trained here goes to PyTorch and does there what it does here."""
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,11 @@ torch = pytest.importorskip("torch")
 def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tmp_path):
     config = rn.load_config(
         "configs/digits.py",
-        (
+        shlex.split(
             "--model.name resnet18 --data.channels 3 --data.mean 0.3 0.3 0.3 --data.std 0.4 0.4 0.4 "
             "--data.image-size 32 --data.eval-resize 32 --epochs 0.6 --batch-size 64 --eval-batch-size 120 "
             "--optim.warmup-epochs 0"
-        ).split(),
+        ),
     )
     state = rn.train(config, workdir=tmp_path / "run")
     ours = rn.evaluate(config, state)
