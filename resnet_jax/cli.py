@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_jax.commands.convert import convert
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
+from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.errors import ResnetJaxError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "convert": convert,
     "evaluate": evaluate,
     "models": models,
+    "parity": parity,
     "predict": predict,
 }
 

@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import sys
 import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -23,14 +22,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """The oracle. Its compiled operators may not fit the build of torch; its Python part needs only their names."""
-    torch = pytest.importorskip("torch")
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        import torchvision
-    return torchvision
+    """The oracle. Its compiled operators may not fit the build of torch; its Python part is enough."""
+    pytest.importorskip("torch")
+    from resnet_jax.parity import import_torchvision
+
+    return import_torchvision()

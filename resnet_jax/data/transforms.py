@@ -7,6 +7,7 @@ torchvision's published accuracies do; the random crop of training goes through 
 import io
 import math
 import os
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -41,11 +42,7 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             image: Image.Image = file
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
-            pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
+            return image_pixels(image, channels)
     except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
         name = name or ("the image" if isinstance(data, bytes) else os.fspath(data))
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}"
@@ -53,6 +50,15 @@ def decode_image(
             f"cannot read {name}: {reason}; it must be a complete image file such as JPEG, PNG or WebP. "
             "Correct the path, or replace or remove the file"
         ) from error
+
+
+def image_pixels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an open image as 1 or 3 channels, by the rules of `decode_image`."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
+    pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -88,8 +94,13 @@ def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], resize: int, size: int) -> UInt8[np.ndarray, "S S C"]:
-    """Resizes the shorter side to `resize` pixels (bilinear, antialiased) and takes the central `size` x `size`.
+def resize_and_center_crop(
+    image: UInt8[np.ndarray, "H W C"],
+    resize: int,
+    size: int,
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+) -> UInt8[np.ndarray, "S S C"]:
+    """Resizes the shorter side to `resize` pixels (antialiased) and takes the central `size` x `size`.
 
     Byte for byte what torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image; where the resized
     image is smaller than `size`, it is padded with zeros.
@@ -100,7 +111,9 @@ def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], resize: int, size:
     shape = (resize, resized_long) if height <= width else (resized_long, resize)
     if shape != (height, width):
         pixels = Image.fromarray(image[..., 0] if channels == 1 else image)
-        image = np.asarray(pixels.resize(shape[::-1], Image.Resampling.BILINEAR)).reshape(*shape, channels)
+        image = np.asarray(pixels.resize(shape[::-1], Image.Resampling[interpolation.upper()])).reshape(
+            *shape, channels
+        )
     if min(shape) < size:
         margins = [(max(size - side, 0) // 2, (max(size - side, 0) + 1) // 2) for side in shape]
         image = np.pad(image, [*margins, (0, 0)])
