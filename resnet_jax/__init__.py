@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
 
 _HOME = {
+    "AugmentConfig": "config",
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
@@ -29,6 +30,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AugmentConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",
