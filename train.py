@@ -22,7 +22,9 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str
-    """Where checkpoints, logs and results go."""
+    """Where checkpoints, logs and results go; with several hosts, a folder that all of them see."""
+    distributed: bool = False
+    """Join the other processes of a TPU pod, Slurm or Open MPI job, which run this same command."""
 
 
 def main(arguments: list[str]) -> None:
@@ -32,6 +34,10 @@ def main(arguments: list[str]) -> None:
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
     asked = tyro.cli(Arguments, default=default, args=arguments, prog=f"train.py {path}", description=__doc__)
 
+    if asked.distributed:
+        import jax
+
+        jax.distributed.initialize()
     from resnet_jax.run import train  # after the arguments are known to be good: it takes seconds to import
 
     train(asked.config, asked.workdir)

@@ -20,6 +20,7 @@ from resnet_jax import config as schema
 from resnet_jax.checked import differences, from_dict
 from resnet_jax.config import Config
 from resnet_jax.errors import ConfigError, unknown_name
+from resnet_jax.files import write_atomically
 
 FILE_NAME = "config.json"
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
@@ -72,7 +73,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
 
 def save_config(config: Config, workdir: Path) -> None:
     """Writes `config.json` into a run's folder."""
-    (workdir / FILE_NAME).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    write_atomically(workdir / FILE_NAME, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def saved_config(workdir: str | Path) -> Config:

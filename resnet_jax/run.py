@@ -19,6 +19,7 @@ from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError
+from resnet_jax.files import write_atomically
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.curves import plot_curves
@@ -71,14 +72,14 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
       NonFiniteLossError: training diverged; the last checkpoint is whole.
     """
     started = time.perf_counter()
-    console = console or Console()
+    first = jax.process_index() == 0
+    console = console or Console(quiet=not first)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     workdir = Path(workdir)
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
-        console.print(
-            f"{workdir} holds a complete run, nothing to train: {_summary(result)}", highlight=False, soft_wrap=True
-        )
+        say(f"{workdir} holds a complete run, nothing to train: {_summary(result)}")
         return load_run(workdir).state
 
     mesh = make_mesh()
@@ -92,17 +93,15 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     augment = partial(data.augment, config=config.data)
     train_step = make_train_step(model, optimizer, augment, mesh, label_smoothing=config.optim.label_smoothing)
     evaluate = _make_evaluate(config, model, eval_source)
-
-    if not known:
-        workdir.mkdir(parents=True, exist_ok=True)
-        save_config(config, workdir)
-        (workdir / CLASS_NAMES).write_text(json.dumps(source.class_names))
-
+    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
     batches = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
-    with Checkpoints(
-        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
-    ) as checkpoints:
-        init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
+
+    if first and not known:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(workdir / CLASS_NAMES, json.dumps(source.class_names))
+        save_config(config, workdir)  # last: a folder with a config is a run
+
+    with _open_checkpoints(config, workdir) as checkpoints:
         key = jax.random.key(config.seed)
         restored = checkpoints.restore_newest(init_state.eval_shape(key), set_aside=True)
         if restored is None:
@@ -110,9 +109,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
         else:
             state = restored.state
             batches.set_state(restored.data_state)
-            console.print(
-                f"Resuming {workdir} after step {restored.step} of {plan.total}", highlight=False, soft_wrap=True
-            )
+            say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
         with RunLog(
             workdir,
             total_steps=plan.total,
@@ -123,28 +120,10 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
         ) as log:
             state = fit(state, batches, split_batch(mesh), train_step, evaluate, plan, checkpoints, log)
 
-    records = read_metrics(workdir)
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
-    result = {
-        "model": config.model.name,
-        "data": config.data.name,
-        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
-        "best_top1": best["top1"],
-        "best_step": best["step"],
-        "steps": plan.total,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "seconds": round(time.perf_counter() - started, 1),
-        "resumed_at_step": restored.step if restored else 0,
-        "devices": f"{mesh.size} x {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-    }
-    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
-    partial_result = workdir / f"{RESULT}.partial"
-    partial_result.write_text(json.dumps(result, indent=2) + "\n")
-    partial_result.replace(workdir / RESULT)
-    console.print(f"{_summary(result)}\nCurves, metrics and checkpoints are in {workdir}/", highlight=False)
+    if first:
+        seconds = log.seconds_before + time.perf_counter() - started
+        result = _write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
+        say(f"{_summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
 
@@ -179,15 +158,40 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
     sharding = replicated(make_mesh())
     init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=sharding)
     like = init_state.eval_shape(jax.random.key(0))
-    checkpoints = Checkpoints(
-        workdir / "checkpoints", keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
-    )
-    with checkpoints:
+    with _open_checkpoints(config, workdir) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
     class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
     return Run(config=config, model=model, state=restored.state, class_names=class_names)
+
+
+def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
+    keep = config.checkpoint
+    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
+
+
+def _write_result(config: Config, workdir: Path, *, seconds: float, devices: int) -> dict[str, Any]:
+    """Draws the curves, then writes `result.json`, by which a complete run is known."""
+    records = read_metrics(workdir)
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
+    result = {
+        "model": config.model.name,
+        "data": config.data.name,
+        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
+        "best_top1": best["top1"],
+        "best_step": best["step"],
+        "steps": last["step"],
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "seconds": seconds,
+        "devices": f"{devices} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+    }
+    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
+    write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
 
 
 def _make_evaluate(config: Config, model: ResNet, source: data.Source) -> Any:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -253,3 +254,44 @@ def test_checkpoints_hold_the_data_position(trained):
     with Checkpoints(trained / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
         restored = checkpoints.restore_newest(run.state)
     assert restored.data_state == {"position": 34 * 128}
+
+
+def test_two_processes_train_as_one(trained, tmp_path):
+    """`--distributed` joins the processes of a Slurm job; only the first writes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    workdir = tmp_path / "run"
+    command = [sys.executable, "train.py", *SMALL, "--workdir", str(workdir), "--distributed"]
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_LOCALID": "0"}
+    hosts = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={
+                **ENVIRONMENT,
+                **slurm,
+                "SLURM_PROCID": str(rank),
+                "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+                "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [host.communicate(timeout=400) for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    assert "Curves, metrics and checkpoints are in" in outputs[0][0]
+    assert "step" not in outputs[1][0]
+    alone, both = (json.loads((path / "result.json").read_text()) for path in (trained, workdir))
+    assert both["devices"].startswith("2 x")
+    assert both["count"] == 360
+    np.testing.assert_allclose(both["loss"], alone["loss"], rtol=0.2)
+    first = lambda path: next(record for record in read_metrics(path) if record["kind"] == "train")
+    np.testing.assert_allclose(first(workdir)["loss"], first(trained)["loss"], rtol=1e-3)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import NonFiniteLossError
+from resnet_jax.files import write_atomically
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console
@@ -38,6 +39,9 @@ class RunLog:
     if it follows the first step) it is left out.
 
     With several processes, all keep the time and check the loss, and the first one writes.
+
+    Attributes:
+      seconds_before: what earlier sessions of the run took, up to `start_step`.
 
     Args:
       workdir: a local folder; made where missing.
@@ -65,7 +69,7 @@ class RunLog:
         self._clock, self._timed_steps = self._opened, 0
         workdir = Path(workdir)
         kept = [record for record in read_metrics(workdir) if record["step"] <= start_step] if start_step else []
-        self._seconds_before = kept[-1]["seconds"] if kept else 0.0
+        self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
         self._sinks: list[_JsonLines | _TensorBoard | _Screen] = []
         if jax.process_index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -122,7 +126,7 @@ class RunLog:
         self.close()
 
     def _record(self, kind: str, step: int) -> dict[str, Any]:
-        seconds = self._seconds_before + time.perf_counter() - self._opened
+        seconds = self.seconds_before + time.perf_counter() - self._opened
         return {"kind": kind, "step": step, "epoch": step / self._steps_per_epoch, "seconds": round(seconds, 3)}
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -166,9 +170,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 class _JsonLines:
     def __init__(self, path: Path, kept: list[dict[str, Any]]):
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(map(_line, kept)))
-        partial.replace(path)
+        write_atomically(path, "".join(map(_line, kept)))
         self._file = path.open("a", buffering=1)  # flushed at every line
 
     def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
