@@ -15,6 +15,7 @@ import numpy as np
 
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
+from resnet_jax.data.policies import apply_policy
 from resnet_jax.data.sources import Source
 from resnet_jax.data.transforms import random_resized_crop, resize_and_center_crop
 from resnet_jax.errors import DataError
@@ -22,8 +23,8 @@ from resnet_jax.errors import DataError
 Batch = dict[str, np.ndarray]
 """`image` uint8 (N, S, S, C), `label` int32 (N,) and, in evaluation, `weight` float32 (N,)."""
 
-# Which stream of random numbers: a shuffle and a crop never share one.
-_SHUFFLE, _CROP = 0, 1
+# Which stream of random numbers: a shuffle, a crop and a policy never share one.
+_SHUFFLE, _CROP, _POLICY = 0, 1, 2
 
 
 class TrainBatches(grain.DatasetIterator[Batch]):
@@ -99,11 +100,12 @@ def train_batches(
     def example(position: int) -> dict[str, Any]:
         epoch, offset = divmod(position, length)
         image, label = _read(source, int(order(epoch)[offset]))
-        if config.random_resized_crop:
+        if config.augment.random_resized_crop:
             rng = np.random.default_rng([_CROP, seed, position])
-            image = random_resized_crop(image, rng, config.image_size, config.crop_min_area)
+            image = random_resized_crop(image, rng, config.train_size, config.augment.crop_min_area)
         else:
-            image = resize_and_center_crop(image, config.eval_resize, config.image_size)
+            image = resize_and_center_crop(image, config.eval_resize, config.train_size)
+        image = apply_policy(image, np.random.default_rng([_POLICY, seed, position]), config.augment)
         return {"image": image, "label": label}
 
     def open_at(position: int) -> grain.IterDataset[Batch]:
