@@ -4,13 +4,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from resnet_jax.config import DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, train_batches
 from resnet_jax.errors import DataError
 
 PLAIN = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8, "threads": 3}
-CONFIG = DataConfig(random_resized_crop=False, **PLAIN)
-CROPPED = DataConfig(random_resized_crop=True, **PLAIN)
+CONFIG = DataConfig(augment=AugmentConfig(random_resized_crop=False), **PLAIN)
+CROPPED = DataConfig(**PLAIN)
+RANDOM = DataConfig(augment=AugmentConfig(policy="trivial_augment_wide"), **PLAIN)  # everything the host draws
 
 
 class Numbered:
@@ -67,9 +68,9 @@ def test_the_order_is_uniform_and_differs_by_seed():
 @pytest.mark.parametrize("hosts", [2, 3, 6])
 def test_any_number_of_hosts_gives_the_same_global_batches(hosts):
     source = Numbered(17)
-    alone = take(train_batches(source, CROPPED, batch_size=6, seed=1), 7)
+    alone = take(train_batches(source, RANDOM, batch_size=6, seed=1), 7)
     shares = [
-        train_batches(source, CROPPED, batch_size=6, seed=1, process_index=p, process_count=hosts) for p in range(hosts)
+        train_batches(source, RANDOM, batch_size=6, seed=1, process_index=p, process_count=hosts) for p in range(hosts)
     ]
     together = [[next(share) for share in shares] for _ in range(7)]
     joined = {name: np.concatenate([part[name] for batch in together for part in batch]) for name in alone}
@@ -78,8 +79,8 @@ def test_any_number_of_hosts_gives_the_same_global_batches(hosts):
 
 def test_threads_do_not_change_the_batches():
     source = Numbered(17)
-    many = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 8}))
-    one = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 1}))
+    many = DataConfig(augment=RANDOM.augment, **(PLAIN | {"threads": 8}))
+    one = DataConfig(augment=RANDOM.augment, **(PLAIN | {"threads": 1}))
     assert_same(
         take(train_batches(source, many, batch_size=5, seed=1), 9),
         take(train_batches(source, one, batch_size=5, seed=1), 9),
@@ -88,7 +89,7 @@ def test_threads_do_not_change_the_batches():
 
 def test_a_saved_position_carries_over_to_other_hosts():
     source = Numbered(17)
-    straight = train_batches(source, CROPPED, batch_size=6, seed=1)
+    straight = train_batches(source, RANDOM, batch_size=6, seed=1)
     states = [straight.get_state()]
     batches = []
     for _ in range(9):
@@ -96,7 +97,7 @@ def test_a_saved_position_carries_over_to_other_hosts():
         states.append(json.loads(json.dumps(straight.get_state())))
     for step, hosts in [(0, 1), (5, 1), (5, 2), (8, 3)]:
         for host in range(hosts):
-            resumed = train_batches(source, CROPPED, batch_size=6, seed=1, process_index=host, process_count=hosts)
+            resumed = train_batches(source, RANDOM, batch_size=6, seed=1, process_index=host, process_count=hosts)
             next(resumed)
             resumed.set_state(states[step])
             assert resumed.get_state() == states[step]
@@ -111,13 +112,29 @@ def test_a_far_position_is_reached_without_reading_what_lies_before():
     assert sorted(next(batches)["label"]) == list(range(17))
 
 
-def test_crops_differ_between_epochs_and_images():
-    class Same(Numbered):
-        def __getitem__(self, index):
-            return {"image": self.images[0], "label": 0}
+class Same(Numbered):
+    def __getitem__(self, index):
+        return {"image": self.images[0], "label": 0}
 
+
+def test_crops_differ_between_epochs_and_images():
     images = take(train_batches(Same(6), CROPPED, batch_size=6, seed=0), 4)["image"]
     assert len({image.tobytes() for image in images}) > 20
+
+
+def test_a_policy_changes_each_image_in_its_own_way():
+    config = DataConfig(augment=AugmentConfig(random_resized_crop=False, policy="trivial_augment_wide"), **PLAIN)
+    images = take(train_batches(Same(6), config, batch_size=6, seed=0), 10)["image"]
+    assert len({image.tobytes() for image in images}) > 25
+    other_seed = take(train_batches(Same(6), config, batch_size=6, seed=1), 10)["image"]
+    assert not np.array_equal(images, other_seed)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_training_images_may_have_a_size_of_their_own(crop):
+    config = DataConfig(augment=AugmentConfig(train_size=5, random_resized_crop=crop), **PLAIN)
+    assert next(train_batches(Numbered(4), config, batch_size=2, seed=0))["image"].shape == (2, 5, 5, 1)
+    assert next(iter(eval_batches(Numbered(4), config, batch_size=2)))["image"].shape == (2, 8, 8, 1)
 
 
 def test_an_unreadable_image_stops_training_where_it_stands():
