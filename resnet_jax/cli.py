@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_jax.commands.data_info import data_info
+from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
@@ -14,6 +16,8 @@ from resnet_jax.errors import ResnetJaxError
 Commands = dict[str, Callable[..., None]]
 
 DATA: Commands = {
+    "info": data_info,
+    "prepare": data_prepare,
     "show": data_show,
 }
 

@@ -102,7 +102,9 @@ class DataConfig(Checked):
     """Where images come from and how they are prepared."""
 
     name: str = "digits"
-    """`digits` (embedded), `tfds:NAME` (prepared as array_record) or `folder:PATH` (PATH/SPLIT/CLASS/*.jpg)."""
+    """`digits` (embedded), `folder:PATH` (PATH/SPLIT/CLASS/*.jpg), `tfds:NAME` (prepared as array_record),
+    `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `npz:PATH`
+    (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks); docs/data.md."""
     directory: str | None = None
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"
@@ -116,6 +118,11 @@ class DataConfig(Checked):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Per channel, of pixel values in [0, 1]."""
     std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
+    repeats: Annotated[int, AtLeastOne] = 1
+    """In training: so many differently cropped copies of an image follow each other, and an epoch, whose length stays
+    the same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    max_broken_fraction: Annotated[float, Fraction] = 0.001
+    """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
     """Threads of one host that read and decode images."""
 

@@ -50,8 +50,7 @@ def _mix_group(
         cut = jax.random.bernoulli(which_key, config.cutmix_share)
     else:
         cut = jnp.array(bool(config.cutmix_alpha))
-    weights = [_draw_beta(weight_key, alpha) for alpha in (config.cutmix_alpha, config.mixup_alpha)]
-    weight = jnp.where(cut, *weights)
+    weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
 
     height, width = images.shape[1:3]
     outside = ~_cutmix_box(box_key, weight, height, width, config)

@@ -29,7 +29,7 @@ def plot_confusion(report: EvalReport, class_names: Sequence[str], path: str | P
     figure = Figure(figsize=(13, 8.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=14, fontweight="bold")
-    matrix, side = figure.subfigures(1, 2, width_ratios=[2.2, 1])
+    matrix, side = figure.subfigures(1, 2, width_ratios=[2.2, 1])  # type: ignore[misc]
     _draw_matrix(matrix.subplots(), report, class_names)
     reliability, mistakes = side.subplots(2, 1)
     _draw_reliability(reliability, report)

@@ -156,7 +156,8 @@ def on_eight_and_on_one(options):
     everywhere = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
     step = jax.jit(partial(augment, config=DataConfig(augment=options), num_classes=16))
     on_eight = (everywhere, jax.device_put(images, split), jax.device_put(labels, split))
-    return step(*on_eight), step(key, images, labels), step.lower(*on_eight).compile().as_text()
+    program = step.lower(*on_eight).compile()
+    return program(*on_eight), step(key, images, labels), program.as_text()
 
 
 COLLECTIVES = r" (all-\w+|collective\S*|reduce-scatter)\("
