@@ -94,7 +94,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Contrast": lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + strength),
     "Sharpness": lambda image, strength: ImageEnhance.Sharpness(image).enhance(1 + strength),
     "Posterize": lambda image, strength: ImageOps.posterize(image, int(strength)),
-    "Solarize": lambda image, strength: ImageOps.solarize(image, strength),
+    "Solarize": lambda image, strength: ImageOps.solarize(image, math.ceil(strength)),
     "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
     "Equalize": lambda image, _: ImageOps.equalize(image),
 }

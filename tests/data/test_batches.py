@@ -56,6 +56,19 @@ def test_every_image_comes_once_per_epoch_across_batches():
     assert len({tuple(epoch) for epoch in epochs}) == 4, "each epoch must have an order of its own"
 
 
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_copies_of_an_image_lie_apart_in_their_batch(repeats):
+    """Groups of B / repeats rows, such as those that are mixed, hold different images."""
+    config = DataConfig(repeats=repeats, **PLAIN)
+    plain = take(train_batches(Numbered(64), DataConfig(**PLAIN), batch_size=16, seed=0), 4)["label"]
+    for k, batch in enumerate(islice(train_batches(Numbered(64), config, batch_size=16, seed=0), 4)):
+        groups = batch["label"].reshape(repeats, -1)
+        images = plain[k * groups.shape[1] : (k + 1) * groups.shape[1]]
+        np.testing.assert_array_equal(groups, np.tile(images, (repeats, 1)))
+        crops = batch["image"].reshape(*groups.shape, -1)
+        assert (crops[0] != crops[1]).any(-1).mean() > 0.5, "copies are cropped differently"
+
+
 def test_the_order_is_uniform_and_differs_by_seed():
     source = Numbered(5)
     counts = np.zeros((5, 5))
