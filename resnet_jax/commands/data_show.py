@@ -65,7 +65,8 @@ def draw_grid(images: Float[np.ndarray, "N H W C"], captions: list[str], title: 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(len(images), max(4, round((1.5 * len(images)) ** 0.5)))
+    wide = round((1.5 * len(images)) ** 0.5)  # half as many again across as down
+    columns = min(range(max(wide - 1, 1), wide + 2), key=lambda n: (-len(images) % n, abs(n - wide)))
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
     side, text = 1.5, 0.2  # inches of an image and of a line of its caption
@@ -99,7 +100,7 @@ def _short(name: str) -> str:
 def _describe(data: DataConfig) -> str:
     """What is on in the augmentation: the fields that are not at their default, and the two that are on by default."""
     default, chosen = AugmentConfig(), data.augment
-    names = [field.name for field in dataclasses.fields(chosen)]
+    names = [field.name for field in dataclasses.fields(chosen) if field.name != "train_size"]
     told = [name for name in names if getattr(chosen, name) != getattr(default, name) or getattr(chosen, name) is True]
     words = [f"{data.train_size} x {data.train_size} pixels"]
     for name in told:
