@@ -106,4 +106,5 @@ def _describe(data: DataConfig) -> str:
     for name in told:
         value, plain = getattr(chosen, name), name.replace("_", " ")
         words.append(plain if value is True else f"no {plain}" if value is False else f"{plain} {value}")
-    return textwrap.fill("; ".join(words).replace("trivial_augment_wide", "TrivialAugmentWide"), 110)
+    unbroken = [word.replace(" ", "\N{NO-BREAK SPACE}") for word in words]
+    return textwrap.fill("; ".join(unbroken).replace("trivial_augment_wide", "TrivialAugmentWide"), 110)
