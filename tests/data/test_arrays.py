@@ -22,11 +22,19 @@ def test_arrays_in_memory():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES.astype(np.float32), LABELS, r"are a float32 array of shape \(6, 5, 4, 3\); they must be uint8 .*Convert"),
+        (
+            IMAGES.astype(np.float32),
+            LABELS,
+            r"a float32 array of shape \(6, 5, 4, 3\); they must be uint8 .*Convert",
+        ),
         (IMAGES[..., :2], LABELS, r"shape \(6, 5, 4, 2\); they must be uint8"),
         (IMAGES, LABELS[:5], r"labels of the arrays are a int64 array of shape \(5,\); .*the 6 images. Correct them"),
         (IMAGES, LABELS.astype(float), "labels of the arrays are a float64 array"),
-        (IMAGES, LABELS - 1, r"2 examples of the arrays have labels out of range, the first is example 0 with -1; .*0\.\.2"),
+        (
+            IMAGES,
+            LABELS - 1,
+            r"2 examples of the arrays have labels out of range, .* example 0 with -1; .*0\.\.2",
+        ),
     ],
 )
 def test_arrays_of_the_wrong_kind(images, labels, message):

@@ -39,7 +39,7 @@ def test_a_box_is_the_same_with_or_without_the_rows_below_it(monkeypatch, subsam
     data = encode(photo(*size), subsampling=subsampling, progressive=progressive)
     frame = read_frame(data)
     assert (frame.height, frame.width, frame.baseline) == (*size, not progressive)
-    found = [decode_box(data, frame, box, 1000, 3, name="a photo") for box in boxes(*size)]
+    found = [decode_box(data, frame, box, 1000, 3, name="a photo").copy() for box in boxes(*size)]
     monkeypatch.setattr(jpeg, "_LARGEST_BLOCK", 10**6)  # so that nothing is cut off
     for box, part in zip(boxes(*size), found, strict=True):
         assert part.shape == (box[2], box[3], 3)
@@ -110,7 +110,14 @@ def test_all_colour_spaces_of_jpeg(mode, channels):
 def test_what_is_no_usual_jpeg_is_left_to_pillow():
     data = encode(photo(40, 50))
     assert read_frame(data) is not None
-    for other in (b"", b"\xff\xd8", data[:-200], b"RIFF" + data, data[: data.index(b"\xff\xc0") + 4], data.replace(b"\xff\xc0", b"\xff\xc9", 1)):
+    for other in (
+        b"",
+        b"\xff\xd8",
+        data[:-200],
+        b"RIFF" + data,
+        data[: data.index(b"\xff\xc0") + 4],
+        data.replace(b"\xff\xc0", b"\xff\xc9", 1),
+    ):
         assert read_frame(other) is None
     assert read_frame(data + bytes(20)) is not None, "some writers pad their files"
 
@@ -121,3 +128,12 @@ def test_a_header_that_promises_too_much_is_refused():
     data[at : at + 4] = b"\xff\xff\xff\xff"
     with pytest.raises(ImageError, match=f"65535 x 65535 pixels, more than {MAX_PIXELS:,}; .*bomb. Shrink or remove"):
         decode_random_crop(bytes(data), np.random.default_rng(0), 32, 0.5, 3, name="a photo")
+
+
+def test_a_crop_stays_what_it_is_when_the_next_one_is_decoded():
+    """Also where nothing is resized: the box is exactly as large as the result."""
+    data = [encode(photo(64, 64, seed)) for seed in range(2)]
+    first = decode_random_crop(data[0], np.random.default_rng(0), 64, 1.0, 3, name="a photo")
+    before = first.copy()
+    decode_random_crop(data[1], np.random.default_rng(0), 64, 1.0, 3, name="a photo")
+    np.testing.assert_array_equal(first, before)

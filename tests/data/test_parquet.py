@@ -101,7 +101,7 @@ def test_what_parquet_files_must_hold(tmp_path):
     with pytest.raises(DataError, match="unknown split of parquet:.* 'trian'. Did you mean 'train'"):
         load_source(config(tmp_path), "trian")
     write(tmp_path / "nolabel-0.parquet", 0, 6, label="caption", metadata=described())
-    with pytest.raises(DataError, match=r"no image classification data set: .*but has image \(struct.*caption \(int64\)"):
+    with pytest.raises(DataError, match=r"no image classification data set: .* has image \(struct.*caption \(int"):
         load_source(config(tmp_path), "nolabel")
     write(tmp_path / "text-0.parquet", 0, 2, labels=["ant", "bee"], metadata=described())
     with pytest.raises(DataError, match=r"integer column `label`, but has .*label \(string\)"):
@@ -125,5 +125,5 @@ def test_images_that_lie_elsewhere(tmp_path):
     column = pa.array([{"bytes": None, "path": "/data/1.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     table = table.set_column(0, "image", column).replace_schema_metadata(described())
     pq.write_table(table, tmp_path / "train-0.parquet")
-    with pytest.raises(DataError, match="example 0 of parquet:.* holds no bytes, .*Export the data set with its images"):
+    with pytest.raises(DataError, match="example 0 of parquet:.* holds no bytes, .*Export the data set with"):
         load_source(config(tmp_path), "train")[0]
