@@ -112,16 +112,16 @@ def train_batches(
 
     def example(position: int) -> dict[str, Any]:
         epoch, offset = divmod(_place_in_order(position, batch_size, config.repeats), length)
-        place = offset // config.repeats
-        while True:
+        first = offset // config.repeats
+        for place in range(first, first + length):
             index = int(order(epoch)[place % length])
-            place += 1
             if index in broken:
                 continue
             try:
                 return _train_example(source, index, config, seed, position)
             except ImageError as error:
-                broken.add(index, error)  # ends the loop at the latest when all are broken
+                broken.add(index, error)
+        raise broken.too_many(len(broken))
 
     def open_at(position: int) -> grain.IterDataset[Batch]:
         return _batches(example, sys.maxsize, position, config.threads, batch_size, process_index, process_count)

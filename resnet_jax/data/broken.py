@@ -43,8 +43,12 @@ class BrokenImages:
     def check(self, broken: int) -> None:
         """Raises a DataError for so many broken images, if they are too many."""
         if broken > self._max_fraction * self._count:
-            first = next(iter(self._reasons.values()), "see the log of the run that found them")
-            raise DataError(
-                f"{broken} of {self._count} images cannot be read, more than max_broken_fraction = "
-                f"{self._max_fraction:g} allows. The first: {first}. Mend the data set, or allow more"
-            )
+            raise self.too_many(broken)
+
+    def too_many(self, broken: int) -> DataError:
+        """What to say of so many broken images."""
+        first = next(iter(self._reasons.values()), "named in the log of the run that found it")
+        return DataError(
+            f"{broken} of {self._count} images cannot be read, more than max_broken_fraction = "
+            f"{self._max_fraction:g} allows. The first: {first}. Mend the data set, or allow more"
+        )

@@ -43,7 +43,8 @@ def decode_random_crop(
         return random_resized_crop(decode(image, channels, name=name), rng, size, min_area)
     assert isinstance(image, bytes)
     box = random_crop_box(rng, frame.height, frame.width, min_area)
-    return resize_square(decode_box(image, frame, box, size, channels, name=name), size)
+    crop = decode_box(image, frame, box, size, channels, name=name)
+    return crop.copy() if crop.shape[:2] == (size, size) else resize_square(crop, size)
 
 
 def decode(image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:

@@ -1,8 +1,11 @@
+import dataclasses
 import json
 from itertools import islice
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, train_batches
@@ -200,3 +203,54 @@ def test_what_cannot_be_batched_is_refused(make):
         make(source=Numbered(0), config=CONFIG, batch_size=4)
     with pytest.raises(DataError, match="batch_size = 10 is not divisible by the 4 processes .*: 8 or 12"):
         make(source=Numbered(5), config=CONFIG, batch_size=10, process_count=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**31 - 1), count=st.integers(1, 30), repeats=st.integers(1, 4))
+def test_hosts_and_resuming_anywhere_give_the_same_bytes(data, seed, count, repeats):
+    """For 1, 2 and 4 hosts, after any number of batches, for any seed and size of the data set."""
+    source = Numbered(count)
+    config = dataclasses.replace(CROPPED, repeats=repeats)
+    batch_size = 4 * data.draw(st.integers(1, 4), label="batch size / 4")
+    batches = data.draw(st.integers(1, 6), label="batches")
+    straight = take(train_batches(source, config, batch_size=batch_size, seed=seed), batches)
+    for hosts in (1, 2, 4):
+        at = data.draw(st.integers(0, batches - 1), label=f"resume {hosts} hosts after")
+        shares = []
+        for host in range(hosts):
+            share = train_batches(
+                source, config, batch_size=batch_size, seed=seed, process_index=host, process_count=hosts
+            )
+            share.set_state({"position": at * batch_size})
+            shares.append(share)
+        parts = [next(share) for _ in range(at, batches) for share in shares]
+        for share in shares:
+            share.close()
+        for name, rows in straight.items():
+            assert np.concatenate([part[name] for part in parts]).tobytes() == rows[at * batch_size :].tobytes()
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_repeated_augmentation_is_torchvisions(torchvision, hosts):
+    """Of an epoch, the first 1/repeats of the order, each image so often; torchvision's `RASampler`, whose ranks take
+    turns where our hosts have a part of the batch each."""
+    length, repeats = 512, 3
+    config = dataclasses.replace(CONFIG, repeats=repeats)
+    seen = np.concatenate(
+        [
+            take(train_batches(Numbered(length), config, batch_size=64, seed=0, **host), 8)["label"].reshape(8, -1)
+            for host in ({"process_index": p, "process_count": hosts} for p in range(hosts))
+        ],
+        axis=1,
+    ).ravel()
+    order = take(train_batches(Numbered(length), CONFIG, batch_size=64, seed=0), 8)["label"]
+    # `[e for e in order for _ in range(repeats)]`, of which rank r has r, r + ranks, ...; all of them: the first 512.
+    np.testing.assert_array_equal(seen, np.repeat(order, repeats)[:length])
+    assert len(set(seen)) == -(-length // repeats)
+
+
+def test_copies_of_an_image_are_cropped_differently():
+    source = Numbered(6)
+    batch = next(train_batches(source, dataclasses.replace(CROPPED, repeats=3), batch_size=6, seed=0))
+    np.testing.assert_array_equal(batch["label"][:3], batch["label"][0])
+    assert len({image.tobytes() for image in batch["image"]}) == 6
