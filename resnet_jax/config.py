@@ -213,11 +213,6 @@ class Config(Checked):
                 f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
-        if self.batch_size % self.data.repeats:
-            raise ConfigError(
-                f"batch_size = {self.batch_size} is not divisible by data.repeats = {self.data.repeats}; "
-                f"the nearest that are: {nearest_multiples(self.batch_size, self.data.repeats)}"
-            )
         augment = self.data.augment
         mix_group = augment.mix_group_size or self.batch_size
         if augment.mixes and (self.batch_size % mix_group or mix_group < 2):

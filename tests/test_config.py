@@ -57,10 +57,6 @@ def write(tmp_path):
             "train_size = 300 without random_resized_crop must be at most eval_resize = 256",
         ),
         (lambda: mixing(batch_size=100, mix_group_size=32), r"into groups of 32 .*the nearest that are: 96 or 128"),
-        (
-            lambda: Config(batch_size=63, data=DataConfig(repeats=4)),
-            "63 is not divisible by data.repeats = 4; the nearest that are: 60 or 64",
-        ),
         (lambda: mixing(batch_size=1), r"batch_size = 1 cannot be cut into groups of 1 .*the nearest that are: 2"),
         (lambda: mixing(batch_size=30, mix_group_size=15, mix_law="timm"), "the group must be even. Change"),
         (lambda: DataConfig(image_size=300), "eval_resize = 256 must be at least image_size = 300"),

@@ -105,13 +105,15 @@ def train_batches(
     _check_batches(source, batch_size, process_count)
     length = len(source)
     broken = BrokenImages(length, config.max_broken_fraction)
+    spread = np.argsort(np.arange(batch_size) % config.repeats, kind="stable")  # first copies, then second ones, ...
 
     @lru_cache(maxsize=2)  # where batches run over the end of an epoch, two orders are in use
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(length)
 
     def example(position: int) -> dict[str, Any]:
-        epoch, offset = divmod(_place_in_order(position, batch_size, config.repeats), length)
+        batch, row = divmod(position, batch_size)
+        epoch, offset = divmod(batch * batch_size + int(spread[row]), length)
         first = offset // config.repeats
         for place in range(first, first + length):
             index = int(order(epoch)[place % length])
@@ -182,13 +184,6 @@ def _batches(
     # One batch ahead: while the device works on a batch, the threads fill the next one.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=rows + threads)
     return grain.MapDataset.range(count).map(position).map(example).to_iter_dataset(options).batch(rows)
-
-
-def _place_in_order(position: int, batch_size: int, repeats: int) -> int:
-    """Moves the copies of an image, which follow each other in the order, apart within their batch."""
-    batch, row = divmod(position, batch_size)
-    copy, image = divmod(row, batch_size // repeats)
-    return batch * batch_size + image * repeats + copy
 
 
 def _train_example(source: Source, index: int, config: DataConfig, seed: int, position: int) -> dict[str, Any]:
