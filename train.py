@@ -4,6 +4,7 @@ The config file comes first; without one, `configs/digits.py`. Every field of it
 a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
 """
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ def main(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         path, *arguments = Path(arguments[0]), *arguments[1:]
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
-    asked = tyro.cli(Arguments, default=default, args=arguments, prog=f"train.py {path}", description=__doc__)
+    prog = f"train.py {os.path.relpath(path)}"
+    asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
 
     if asked.distributed:
         import jax

@@ -228,7 +228,10 @@ def test_runs_without_checkpoints_or_with_damaged_ones_only(copy):
 
 
 def small_config(**changes):
-    arguments = [*SMALL, *(word for key, value in changes.items() for word in (f"--{key.replace('_', '-')}", value))]
+    arguments = [
+        *SMALL,
+        *(word for key, value in changes.items() for word in (f"--{key.replace('__', '.').replace('_', '-')}", value)),
+    ]
     return rn.load_config(ROOT / "configs" / "digits.py", arguments)
 
 
@@ -245,7 +248,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         return diverging
 
     monkeypatch.setattr(run_module, "make_train_step", make_diverging_step)
-    config = small_config()
+    config = small_config(model__bn_group_size="16")  # of all the devices; without groups they talk at every BatchNorm
     with pytest.raises(NonFiniteLossError, match="the loss is nan at step 9, .* in steps 7 to 12"):
         rn.train(config, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000006"]
