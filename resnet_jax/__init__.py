@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "AugmentConfig": "config",
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
@@ -52,6 +53,7 @@ _HOME = {
 
 __all__ = [
     "WEIGHT_SETS",
+    "AugmentConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",

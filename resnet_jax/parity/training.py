@@ -1,6 +1,5 @@
 """Both sides in training mode: gradients, running statistics, and several steps of our own training step."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +15,11 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.parity.trace import to_torch
-from resnet_jax.training.losses import cross_entropy
+from resnet_jax.training.losses import cross_entropy, one_hot
 from resnet_jax.training.mesh import replicated
 from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import make_train_step
+from resnet_jax.training.step import Augment, make_train_step
 from resnet_jax.weights import layout_of, to_torchvision
 from resnet_jax.weights.torchvision import torch_key
 
@@ -56,7 +55,7 @@ def compare_gradients(
         logits, _ = model.apply(
             {"params": params, "batch_stats": variables["batch_stats"]}, images, train=True, mutable=["batch_stats"]
         )
-        return jnp.mean(cross_entropy(logits, jnp.asarray(labels)))
+        return jnp.mean(cross_entropy(logits, one_hot(jnp.asarray(labels), model.num_classes)))
 
     import torch
 
@@ -119,7 +118,7 @@ def _train(
     # base_lr is per 256 images; that nominal batch makes it the rate itself.
     optimizer = make_optimizer(config, make_schedule(config, 256, 1.0, len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    keep: Callable[[Array, Array], Array] = lambda key, images: images  # already normalised
+    keep: Augment = lambda key, images, labels: (images, one_hot(labels, model.num_classes))  # already normalised
     step = make_train_step(model, optimizer, keep, mesh, label_smoothing=config.label_smoothing)
     params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))  # the step donates
     key = jax.random.key_data(jax.random.key(0))

@@ -36,7 +36,7 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
 def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import Image
 
-    from resnet_jax.data.transforms import decode_image, image_pixels
+    from resnet_jax.data.decode import decode_image, image_pixels
 
     if isinstance(image, np.ndarray):
         return image
