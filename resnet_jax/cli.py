@@ -7,6 +7,7 @@ import tyro
 
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
+from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
 from resnet_jax.commands.predict import predict
@@ -17,6 +18,7 @@ Commands = dict[str, Callable[..., None]]
 DATA: Commands = {
     "info": data_info,
     "prepare": data_prepare,
+    "show": data_show,
 }
 
 

@@ -119,8 +119,8 @@ class DataConfig(Checked):
     """Per channel, of pixel values in [0, 1]."""
     std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
     repeats: Annotated[int, AtLeastOne] = 1
-    """In training: so many differently cropped copies of an image follow each other, and an epoch, whose length stays
-    the same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    """In training: a batch holds so many differently cropped copies of an image, and an epoch, whose length stays the
+    same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
     max_broken_fraction: Annotated[float, Fraction] = 0.001
     """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
@@ -212,6 +212,11 @@ class Config(Checked):
             raise ConfigError(
                 f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
+            )
+        if self.batch_size % self.data.repeats:
+            raise ConfigError(
+                f"batch_size = {self.batch_size} is not divisible by data.repeats = {self.data.repeats}; "
+                f"the nearest that are: {nearest_multiples(self.batch_size, self.data.repeats)}"
             )
         augment = self.data.augment
         mix_group = augment.mix_group_size or self.batch_size

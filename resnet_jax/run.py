@@ -23,17 +23,27 @@ from resnet_jax.files import write_atomically
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.curves import plot_curves
-from resnet_jax.training.evaluate import make_evaluate
+from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
 from resnet_jax.training.metrics import RunLog, read_metrics
 from resnet_jax.training.optim import make_optimizer, plan_steps
-from resnet_jax.training.state import TrainState, make_init_state
-from resnet_jax.training.step import make_train_step
+from resnet_jax.training.report import EvalReport
+from resnet_jax.training.state import TrainState, make_init_state, split_key
+from resnet_jax.training.step import make_train_step, step_key
 
 Which = Literal["last", "best"]
 RESULT = "result.json"
 CLASS_NAMES = "class_names.json"
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch as the network sees it, with pixel values back in [0, 1] and before label smoothing."""
+
+    images: Float[np.ndarray, "N H W C"]
+    targets: Float[np.ndarray, "N K"]
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     _check_classes(config, source.class_names)
     plan = plan_steps(config, len(source))
     optimizer = make_optimizer(config.optim, plan.schedule)
-    augment = partial(data.augment, config=config.data)
+    augment = partial(data.augment, config=config.data, num_classes=config.model.num_classes)
     train_step = make_train_step(model, optimizer, augment, mesh, label_smoothing=config.optim.label_smoothing)
     evaluate = _make_evaluate(config, model, eval_source)
     init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
@@ -129,9 +139,33 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
 
 def evaluate(config: Config, state: TrainState) -> dict[str, float]:
     """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    source = data.load_source(config.data, config.data.eval_split)
+    return _make_evaluate(config, build_model(config), _eval_source(config))(state.variables)
+
+
+def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
+    """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
+    return _make_evaluate(config, build_model(config), _eval_source(config), make=make_detailed_evaluate)(
+        state.variables
+    )
+
+
+def training_batch(config: Config, step: int) -> TrainingBatch:
+    """The batch that update number `step` of a run with this config uses; the first is 1, as in the log.
+
+    Raises:
+      DataError: the data set cannot be read, or is not what the config says.
+    """
+    source = data.load_source(config.data, config.data.train_split)
     _check_classes(config, source.class_names)
-    return _make_evaluate(config, build_model(config), source)(state.variables)
+    batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
+    batches.set_state({"position": (step - 1) * config.batch_size})
+    batch = next(batches)
+    batches.close()
+    _, run_key = split_key(jax.random.key(config.seed))
+    augment = jax.jit(partial(data.augment, config=config.data, num_classes=config.model.num_classes))
+    images, targets = jax.device_get(augment(step_key(run_key, step - 1), batch["image"], batch["label"]))
+    pixels = images * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
+    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=targets, class_names=source.class_names)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
@@ -194,11 +228,17 @@ def _write_result(config: Config, workdir: Path, *, seconds: float, devices: int
     return result
 
 
-def _make_evaluate(config: Config, model: ResNet, source: data.Source) -> Any:
+def _eval_source(config: Config) -> data.Source:
+    source = data.load_source(config.data, config.data.eval_split)
+    _check_classes(config, source.class_names)
+    return source
+
+
+def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     devices = jax.device_count()
     size = -(-config.eval_batch_size // devices) * devices
-    return make_evaluate(
+    return make(
         model,
         partial(data.normalize, config=config.data),
         make_mesh(),

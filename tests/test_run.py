@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -159,6 +160,26 @@ def test_evaluate_says_what_training_said(trained):
     assert "360" in table
     best = json.loads(python("-m", "resnet_jax", "evaluate", trained, "--checkpoint", "best", "--as-json").stdout)
     assert (best["top1"], best["count"]) == (pytest.approx(result["best_top1"]), 360)
+
+
+def test_evaluate_in_detail(trained, tmp_path):
+    result = json.loads((trained / "result.json").read_text())
+    picture = tmp_path / "confusion.png"
+    arguments = ("-m", "resnet_jax", "evaluate", trained, "--per-class", "--confusion", picture)
+    report = json.loads(python(*arguments, "--as-json").stdout)
+    assert report["top1"] == pytest.approx(result["top1"])
+    run = rn.load_run(trained)
+    detail = run_module.evaluate_in_detail(run.config, run.state)
+    assert report["calibration_error"] == pytest.approx(detail.calibration_error, abs=1e-4)
+    assert 0 < detail.calibration_error < 1
+    assert detail.confusion.sum() == detail.calibration[0].sum() == 360
+    accuracies = dict(zip("0123456789", detail.per_class, strict=True))
+    assert report["per_class"] == pytest.approx(accuracies)
+    assert picture.stat().st_size > 20_000
+    output = python(*arguments).stdout
+    assert f"The confusion matrix is in {picture}" in output
+    rows = re.findall(r"│ (\d) +│ +([\d.]+) % │ +\d+ │ +\d+ │", output)
+    assert [float(accuracy) for _, accuracy in rows] == sorted(round(100 * x, 2) for x in accuracies.values())
 
 
 def test_predict_gives_probabilities_in_order(trained):

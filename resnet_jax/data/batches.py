@@ -85,8 +85,10 @@ def train_batches(
     Every image comes exactly once per epoch, in an order of its own for each epoch; batches run over the end of an
     epoch, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
 
-    With `config.repeats` = r, each image of the order is taken r times in a row, cropped differently, and an epoch ends
-    after as many images as ever: it sees the first 1/r of the order, as with torchvision's `RASampler`.
+    With `config.repeats` = r, each image of the order is taken r times, cropped differently, and an epoch ends after as
+    many images as ever: it sees the first 1/r of the order, as with torchvision's `RASampler`. The copies of an image
+    lie B / r rows apart in a batch, so that neighbours, which may be mixed or share BatchNorm groups, are different
+    images (there, copies go to different GPUs).
 
     An image that cannot be read is left out: the next readable one of the epoch's order takes its place, which depends
     on nothing but the files. It is counted in `broken` and named in the log, once.
@@ -109,7 +111,7 @@ def train_batches(
         return np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(length)
 
     def example(position: int) -> dict[str, Any]:
-        epoch, offset = divmod(position, length)
+        epoch, offset = divmod(_place_in_order(position, batch_size, config.repeats), length)
         first = offset // config.repeats
         for place in range(first, first + length):
             index = int(order(epoch)[place % length])
@@ -180,6 +182,13 @@ def _batches(
     # One batch ahead: while the device works on a batch, the threads fill the next one.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=rows + threads)
     return grain.MapDataset.range(count).map(position).map(example).to_iter_dataset(options).batch(rows)
+
+
+def _place_in_order(position: int, batch_size: int, repeats: int) -> int:
+    """Moves the copies of an image, which follow each other in the order, apart within their batch."""
+    batch, row = divmod(position, batch_size)
+    copy, image = divmod(row, batch_size // repeats)
+    return batch * batch_size + image * repeats + copy
 
 
 def _train_example(source: Source, index: int, config: DataConfig, seed: int, position: int) -> dict[str, Any]:

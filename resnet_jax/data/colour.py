@@ -12,7 +12,7 @@ LUMA = (0.2989, 0.587, 0.114)
 # Used as published, though one would expect their square roots next to a normal number.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-"""Of the covariance of ImageNet's colours: rows red, green, blue; one column per component (facebook/fb.resnet.torch)."""
+"""Of the covariance of ImageNet's colours: rows red, green, blue; a column per component (facebook/fb.resnet.torch)."""
 
 
 def jitter(

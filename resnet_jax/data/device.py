@@ -78,7 +78,9 @@ def erase(key: Key[Array, ""], image: Float[Array, "H W C"], config: AugmentConf
     whether_key, area_key, ratio_key, place_key, noise_key = jax.random.split(key, 5)
     height, width, _ = image.shape
     low, high = ERASED_RATIOS
-    areas = height * width * jax.random.uniform(area_key, (ERASE_TRIES,), minval=ERASED_AREAS[0], maxval=ERASED_AREAS[1])
+    areas = (
+        height * width * jax.random.uniform(area_key, (ERASE_TRIES,), minval=ERASED_AREAS[0], maxval=ERASED_AREAS[1])
+    )
     ratios = jnp.exp(jax.random.uniform(ratio_key, (ERASE_TRIES,), minval=math.log(low), maxval=math.log(high)))
     sides = jnp.stack([jnp.round(jnp.sqrt(areas * ratios)), jnp.round(jnp.sqrt(areas / ratios))]).astype(jnp.int32)
     fits = (sides[0] < height) & (sides[1] < width)

@@ -50,15 +50,15 @@ def _mix_group(
         cut = jax.random.bernoulli(which_key, config.cutmix_share)
     else:
         cut = jnp.array(bool(config.cutmix_alpha))
-    weights = [_draw_beta(weight_key, alpha) for alpha in (config.cutmix_alpha, config.mixup_alpha)]
-    weight = jnp.where(cut, *weights)
+    weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
 
     height, width = images.shape[1:3]
-    # The share that an image keeps of each of its pixels: the same everywhere, or all and nothing.
-    own = jnp.where(cut, ~_cutmix_box(box_key, weight, height, width, config), weight)
-    own = jnp.where(jax.random.bernoulli(whether_key, config.mix_probability), own, 1.0)
-    weight = jnp.mean(own)
-    own = own[None, :, :, None]
+    outside = ~_cutmix_box(box_key, weight, height, width, config)
+    weight = jnp.where(cut, jnp.mean(outside), weight)
+    # The share that an image keeps of each of its pixels: all and nothing, or the same everywhere.
+    own = jnp.where(cut, outside, weight)
+    mixes = jax.random.bernoulli(whether_key, config.mix_probability)
+    weight, own = jnp.where(mixes, weight, 1.0), jnp.where(mixes, own, 1.0)[None, :, :, None]
     partner = (lambda x: x[::-1]) if config.mix_law == "timm" else partial(jnp.roll, shift=1, axis=0)
     return own * images + (1 - own) * partner(images), weight * targets + (1 - weight) * partner(targets)
 

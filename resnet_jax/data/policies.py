@@ -35,9 +35,7 @@ def apply_policy(image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator, co
     return image
 
 
-def trivial_augment_wide(
-    image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator
-) -> UInt8[np.ndarray, "H W C"]:
+def trivial_augment_wide(image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W C"]:
     """One operation of the wide space at a strength drawn uniformly (Mueller & Hutter 2021, arXiv:2103.10158)."""
     name, strengths = _draw_operation(rng, wide_space())
     strength = strengths.values[int(rng.integers(0, BINS))] if len(strengths.values) > 1 else 0.0
@@ -96,7 +94,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "Contrast": lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + strength),
     "Sharpness": lambda image, strength: ImageEnhance.Sharpness(image).enhance(1 + strength),
     "Posterize": lambda image, strength: ImageOps.posterize(image, int(strength)),
-    "Solarize": lambda image, strength: ImageOps.solarize(image, strength),
+    "Solarize": lambda image, strength: ImageOps.solarize(image, math.ceil(strength)),
     "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
     "Equalize": lambda image, _: ImageOps.equalize(image),
 }

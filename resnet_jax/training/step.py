@@ -21,9 +21,9 @@ Augment = Callable[
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def step_key(state: TrainState) -> Key[Array, ""]:
-    """The key of all randomness of the next update, from the run's seed and the step alone."""
-    return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+def step_key(run_key: Key[Array, ""], step: Int[Array, ""] | int) -> Key[Array, ""]:
+    """The key of all randomness of the update after `step` others."""
+    return jax.random.fold_in(run_key, step)
 
 
 def make_train_step(
@@ -46,7 +46,8 @@ def make_train_step(
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        images, targets = augment(step_key(state), batch["image"], batch["label"])
+        key = step_key(jax.random.wrap_key_data(state.key), state.step)
+        images, targets = augment(key, batch["image"], batch["label"])
 
         def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Array, PyTree[Array]]]:
             variables = {"params": params, "batch_stats": state.batch_stats}
