@@ -57,7 +57,9 @@ def make_folder(root: Path, count: int) -> None:
 def ours(name: str, count: int, threads: int, *, train: bool) -> Callable[[], int]:
     config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train", augment=AugmentConfig())
     source = load_source(config, "train")
-    batches = train_batches(source, config, batch_size=BATCH, seed=0)  # runs on from round to round, always a batch ahead
+    batches = train_batches(
+        source, config, batch_size=BATCH, seed=0
+    )  # runs on from round to round, always a batch ahead
 
     def work() -> int:
         if not train:
