@@ -131,7 +131,8 @@ def _image_column(schema: pa.Schema, where: str) -> str:
     if name is None or not whole or not labelled:
         raise DataError(
             f"{where} is no image classification data set: it must have a column `image` of bytes, or of a struct "
-            f"with `bytes`, and an integer column `{LABEL_COLUMN}`, but has {found}. Rename columns, or choose other data"
+            f"with `bytes`, and an integer column `{LABEL_COLUMN}`, but has {found}. Rename columns, or choose "
+            "other data"
         )
     return name
 

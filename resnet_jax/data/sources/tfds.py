@@ -60,7 +60,8 @@ class Tfds:
         except NotImplementedError as error:
             raise DataError(
                 f"tfds:{name} in {tfds_folder(directory)} is prepared as {builder.info.file_format.value}, "
-                f"which cannot be read by index; it must be array_record. Delete it and prepare it again: {_remedy(name, directory)}"
+                f"which cannot be read by index; it must be array_record. Delete it and prepare it again: "
+                f"{_remedy(name, directory)}"
             ) from error
         except ValueError as error:  # a wrong name or a wrong slice such as `train[:200%]`
             raise DataError(
