@@ -183,17 +183,32 @@ def write_reports(reports: list[Report], path: Path, verbose: bool = False) -> N
 
 
 def fill_page(page: str, contents: list[dict[str, Any]]) -> str:
-    """`page` with one line per comparison between its marks: the worst relative error of every section."""
-    kinds = ("forward", "argmax", "gradients", "running", "10 steps")
-    lines = [
-        ["network, dtype", "forward, even size", "forward, odd size", "argmax", "gradients", "statistics", "steps", ""]
+    """`page` with one line per comparison between its marks: the worst relative error of every section.
+
+    Lines about other comparisons stay, so that the table can be made in several runs.
+    """
+    kinds = ("forward", "argmax", "gradients", "running", "steps")
+    header = [
+        "network, dtype",
+        "forward, even size",
+        "forward, odd size",
+        "argmax",
+        "gradients",
+        "statistics",
+        "steps",
+        "",
     ]
+    before, _, rest = page.partition(RESULTS[0])
+    old, _, after = rest.partition(RESULTS[1])
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in old.splitlines() if line.startswith("| ")
+    ]
+    lines = {line[0]: line for line in cells or [header]}
     for content in contents:
         found: dict[str, list[str]] = {kind: [] for kind in kinds}
         for section in content["sections"]:
-            found[next(kind for kind in kinds if section["title"].startswith(kind))].append(f"{section['worst']:.0e}")
-        cells = [*(found["forward"] + ["", ""])[:2], *(", ".join(found[kind]) for kind in kinds[1:])]
-        lines.append([content["title"], *cells, "PASS" if content["passed"] else "FAIL"])
-    before, _, rest = page.partition(RESULTS[0])
-    after = rest.partition(RESULTS[1])[2]
-    return before + "\n".join([RESULTS[0], *_aligned(lines), RESULTS[1]]) + after
+            found[next(kind for kind in kinds if kind in section["title"])].append(f"{section['worst']:.0e}")
+        forward = [*found["forward"], "", ""][:2]
+        numbers = [*forward, *(", ".join(found[kind]) for kind in kinds[1:])]
+        lines[content["title"]] = [content["title"], *numbers, "PASS" if content["passed"] else "FAIL"]
+    return before + "\n".join([RESULTS[0], *_aligned(list(lines.values())), RESULTS[1]]) + after

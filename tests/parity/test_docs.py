@@ -18,7 +18,7 @@ def test_a_summary_is_put_between_the_marks_and_the_text_kept():
     content = {"title": "resnet9, float64", "passed": True, "sections": sections}
     page = fill_page(PAGE, [content])
     assert "| resnet9, float64 | 2e-15 " in page
-    assert page.count("PASS |") == 1
+    assert page.count("PASS |") == PAGE.count("PASS |") + 1
     assert page.startswith("# Parity with PyTorch")
     assert page.endswith(PAGE[-300:])
     assert fill_page(page, [content]) == page
