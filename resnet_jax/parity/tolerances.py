@@ -15,7 +15,8 @@ class Tolerances:
       gradients: of the loss by every parameter, in training mode.
       statistics: of running mean and variance after passes in training mode.
       trajectory: of the loss of every step of SGD, and of how far the steps moved every parameter.
-      cosine: the least, between our gradient or movement of a parameter and theirs.
+      cosine: the least, between our gradient by a parameter and theirs.
+      trajectory_cosine: the least, between our movement of a parameter and theirs.
       reason: why not less.
     """
 
@@ -25,6 +26,7 @@ class Tolerances:
     statistics: float
     trajectory: float
     cosine: float
+    trajectory_cosine: float
     reason: str
 
 
@@ -39,6 +41,7 @@ _FLOAT64 = Tolerances(
     statistics=1e-12,
     trajectory=1e-9,
     cosine=1 - 1e-12,
+    trajectory_cosine=1 - 1e-12,
     reason="rounding of 1e-16 in another order of summation, through up to 152 layers; every step of SGD multiplies it",
 )
 _FLOAT32 = Tolerances(
@@ -46,8 +49,9 @@ _FLOAT32 = Tolerances(
     logits=1e-5,
     gradients=0.5,
     statistics=1e-4,
-    trajectory=0.5,
+    trajectory=1.0,
     cosine=0.99,
+    trajectory_cosine=0.9,
     reason="rounding of 6e-8; where an activation lies that close to 0 one side's ReLU passes it and the other's does "
     "not, so entries of a gradient differ by percents (as PyTorch's own float32 and float64 do), its direction hardly",
 )
@@ -58,6 +62,7 @@ _TF32 = Tolerances(
     statistics=1e-2,
     trajectory=1.0,
     cosine=0.9,
+    trajectory_cosine=0.5,
     reason="TF32 rounds the inputs of products and convolutions to 10 bits of mantissa (5e-4)",
 )
 _BFLOAT16 = Tolerances(
@@ -67,6 +72,7 @@ _BFLOAT16 = Tolerances(
     statistics=0.1,
     trajectory=2.0,
     cosine=0.5,
+    trajectory_cosine=0.0,
     reason="activations have 7 bits of mantissa (4e-3), rounded in every layer",
 )
 

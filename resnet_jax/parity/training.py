@@ -108,7 +108,7 @@ def compare_trajectory(
         for i, (a, b) in enumerate(zip(losses, expected, strict=True), 1)
     ]
     moved = jax.tree.map(lambda after, before: np.asarray(after) - np.asarray(before), ours, variables["params"])
-    rows += _rows(_as_torch(model, {"params": moved}), theirs, tolerances.trajectory, tolerances.cosine)
+    rows += _rows(_as_torch(model, {"params": moved}), theirs, tolerances.trajectory, tolerances.trajectory_cosine)
     return Section(f"{len(batches)} steps of SGD, {optimizer}", rows)
 
 
