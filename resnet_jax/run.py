@@ -108,7 +108,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
             state = init_state(key)
         else:
             state = restored.state
-            batches.set_state(restored.data_state)
+            batches.set_state(restored.memory)
             say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
         with RunLog(
             workdir,

@@ -253,7 +253,7 @@ def test_checkpoints_hold_the_data_position(trained):
     run = rn.load_run(trained)
     with Checkpoints(trained / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
         restored = checkpoints.restore_newest(run.state)
-    assert restored.data_state == {"position": 34 * 128}
+    assert restored.memory == {"position": 34 * 128}
 
 
 def test_two_processes_train_as_one(trained, tmp_path):
