@@ -18,8 +18,8 @@ from rich.console import Console
 from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
-from resnet_jax.errors import CheckpointError, ConfigError
-from resnet_jax.files import write_atomically
+from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
+from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.curves import plot_curves
@@ -27,9 +27,12 @@ from resnet_jax.training.evaluate import make_evaluate
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
 from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.optim import make_optimizer, plan_steps
+from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, make_init_state
 from resnet_jax.training.step import make_train_step
+from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
 RESULT = "result.json"
@@ -69,7 +72,9 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     Raises:
       ConfigError: the config cannot be run here, or `workdir` holds a run with another config.
       DataError: the data set cannot be read, or is not what the config says.
-      NonFiniteLossError: training diverged; the last checkpoint is whole.
+      NonFiniteLossError: training diverged, and `config.on_non_finite` does not help; the last checkpoint is whole.
+      StorageError: something could not be written; the last checkpoint is whole.
+      Preempted: SIGTERM or SIGINT; the run is saved and can be continued.
     """
     started = time.perf_counter()
     first = jax.process_index() == 0
@@ -91,34 +96,71 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     plan = plan_steps(config, len(source))
     optimizer = make_optimizer(config.optim, plan.schedule)
     augment = partial(data.augment, config=config.data)
-    train_step = make_train_step(model, optimizer, augment, mesh, label_smoothing=config.optim.label_smoothing)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        augment,
+        mesh,
+        label_smoothing=config.optim.label_smoothing,
+        skip_non_finite=config.on_non_finite == "skip",
+    )
     evaluate = _make_evaluate(config, model, eval_source)
     init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
-    batches = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    batches = SkippingBatches(data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size)))
+    forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
-    if first and not known:
-        workdir.mkdir(parents=True, exist_ok=True)
+    if first:
+        with explain_failed_write(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(workdir / CLASS_NAMES, json.dumps(source.class_names))
         save_config(config, workdir)  # last: a folder with a config is a run
 
-    with _open_checkpoints(config, workdir) as checkpoints:
-        key = jax.random.key(config.seed)
-        restored = checkpoints.restore_newest(init_state.eval_shape(key), set_aside=True)
+    key = jax.random.key(config.seed)
+    like = init_state.eval_shape(key)
+    beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
+
+    def go() -> tuple[TrainState, RunLog]:
+        """From the newest checkpoint to the end."""
+        restored = checkpoints.restore_newest(like, set_aside=True)
         if restored is None:
-            state = init_state(key)
+            state, memory = init_state(key), beginning
         else:
-            state = restored.state
-            batches.set_state(restored.memory)
+            state, memory = restored.state, restored.memory
             say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
+        batches.set_state(memory["data"])
         with RunLog(
             workdir,
             total_steps=plan.total,
             start_step=int(state.step),
             images_per_step=config.batch_size,
             steps_per_epoch=plan.steps_per_epoch,
+            learning_rate=plan.lr,
+            layers=layer_names(like.params),
+            log_state=memory["log"],
+            forgive_failed_writes=forgive,
             console=console,
         ) as log:
-            state = fit(state, batches, split_batch(mesh), train_step, evaluate, plan, checkpoints, log)
+            sharding = split_batch(mesh)
+            state = fit(
+                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
+                forgive_failed_writes=forgive,
+            )
+        return state, log
+
+    with (
+        StopRequest(mesh) as stop,
+        Watchdog(config.watchdog_seconds) as watchdog,
+        _open_checkpoints(config, workdir) as checkpoints,
+    ):
+        while True:
+            try:
+                state, log = go()
+                break
+            except NonFiniteLossError as error:
+                if config.on_non_finite != "rollback" or batches.rollbacks >= ROLLBACKS_AT_MOST:
+                    raise
+                batches.skip_before(error.step)
+                say(f"Rolling back past the batch of step {error.step}: {error}")
 
     if first:
         seconds = log.seconds_before + time.perf_counter() - started

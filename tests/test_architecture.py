@@ -16,6 +16,7 @@ MAX_LINES = 300
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "restart": 1,
     "checked": 0,
     "config": 0,
     "models": 1,
@@ -30,7 +31,8 @@ FLOORS = {
     "cli": 6,
     "__main__": 7,
 }
-SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors")}  # the imports within floor 0
+# The imports within floor 0.
+SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 
 

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.training.step_folder import Damaged, check_digests, make_record, read_record, read_state
 
 # What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
@@ -59,15 +59,17 @@ class Checkpoints:
     def save(self, step: int, state: PyTree, memory: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state to the host and returns; the files are written in the background.
 
-        `memory` must be JSON: the position of the data, and the like. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
+        `memory` must be JSON. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
 
         Raises:
-          CheckpointError: this step is saved already, or the save before this one failed (this one is not started).
+          CheckpointError: this step is saved already.
+          StorageError: the save before this one failed (this one is not started), or this one cannot be begun.
           TypeError: `memory` is not JSON.
         """
         self.wait()
         if self._manager is None:
-            self._manager = self._open()
+            with self._explain_failed_save():
+                self._manager = self._open()
         if step in self._manager.all_steps():
             raise CheckpointError(f"step {step} is already saved under {self.directory}; a step can be saved once")
         metrics = {name: float(value) for name, value in metrics.items()}
@@ -132,7 +134,7 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          CheckpointError: the last save failed.
+          StorageError: the last save failed; its half is no checkpoint.
         """
         if self._manager is not None:
             with self._explain_failed_save():
@@ -143,9 +145,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            if self._manager is not None:
-                self._manager.close()
-                self._manager = None
+            self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +154,12 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _let_go(self) -> None:
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):  # what failed has been said by `wait`
+                manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
         for step, path in self._steps().items():
@@ -209,7 +215,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise CheckpointError(
+            self._let_go()  # the next save opens it anew, which sweeps up what this one has left
+            raise StorageError(
                 f"a checkpoint could not be written under {self.directory}: {type(error).__name__}: {error}. "
                 "Those saved before are as they were; see that there is room and that it is writable, then resume."
             ) from error

@@ -45,5 +45,5 @@ def _host(array: jax.Array) -> np.ndarray:
 
 def _digest(array: np.ndarray, kind: str) -> str:
     digest = hashlib.sha256(kind.encode())
-    digest.update(array.reshape(-1).view(np.uint8))
+    digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from resnet_jax.models import ResNet
 from resnet_jax.training.losses import cross_entropy, in_top_k
 from resnet_jax.training.mesh import replicated, split_batch
+from resnet_jax.training.non_finite import is_finite, keep_where, worst_layer
 from resnet_jax.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -26,15 +27,18 @@ def make_train_step(
     mesh: Mesh,
     *,
     label_smoothing: float = 0.0,
+    skip_non_finite: bool = False,
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
 
     Args:
       augment: `(key, uint8 images) -> normalised float32 images`. Its key depends on the run's seed and the step alone,
         so that the images do not depend on the number of devices.
+      skip_non_finite: where loss or gradient is not finite only the step counts; `skipped` (0 or 1) is reported.
 
     The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars
-    of this batch: `loss`, `top1` (fraction right), `grad_norm` (L2 over all parameters).
+    of this batch: `loss`, `top1` (fraction right), `grad_norm` (L2 over all parameters), and what
+    `non_finite.worst_layer` says.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -53,6 +57,7 @@ def make_train_step(
             "loss": loss,
             "top1": jnp.mean(in_top_k(logits, batch["label"], 1)),
             "grad_norm": optax.tree.norm(grads),
+            **worst_layer(grads),
         }
         new_state = state.replace(
             step=state.step + 1,
@@ -60,6 +65,10 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if skip_non_finite:
+            good = is_finite(metrics)
+            new_state = keep_where(good, new_state, state)
+            metrics["skipped"] = 1.0 - good
         return new_state, metrics
 
     return jax.jit(

@@ -42,7 +42,7 @@ def read_record(path: epath.Path) -> Record:
     """The record of a step's folder. Raises `Damaged` for all that is wrong but can be seen without the arrays."""
     if not ocp.utils.is_checkpoint_finalized(path):
         raise Damaged("its save was never finished")
-    record, metrics = (_read_json(path / name / file) for name, file in (("record", "metadata"), ("metrics", "metrics")))
+    record, metrics = _read_json(path / "record" / "metadata"), _read_json(path / "metrics" / "metrics")
     whole = isinstance(record, dict) and record.keys() == {"memory", "metrics", "arrays", "digests", "digest"}
     if not whole or record.pop("digest") != digest_json(record):
         raise Damaged("record/metadata: the content is not what was saved")

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.training.checkpoint import Checkpoints
 
 ACCURACY = {1: 0.5, 2: 0.9, 3: 0.3, 4: 0.2, 5: 0.1}
@@ -309,7 +309,7 @@ def test_a_failed_save_surfaces(run, surfaces_in, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(ocp.StandardCheckpointHandler, "finalize", disk_full)
         checkpoints.save(6, make_state(6), position(6), {})
-        with pytest.raises(CheckpointError, match=r"could not be written under .*No space left .*there is room"):
+        with pytest.raises(StorageError, match=r"could not be written under .*No space left .*there is room"):
             next_call[surfaces_in]()
     checkpoints.close()
     assert_is_step(open_checkpoints(run).restore_newest(make_state(0)), 5)
