@@ -45,10 +45,9 @@ def fit(
 
     def save(step: int, report: dict[str, float]) -> None:
         watchdog.expect(f"the checkpoint of step {step}", PATIENCE)
-        forgive = forgive_failed_writes and step < plan.total
-        with forgive_failed_write(forgive):
+        with forgive_failed_write(forgive_failed_writes):
             checkpoints.wait()  # a failure of the last save must not cost this one
-        with forgive_failed_write(forgive):
+        with forgive_failed_write(forgive_failed_writes and step < plan.total):
             memory = {"log": log.get_state(), "data": batches.get_state()}
             checkpoints.save(step, state, memory, report)
 

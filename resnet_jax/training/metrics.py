@@ -179,7 +179,10 @@ class RunLog:
         if not bad:
             return
         step, metrics = bad[0]
-        what = f"the loss is {metrics['loss']} at step {step} (learning rate {self._learning_rate(step):.3g}"
+        what = f"the loss is {metrics['loss']}"
+        if "grad_norm" in metrics:
+            what += f" and the norm of the gradient {metrics['grad_norm']}"
+        what += f" at step {step} (learning rate {self._learning_rate(step):.3g}"
         if "worst_layer" in metrics:
             name = self._layers[int(metrics["worst_layer"])] if self._layers else f"array {metrics['worst_layer']:.0f}"
             what += f", largest gradient norm {metrics['worst_norm']:.3g} in {name}"
