@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_jax.commands.diff import diff
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
 from resnet_jax.commands.predict import predict
 from resnet_jax.errors import ResnetJaxError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "diff": diff,
     "evaluate": evaluate,
     "models": models,
     "predict": predict,

@@ -21,6 +21,7 @@ from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.record import append_session, describe_environment
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.curves import plot_curves
 from resnet_jax.training.evaluate import make_evaluate
@@ -64,8 +65,8 @@ def build_model(config: Config) -> ResNet:
 def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves in `workdir`: `config.json`, `class_names.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
-    `curves.png` and, once complete, `result.json`. A complete run is not trained again.
+    Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/`, `curves.png` and, once complete, `result.json`. A complete run is not trained again.
 
     Returns the final state.
 
@@ -115,6 +116,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
         write_atomically(workdir / CLASS_NAMES, json.dumps(source.class_names))
         save_config(config, workdir)  # last: a folder with a config is a run
 
+    fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
     like = init_state.eval_shape(key)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
@@ -128,6 +130,10 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
             state, memory = restored.state, restored.memory
             say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
         batches.set_state(memory["data"])
+        if first:
+            session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
+            if changed := append_session(workdir, session):
+                say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
         with RunLog(
             workdir,
             total_steps=plan.total,

@@ -25,6 +25,7 @@ FLOORS = {
     "training": 2,
     "weights": 2,
     "profile": 3,
+    "record": 3,
     "parity": 3,
     "run": 4,
     "commands": 5,

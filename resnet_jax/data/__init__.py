@@ -2,6 +2,7 @@
 
 from resnet_jax.data.batches import eval_batches, train_batches
 from resnet_jax.data.device import augment, normalize
+from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.data.sources import Example, Source, load_source
 from resnet_jax.data.transforms import decode_image, load_image, random_resized_crop, resize_and_center_crop
 
@@ -11,6 +12,7 @@ __all__ = [
     "augment",
     "decode_image",
     "eval_batches",
+    "fingerprint",
     "load_image",
     "load_source",
     "normalize",

@@ -1,5 +1,8 @@
 """A step that is not finite, under each policy. The poison lies in the data: one image of step 7's batch."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +19,8 @@ from resnet_jax.training.non_finite import SkippingBatches, keep_where, worst_la
 from .conftest import assert_same_run, config, records, state_of
 
 BAD = 7
-WHERE = rf"the loss is nan at step {BAD} \(learning rate 0\.\d+, largest gradient norm nan in [\w/]+\)"
+# A rectifier may make 0 of nan, so that the loss stays finite and the gradient does not.
+WHERE = rf"the norm of the gradient nan at step {BAD} \(learning rate 0\.\d+, largest gradient norm nan in [\w/]+\)"
 
 
 @pytest.fixture
@@ -27,7 +31,7 @@ def poisoned(tiny, monkeypatch):
     poison, augment = batch["image"][5], data.augment
 
     def poisoned(key, images, config):
-        hit = jnp.any(jnp.all(images == poison, axis=(1, 2, 3)))
+        hit = jnp.any(jnp.all(images == poison[None], axis=(1, 2, 3)))
         return augment(key, images, config) * jnp.where(hit, jnp.nan, 1)
 
     monkeypatch.setattr(data, "augment", poisoned)
@@ -46,17 +50,11 @@ def test_stop(poisoned, tmp_path):
 def test_skip(poisoned, tmp_path, caplog):
     state = rn.train(config("--on-non-finite", "skip"), tmp_path)
     assert int(state.step) == 11
-    assert WHERE.replace("\\", "")[:20] in caplog.text
+    assert re.search(WHERE, caplog.text)
     assert "skipped (on_non_finite = skip)" in caplog.text
     train = [record for record in records(tmp_path) if record["kind"] == "train"]
-    assert [(record["step"], record["skipped"]) for record in train] == [
-        (3, 0),
-        (4, 0),
-        (6, 0),
-        (8, 1),
-        (9, 0),
-        (11, 0),
-    ]
+    skipped = {record["step"]: record["skipped"] for record in train}
+    assert skipped == {3: 0, 4: 0, 6: 0, 8: 1, 9: 0, 11: 0}
     assert all(np.isfinite(record["loss"]) for record in train)
 
 
@@ -90,8 +88,6 @@ def without_the_batch(monkeypatch):
 
 
 def assert_same_parameters_and_log(workdir, other):
-    import jax
-
     for name in ("params", "batch_stats", "opt_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state_of(workdir), name), getattr(state_of(other), name))
     assert records(workdir) == records(other)
@@ -103,7 +99,7 @@ def test_rollback_is_the_run_that_never_saw_the_batch(poisoned, tmp_path, capsys
         rn.train(config("--on-non-finite", "rollback"), tmp_path / "oracle")
     rn.train(config("--on-non-finite", "rollback"), tmp_path / "run")
     output = capsys.readouterr().out
-    assert f"Rolling back past the batch of step {BAD}: the loss is nan" in output
+    assert f"Rolling back past the batch of step {BAD}: the loss is" in output
     assert "after step 6 of 11" in output
     assert_same_parameters_and_log(tmp_path / "run", tmp_path / "oracle")
     with Checkpoints(tmp_path / "run" / "checkpoints", keep_last=2, keep_best=1) as checkpoints:
@@ -114,7 +110,7 @@ def test_rollback_is_the_run_that_never_saw_the_batch(poisoned, tmp_path, capsys
 def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monkeypatch):
     """Also where the checkpoint that it goes back to is another one."""
     rn.train(config("--on-non-finite", "rollback"), tmp_path / "straight")
-    answers = iter([False] * 4 + [True] + [False] * 1 + [True] + [False] * 20)  # asked after steps 1 to 5, then 6, 7'
+    answers = iter([False] * 4 + [True] + [False] * 2 + [True] + [False] * 20)  # after steps 1 to 5, 6 to 7, and 7 anew
     monkeypatch.setattr(loop.StopRequest, "asked", lambda self: next(answers))
     for _ in range(2):
         with pytest.raises(Preempted, match="stopped after step"):
@@ -126,7 +122,7 @@ def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monk
 def test_rolling_back_ends(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "augment", lambda key, images, config: images * jnp.nan)
     monkeypatch.setattr(run_module, "ROLLBACKS_AT_MOST", 2)
-    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
+    with pytest.raises(NonFiniteLossError, match="nan at step 1 "):
         rn.train(config("--on-non-finite", "rollback"), tmp_path)
     assert not list((tmp_path / "checkpoints").glob("0*"))
 
