@@ -89,7 +89,7 @@ def saved_config(workdir: str | Path) -> Config:
         )
     try:
         return from_dict(Config, json.loads(path.read_text()))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 
 
