@@ -12,7 +12,7 @@ train: install
 	$(BIN)/python train.py
 
 test: install-dev lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu"
 
 test-slow: install-dev
 	$(BIN)/python -m pytest -m "slow and not gpu"

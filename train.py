@@ -7,6 +7,7 @@ Exit status: 0 complete, 1 a mistake that the message explains, 2 wrong argument
 SIGINT after saving (the same command continues), 76 hung. See docs/reliability.md.
 """
 
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         path, *arguments = Path(arguments[0]), *arguments[1:]
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
-    asked = tyro.cli(Arguments, default=default, args=arguments, prog=f"train.py {path}", description=__doc__)
+    prog = f"train.py {os.path.relpath(path)}"
+    asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
 
     if asked.restart_on_failure:
         command = [sys.executable, __file__, *without_flag(given)]

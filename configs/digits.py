@@ -5,7 +5,7 @@
 A 29-layer bottleneck network (9n+2 layers, n = 3; He et al. 2015, section 4.2; 0.3 M parameters).
 """
 
-from resnet_jax import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(name="cifar_resnet29", num_classes=10),
@@ -14,9 +14,7 @@ config = Config(
         channels=1,
         image_size=8,
         eval_resize=8,
-        random_resized_crop=False,
-        shift_pixels=1,
-        flip=False,  # a mirrored 2 is no 2
+        augment=AugmentConfig(random_resized_crop=False, shift_pixels=1, flip=False),  # a mirrored 2 is no 2
         mean=(0.305,),
         std=(0.376,),
     ),

@@ -7,12 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
+    from resnet_jax.weights import (
+        WEIGHT_SETS,
+        Preset,
+        class_names,
+        find_weight_set,
+        from_torchvision,
+        load_pretrained,
+        load_weights,
+        preprocess,
+        save_weights,
+        to_torchvision,
+    )
 
 _HOME = {
+    "AugmentConfig": "config",
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
@@ -26,21 +39,42 @@ _HOME = {
     "load_run": "run",
     "predict": "run",
     "train": "run",
+    "WEIGHT_SETS": "weights",
+    "Preset": "weights",
+    "class_names": "weights",
+    "find_weight_set": "weights",
+    "from_torchvision": "weights",
+    "load_pretrained": "weights",
+    "load_weights": "weights",
+    "preprocess": "weights",
+    "save_weights": "weights",
+    "to_torchvision": "weights",
 }
 
 __all__ = [
+    "WEIGHT_SETS",
+    "AugmentConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "Preset",
+    "class_names",
     "create_model",
     "evaluate",
+    "find_weight_set",
+    "from_torchvision",
     "init",
     "list_models",
     "load_config",
+    "load_pretrained",
     "load_run",
+    "load_weights",
     "predict",
+    "preprocess",
+    "save_weights",
+    "to_torchvision",
     "train",
 ]
 __version__ = "0.1.0"

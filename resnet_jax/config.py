@@ -29,11 +29,82 @@ class ModelConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Checked):
+    """What is changed at random in training images, in this order; `docs/augmentation.md` shows each. The default is
+    the plain recipe: random crops and flips.
+    """
+
+    random_resized_crop: bool = True
+    """A random area and aspect ratio (Szegedy et al. 2015; torchvision's law). False: as in evaluation."""
+    crop_min_area: Annotated[float, Range(above=0, high=1)] = 0.08
+    """Smallest fraction of the image's area that a random crop takes."""
+    train_size: Annotated[int, NotNegative] = 0
+    """Height and width in pixels of training images; 0 = `DataConfig.image_size`. A little less than in evaluation is
+    faster and better (Touvron et al. 2019, arXiv:1906.06423)."""
+    policy: Literal["none", "trivial_augment_wide", "rand_augment"] = "none"
+    """One random operation of random strength (Mueller & Hutter 2021, arXiv:2103.10158), or `rand_operations` of
+    strength `rand_magnitude` (Cubuk et al. 2020, arXiv:1909.13719); both as torchvision has them, on bytes."""
+    rand_operations: Annotated[int, AtLeastOne] = 2
+    rand_magnitude: Annotated[int, Range(low=0, high=30)] = 9
+    """Of `rand_augment`: 0 changes least, 30 most."""
+    shift_pixels: Annotated[int, NotNegative] = 0
+    """On the device: pad by so many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
+    flip: bool = True
+    """On the device: mirror every other image left to right."""
+    brightness: Annotated[float, NotNegative] = 0.0
+    """Colour jitter on the device, torchvision's law: multiply by a factor uniform in [max(0, 1 - b), 1 + b]. The four
+    operations come in a random order; 0 leaves one out."""
+    contrast: Annotated[float, NotNegative] = 0.0
+    """As `brightness`, away from or towards the mean grey of the image."""
+    saturation: Annotated[float, NotNegative] = 0.0
+    """As `brightness`, away from or towards the grey of each pixel."""
+    hue: Annotated[float, Range(low=0, high=0.5)] = 0.0
+    """Turn the colour circle by a fraction uniform in [-hue, hue]; 0.5 is half a circle."""
+    lighting: Annotated[float, NotNegative] = 0.0
+    """Standard deviation of the noise along the principal components of ImageNet's colours (Krizhevsky et al. 2012,
+    section 4.1, use 0.1); on the device."""
+    erase_probability: Annotated[float, Range(low=0, high=1)] = 0.0
+    """Of covering a rectangle of 2 to 33 % of the image (Zhong et al. 2017, arXiv:1708.04896; torchvision's law)."""
+    erase_with: Literal["mean", "noise"] = "mean"
+    """Zeros or standard normal noise, after normalisation."""
+    mixup_alpha: Annotated[float, NotNegative] = 0.0
+    """Blend pairs of images and of targets with weights from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
+    0 = never. With `cutmix_alpha` also set, one of the two is drawn each time."""
+    cutmix_alpha: Annotated[float, NotNegative] = 0.0
+    """Paste a box of the partner, of area 1 - Beta(alpha, alpha) (Yun et al. 2019, arXiv:1905.04899). 0 = never."""
+    cutmix_share: Annotated[float, Range(low=0, high=1)] = 0.5
+    """Where both are set: how often it is CutMix."""
+    mix_probability: Annotated[float, Range(low=0, high=1)] = 1.0
+    """How often images are mixed at all."""
+    mix_law: Literal["torchvision", "timm"] = "torchvision"
+    """An image's partner: the one before it in its group, or the one at the mirrored place."""
+    mix_group_size: Annotated[int, NotNegative] = 0
+    """Images that share the draw of a mixture and are paired among themselves; 0 = the whole batch. torchvision's and
+    timm's recipes mix within the batch of one GPU. Part of the recipe: it does not depend on the number of devices,
+    and where it divides a device's share of the batch, devices need not exchange images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixes and self.mix_group_size == 1:
+            raise ConfigError(
+                "AugmentConfig.mix_group_size = 1 leaves an image no partner to be mixed with; it must be at least 2, "
+                "or 0 for the whole batch"
+            )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, so that targets are spread over more than one class."""
+        return bool((self.mixup_alpha or self.cutmix_alpha) and self.mix_probability)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked):
     """Where images come from and how they are prepared."""
 
     name: str = "digits"
-    """`digits` (embedded), `tfds:NAME` (prepared as array_record) or `folder:PATH` (PATH/SPLIT/CLASS/*.jpg)."""
+    """`digits` (embedded), `folder:PATH` (PATH/SPLIT/CLASS/*.jpg), `tfds:NAME` (prepared as array_record),
+    `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `npz:PATH`
+    (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks); docs/data.md."""
     directory: str | None = None
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"
@@ -43,17 +114,15 @@ class DataConfig(Checked):
     """Height and width in pixels of what the network sees."""
     eval_resize: Annotated[int, AtLeastOne] = 256
     """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
-    random_resized_crop: bool = True
-    """In training: a random area and aspect ratio (Szegedy et al. 2015; torchvision's law). False: as in evaluation."""
-    crop_min_area: Annotated[float, Range(above=0, high=1)] = 0.08
-    """Smallest fraction of the image's area that a random crop takes."""
-    shift_pixels: Annotated[int, NotNegative] = 0
-    """In training, on the device: pad by so many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
-    flip: bool = True
-    """In training, on the device: mirror every other image left to right."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Per channel, of pixel values in [0, 1]."""
     std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
+    repeats: Annotated[int, AtLeastOne] = 1
+    """In training: a batch holds so many differently cropped copies of an image, and an epoch, whose length stays the
+    same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    max_broken_fraction: Annotated[float, Fraction] = 0.001
+    """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
     """Threads of one host that read and decode images."""
 
@@ -66,11 +135,27 @@ class DataConfig(Checked):
                     f"DataConfig.{name} = {values} has {len(values)} values; it must have one for each of the "
                     f"{self.channels} channels"
                 )
+        coloured = [name for name in ("saturation", "hue", "lighting") if getattr(self.augment, name)]
+        if self.channels == 1 and coloured:
+            raise ConfigError(
+                f"DataConfig.augment: {', '.join(coloured)} change colours, and images of channels = 1 have none; "
+                "set them to 0"
+            )
+        if not self.augment.random_resized_crop and self.train_size > self.eval_resize:
+            raise ConfigError(
+                f"DataConfig.augment.train_size = {self.train_size} without random_resized_crop must be at most "
+                f"eval_resize = {self.eval_resize}, or the central crop would not fit"
+            )
         if self.eval_resize < self.image_size:
             raise ConfigError(
                 f"DataConfig.eval_resize = {self.eval_resize} must be at least image_size = {self.image_size}, "
                 "or the central crop would not fit"
             )
+
+    @property
+    def train_size(self) -> int:
+        """Height and width in pixels of training images."""
+        return self.augment.train_size or self.image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,4 +221,17 @@ class Config(Checked):
             raise ConfigError(
                 f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
+            )
+        augment = self.data.augment
+        mix_group = augment.mix_group_size or self.batch_size
+        if augment.mixes and (self.batch_size % mix_group or mix_group < 2):
+            raise ConfigError(
+                f"batch_size = {self.batch_size} cannot be cut into groups of {mix_group} images to be mixed "
+                "(data.augment.mix_group_size); it must be a multiple of it and at least 2; "
+                f"the nearest that are: {nearest_multiples(self.batch_size, max(mix_group, 2))}"
+            )
+        if augment.mixes and augment.mix_law == "timm" and mix_group % 2:
+            raise ConfigError(
+                f"data.augment.mix_law = 'timm' pairs mirrored places, and in a group of {mix_group} images the middle "
+                "one would be its own partner; the group must be even. Change mix_group_size or batch_size"
             )

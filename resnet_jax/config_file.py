@@ -25,6 +25,8 @@ from resnet_jax.files import write_atomically
 FILE_NAME = "config.json"
 # What may be changed when a run is continued, since it does not change what is computed from the same data.
 FREE = ("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds")
+MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
+"""Fields of `data` that older runs saved and that are now fields of `data.augment`."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -88,7 +90,7 @@ def saved_config(workdir: str | Path) -> Config:
             f"{workdir} holds no run: there is no {path}. Train one with: python train.py --workdir {workdir}"
         )
     try:
-        return from_dict(Config, json.loads(path.read_text()))
+        return from_dict(Config, _modernize(json.loads(path.read_text())))
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 
@@ -109,6 +111,12 @@ def check_same_run(config: Config, workdir: Path) -> bool:
             + "\nChoose another --workdir, or the saved values to continue that run."
         )
     return True
+
+
+def _modernize(values: dict[str, Any]) -> dict[str, Any]:
+    data = dict(values.get("data", {}))
+    moved = {name: data.pop(name) for name in MOVED_TO_AUGMENT if name in data}
+    return {**values, "data": {**data, "augment": {**data.get("augment", {}), **moved}}} if moved else values
 
 
 def _explain(error: TypeError) -> str:

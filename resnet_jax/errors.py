@@ -28,6 +28,10 @@ class DataError(ResnetJaxError):
     """A data set or an image that cannot be read as it stands."""
 
 
+class ImageError(DataError):
+    """One image that cannot be read. Training goes on without a few of them; see `DataConfig.max_broken_fraction`."""
+
+
 class CheckpointError(ResnetJaxError):
     """A checkpoint folder that holds nothing that can be restored."""
 

@@ -22,22 +22,31 @@ from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.record import append_session, describe_environment
+from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.curves import plot_curves
-from resnet_jax.training.evaluate import make_evaluate
+from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
-from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.optim import make_optimizer, plan_steps
+from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
-from resnet_jax.training.state import TrainState, make_init_state
-from resnet_jax.training.step import make_train_step
+from resnet_jax.training.state import TrainState, make_init_state, split_key
+from resnet_jax.training.step import make_train_step, step_key
 from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
-RESULT = "result.json"
 CLASS_NAMES = "class_names.json"
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A batch as the network sees it, with pixel values back in [0, 1] and before label smoothing."""
+
+    images: Float[np.ndarray, "N H W C"]
+    targets: Float[np.ndarray, "N K"]
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
-        say(f"{workdir} holds a complete run, nothing to train: {_summary(result)}")
+        say(f"{workdir} holds a complete run, nothing to train: {summary(result)}")
         return load_run(workdir).state
 
     mesh = make_mesh()
@@ -96,7 +105,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     _check_classes(config, source.class_names)
     plan = plan_steps(config, len(source))
     optimizer = make_optimizer(config.optim, plan.schedule)
-    augment = partial(data.augment, config=config.data)
+    augment = partial(data.augment, config=config.data, num_classes=config.model.num_classes)
     train_step = make_train_step(
         model,
         optimizer,
@@ -170,16 +179,40 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
 
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = _write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
-        say(f"{_summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
+        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
+        say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
 
 def evaluate(config: Config, state: TrainState) -> dict[str, float]:
     """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    source = data.load_source(config.data, config.data.eval_split)
+    return _make_evaluate(config, build_model(config), _eval_source(config))(state.variables)
+
+
+def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
+    """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
+    return _make_evaluate(config, build_model(config), _eval_source(config), make=make_detailed_evaluate)(
+        state.variables
+    )
+
+
+def training_batch(config: Config, step: int) -> TrainingBatch:
+    """The batch that update number `step` of a run with this config uses; the first is 1, as in the log.
+
+    Raises:
+      DataError: the data set cannot be read, or is not what the config says.
+    """
+    source = data.load_source(config.data, config.data.train_split)
     _check_classes(config, source.class_names)
-    return _make_evaluate(config, build_model(config), source)(state.variables)
+    batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
+    batches.set_state({"position": (step - 1) * config.batch_size})
+    batch = next(batches)
+    batches.close()
+    _, run_key = split_key(jax.random.key(config.seed))
+    augment = jax.jit(partial(data.augment, config=config.data, num_classes=config.model.num_classes))
+    images, targets = jax.device_get(augment(step_key(run_key, step - 1), batch["image"], batch["label"]))
+    pixels = images * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
+    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=targets, class_names=source.class_names)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
@@ -219,34 +252,17 @@ def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
 
 
-def _write_result(config: Config, workdir: Path, *, seconds: float, devices: int) -> dict[str, Any]:
-    """Draws the curves, then writes `result.json`, by which a complete run is known."""
-    records = read_metrics(workdir)
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
-    result = {
-        "model": config.model.name,
-        "data": config.data.name,
-        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
-        "best_top1": best["top1"],
-        "best_step": best["step"],
-        "steps": last["step"],
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "seconds": seconds,
-        "devices": f"{devices} x {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-    }
-    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
-    write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
-    return result
+def _eval_source(config: Config) -> data.Source:
+    source = data.load_source(config.data, config.data.eval_split)
+    _check_classes(config, source.class_names)
+    return source
 
 
-def _make_evaluate(config: Config, model: ResNet, source: data.Source) -> Any:
+def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     devices = jax.device_count()
     size = -(-config.eval_batch_size // devices) * devices
-    return make_evaluate(
+    return make(
         model,
         partial(data.normalize, config=config.data),
         make_mesh(),
@@ -269,10 +285,3 @@ def _check_classes(config: Config, class_names: Sequence[str]) -> None:
             f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {len(class_names)} classes; "
             f"set model.num_classes = {len(class_names)}"
         )
-
-
-def _summary(result: dict[str, Any]) -> str:
-    return (
-        f"top-1 {100 * result['top1']:.2f} % of {result['count']} test images "
-        f"(best {100 * result['best_top1']:.2f} % at step {result['best_step']}), {result['seconds']:.0f} s"
-    )

@@ -1,10 +1,18 @@
 """Strict settings for every test: 8 virtual CPU devices, no silent rank promotion, torchvision importable."""
 
+import atexit
 import os
-import sys
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # The tests compile the same steps again and again, in this process, in xdist's workers and in subprocesses.
+    folder = tempfile.mkdtemp(prefix="resnet_jax_tests_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import jax
 import pytest
@@ -14,14 +22,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session")
 def torchvision():
-    """The oracle. Its compiled operators may not fit the build of torch; its Python part needs only their names."""
-    torch = pytest.importorskip("torch")
-    try:
-        import torchvision
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for operator in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        import torchvision
-    return torchvision
+    """The oracle. Its compiled operators may not fit the build of torch; its Python part is enough."""
+    pytest.importorskip("torch")
+    from resnet_jax.parity import import_torchvision
+
+    return import_torchvision()

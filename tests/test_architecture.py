@@ -26,6 +26,7 @@ FLOORS = {
     "weights": 2,
     "profile": 3,
     "record": 3,
+    "result": 3,
     "parity": 3,
     "run": 4,
     "commands": 5,

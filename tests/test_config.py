@@ -5,12 +5,16 @@ import json
 
 import pytest
 
-from resnet_jax import CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
+from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
 from resnet_jax.checked import differences, from_dict
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import ConfigError
 
 HEADER = "from resnet_jax import *\n"
+
+
+def mixing(batch_size, **options):
+    return Config(batch_size=batch_size, data=DataConfig(augment=AugmentConfig(cutmix_alpha=1.0, **options)))
 
 
 @pytest.fixture
@@ -38,6 +42,23 @@ def write(tmp_path):
         (lambda: Config(model="resnet50"), "Config.model = 'resnet50' must be ModelConfig, not str"),
         (lambda: DataConfig(directory=3), "directory = 3 must be str or None, not int"),
         (lambda: DataConfig(channels=1), r"mean = .* has 3 values; it must have one for each of the 1 channels"),
+        (lambda: AugmentConfig(hue=0.6), r"AugmentConfig.hue = 0.6 is out of range; it must be >= 0 and <= 0.5"),
+        (lambda: AugmentConfig(rand_magnitude=31), r"rand_magnitude = 31 is out of range; it must be >= 0 and <= 30"),
+        (lambda: AugmentConfig(policy="randaugment"), "must be one of 'none', 'trivial_augment_wide', 'rand_augment'"),
+        (lambda: AugmentConfig(mixup_alpha=0.2, mix_group_size=1), "mix_group_size = 1 leaves an image no partner"),
+        (
+            lambda: DataConfig(
+                channels=1, mean=(0.5,), std=(0.5,), augment=AugmentConfig(saturation=0.4, lighting=0.1)
+            ),
+            "saturation, lighting change colours, and images of channels = 1 have none; set them to 0",
+        ),
+        (
+            lambda: DataConfig(augment=AugmentConfig(train_size=300, random_resized_crop=False)),
+            "train_size = 300 without random_resized_crop must be at most eval_resize = 256",
+        ),
+        (lambda: mixing(batch_size=100, mix_group_size=32), r"into groups of 32 .*the nearest that are: 96 or 128"),
+        (lambda: mixing(batch_size=1), r"batch_size = 1 cannot be cut into groups of 1 .*the nearest that are: 2"),
+        (lambda: mixing(batch_size=30, mix_group_size=15, mix_law="timm"), "the group must be even. Change"),
         (lambda: DataConfig(image_size=300), "eval_resize = 256 must be at least image_size = 300"),
         (lambda: CheckpointConfig(keep_last=0), "keep_last = 0 is out of range; it must be >= 1"),
         (
@@ -83,8 +104,9 @@ def test_a_missing_file_suggests_its_neighbour(write):
 
 def test_overrides(write):
     path = write("config = Config(epochs=3)")
-    config = load_config(path, ["--optim.base-lr", "0.2", "--optim.drop-epochs", "1", "2", "--data.no-flip"])
-    assert (config.epochs, config.optim.base_lr, config.optim.drop_epochs, config.data.flip) == (3, 0.2, (1, 2), False)
+    config = load_config(path, ["--optim.base-lr", "0.2", "--optim.drop-epochs", "1", "2", "--data.augment.no-flip"])
+    assert (config.epochs, config.optim.base_lr, config.optim.drop_epochs) == (3, 0.2, (1, 2))
+    assert not config.data.augment.flip
 
 
 @pytest.mark.parametrize(
@@ -105,6 +127,16 @@ def test_json_round_trip(tmp_path):
     config = Config(epochs=3, optim=OptimConfig(no_decay=("bn", "bias$"), drop_epochs=(1.5,)))
     save_config(config, tmp_path)
     assert saved_config(tmp_path) == config
+
+
+def test_older_runs_still_load(tmp_path):
+    """Their augmentation lay among the fields of `data`."""
+    old = json.loads(json.dumps(dataclasses.asdict(Config())))
+    del old["data"]["augment"]
+    old["data"] |= {"random_resized_crop": False, "crop_min_area": 0.25, "shift_pixels": 3, "flip": False}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    expected = AugmentConfig(random_resized_crop=False, crop_min_area=0.25, shift_pixels=3, flip=False)
+    assert saved_config(tmp_path) == Config(data=DataConfig(augment=expected))
 
 
 def test_from_dict_refuses_unknown_fields():

@@ -31,8 +31,7 @@ quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthC
 def built_or_refused(build):
     try:
         config = build()
-    except ConfigError as error:
-        assert str(error)
+    except ConfigError:
         return None
     assert isinstance(config, Config)
     return config

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -162,6 +163,26 @@ def test_evaluate_says_what_training_said(trained):
     assert (best["top1"], best["count"]) == (pytest.approx(result["best_top1"]), 360)
 
 
+def test_evaluate_in_detail(trained, tmp_path):
+    result = json.loads((trained / "result.json").read_text())
+    picture = tmp_path / "confusion.png"
+    arguments = ("-m", "resnet_jax", "evaluate", trained, "--per-class", "--confusion", picture)
+    report = json.loads(python(*arguments, "--as-json").stdout)
+    assert report["top1"] == pytest.approx(result["top1"])
+    run = rn.load_run(trained)
+    detail = run_module.evaluate_in_detail(run.config, run.state)
+    assert report["calibration_error"] == pytest.approx(detail.calibration_error, abs=1e-4)
+    assert 0 < detail.calibration_error < 1
+    assert detail.confusion.sum() == detail.calibration[0].sum() == 360
+    accuracies = dict(zip("0123456789", detail.per_class, strict=True))
+    assert report["per_class"] == pytest.approx(accuracies)
+    assert picture.stat().st_size > 20_000
+    output = python(*arguments).stdout
+    assert f"The confusion matrix is in {picture}" in output
+    rows = re.findall(r"│ (\d) +│ +([\d.]+) % │ +\d+ │ +\d+ │", output)
+    assert [float(accuracy) for _, accuracy in rows] == sorted(round(100 * x, 2) for x in accuracies.values())
+
+
 def test_predict_gives_probabilities_in_order(trained):
     lines = python("-m", "resnet_jax", "predict", trained, DIGIT, "--top", "10", "--as-json").stdout.splitlines()
     report = json.loads(lines[0])
@@ -208,7 +229,10 @@ def test_runs_without_checkpoints_or_with_damaged_ones_only(copy):
 
 
 def small_config(**changes):
-    arguments = [*SMALL, *(word for key, value in changes.items() for word in (f"--{key.replace('_', '-')}", value))]
+    arguments = [
+        *SMALL,
+        *(word for key, value in changes.items() for word in (f"--{key.replace('__', '.').replace('_', '-')}", value)),
+    ]
     return rn.load_config(ROOT / "configs" / "digits.py", arguments)
 
 
@@ -225,7 +249,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
         return diverging
 
     monkeypatch.setattr(run_module, "make_train_step", make_diverging_step)
-    config = small_config()
+    config = small_config(model__bn_group_size="16")  # of all the devices; without groups they talk at every BatchNorm
     message = r"the loss is nan and the norm of the gradient .* at step 9 \(learning rate 0.1.*\), .* in steps 7 to 12"
     with pytest.raises(NonFiniteLossError, match=message):
         rn.train(config, tmp_path)

@@ -1,22 +1,26 @@
 """Data: sources by name, host transforms, batches, and augmentation on the device."""
 
 from resnet_jax.data.batches import eval_batches, train_batches
+from resnet_jax.data.decode import decode_image
 from resnet_jax.data.device import augment, normalize
 from resnet_jax.data.fingerprint import fingerprint
-from resnet_jax.data.sources import Example, Source, load_source
-from resnet_jax.data.transforms import decode_image, load_image, random_resized_crop, resize_and_center_crop
+from resnet_jax.data.sources import Arrays, Example, Source, list_splits, load_source, write_records
+from resnet_jax.data.transforms import load_image, random_resized_crop, resize_and_center_crop
 
 __all__ = [
+    "Arrays",
     "Example",
     "Source",
     "augment",
     "decode_image",
     "eval_batches",
     "fingerprint",
+    "list_splits",
     "load_image",
     "load_source",
     "normalize",
     "random_resized_crop",
     "resize_and_center_crop",
     "train_batches",
+    "write_records",
 ]

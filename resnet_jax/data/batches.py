@@ -15,15 +15,17 @@ import numpy as np
 
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
+from resnet_jax.data.broken import BrokenImages
+from resnet_jax.data.policies import apply_policy
 from resnet_jax.data.sources import Source
-from resnet_jax.data.transforms import random_resized_crop, resize_and_center_crop
-from resnet_jax.errors import DataError
+from resnet_jax.data.transforms import decode, decode_random_crop, resize_and_center_crop
+from resnet_jax.errors import DataError, ImageError
 
 Batch = dict[str, np.ndarray]
 """`image` uint8 (N, S, S, C), `label` int32 (N,) and, in evaluation, `weight` float32 (N,)."""
 
-# Which stream of random numbers: a shuffle and a crop never share one.
-_SHUFFLE, _CROP = 0, 1
+# Which stream of random numbers: a shuffle, a crop and a policy never share one.
+_SHUFFLE, _CROP, _POLICY = 0, 1, 2
 
 
 class TrainBatches(grain.DatasetIterator[Batch]):
@@ -32,8 +34,10 @@ class TrainBatches(grain.DatasetIterator[Batch]):
     Its state is `{"position": images handed out so far, over all hosts}`.
     """
 
-    def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int) -> None:
+    def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int, broken: BrokenImages) -> None:
         super().__init__()
+        self.broken = broken
+        """The images that this host found to be unreadable so far."""
         self._open_at = open_at
         self._batch_size = batch_size
         self._position = 0
@@ -75,11 +79,19 @@ class TrainBatches(grain.DatasetIterator[Batch]):
 
 def train_batches(
     source: Source, config: DataConfig, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
-) -> grain.DatasetIterator[Batch]:
+) -> TrainBatches:
     """Shuffled, randomly cropped batches of this host, for ever.
 
     Every image comes exactly once per epoch, in an order of its own for each epoch; batches run over the end of an
     epoch, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+
+    With `config.repeats` = r, each image of the order is taken r times, cropped differently, and an epoch ends after as
+    many images as ever: it sees the first 1/r of the order, as with torchvision's `RASampler`. The copies of an image
+    lie B / r rows apart in a batch, so that neighbours, which may be mixed or share BatchNorm groups, are different
+    images (there, copies go to different GPUs).
+
+    An image that cannot be read is left out: the next readable one of the epoch's order takes its place, which depends
+    on nothing but the files. It is counted in `broken` and named in the log, once.
 
     Args:
       batch_size: images per batch over all hosts (B).
@@ -87,29 +99,36 @@ def train_batches(
     Returns:
       An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}`, whose state is one integer.
     Raises:
-      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, an unreadable image.
+      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, more unreadable images
+        than `config.max_broken_fraction`.
     """
     _check_batches(source, batch_size, process_count)
     length = len(source)
+    broken = BrokenImages(length, config.max_broken_fraction)
+    spread = np.argsort(np.arange(batch_size) % config.repeats, kind="stable")  # first copies, then second ones, ...
 
     @lru_cache(maxsize=2)  # where batches run over the end of an epoch, two orders are in use
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(length)
 
     def example(position: int) -> dict[str, Any]:
-        epoch, offset = divmod(position, length)
-        image, label = _read(source, int(order(epoch)[offset]))
-        if config.random_resized_crop:
-            rng = np.random.default_rng([_CROP, seed, position])
-            image = random_resized_crop(image, rng, config.image_size, config.crop_min_area)
-        else:
-            image = resize_and_center_crop(image, config.eval_resize, config.image_size)
-        return {"image": image, "label": label}
+        batch, row = divmod(position, batch_size)
+        epoch, offset = divmod(batch * batch_size + int(spread[row]), length)
+        first = offset // config.repeats
+        for place in range(first, first + length):
+            index = int(order(epoch)[place % length])
+            if index in broken:
+                continue
+            try:
+                return _train_example(source, index, config, seed, position)
+            except ImageError as error:
+                broken.add(index, error)
+        raise broken.too_many(len(broken))
 
     def open_at(position: int) -> grain.IterDataset[Batch]:
         return _batches(example, sys.maxsize, position, config.threads, batch_size, process_index, process_count)
 
-    return TrainBatches(open_at, batch_size)
+    return TrainBatches(open_at, batch_size, broken)
 
 
 def eval_batches(
@@ -119,6 +138,8 @@ def eval_batches(
 
     The last global batch is filled with black images of label 0 and weight 0, so that all batches have one shape and
     all hosts have the same number of them. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+
+    An image that cannot be read is an error here: an accuracy over fewer images than the split has is not its accuracy.
 
     Args:
       batch_size: images per batch over all hosts (B).
@@ -134,9 +155,10 @@ def eval_batches(
     def example(position: int) -> dict[str, Any]:
         if position >= len(source):
             return {"image": padding, "label": np.int32(0), "weight": np.float32(0)}
-        image, label = _read(source, position)
+        found = source[position]
+        image = decode(found["image"], config.channels, name=found.get("name", f"image {position}"))
         image = resize_and_center_crop(image, config.eval_resize, config.image_size)
-        return {"image": image, "label": label, "weight": np.float32(1)}
+        return {"image": image, "label": np.int32(found["label"]), "weight": np.float32(1)}
 
     count = -(-len(source) // batch_size)
     rows = count * (batch_size // process_count)
@@ -164,9 +186,18 @@ def _batches(
     return grain.MapDataset.range(count).map(position).map(example).to_iter_dataset(options).batch(rows)
 
 
-def _read(source: Source, index: int) -> tuple[np.ndarray, np.int32]:
-    example = source[index]
-    return example["image"], np.int32(example["label"])
+def _train_example(source: Source, index: int, config: DataConfig, seed: int, position: int) -> dict[str, Any]:
+    example, augment = source[index], config.augment
+    encoded, name = example["image"], example.get("name", f"image {index}")
+    if augment.random_resized_crop:
+        rng = np.random.default_rng([_CROP, seed, position])
+        image = decode_random_crop(encoded, rng, config.train_size, augment.crop_min_area, config.channels, name=name)
+    else:
+        image = decode(encoded, config.channels, name=name)
+        image = resize_and_center_crop(image, config.eval_resize, config.train_size)
+    if augment.policy != "none":
+        image = apply_policy(image, np.random.default_rng([_POLICY, seed, position]), augment)
+    return {"image": image, "label": np.int32(example["label"])}
 
 
 def _check_batches(source: Source, batch_size: int, process_count: int) -> None:

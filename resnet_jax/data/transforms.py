@@ -1,12 +1,12 @@
 """From a file or its bytes to the uint8 image that the network's host hands to the device. NumPy in, NumPy out.
 
-Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Decoding and evaluation go through Pillow, as
-torchvision's published accuracies do; the random crop of training goes through OpenCV, which is faster.
+Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation goes through Pillow, as torchvision's
+published accuracies do; the random crop of training goes through simplejpeg and OpenCV, which are faster.
 """
 
-import io
 import math
 import os
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from resnet_jax.config import DataConfig
-from resnet_jax.errors import DataError
+from resnet_jax.data.decode import check_pixels, decode_image, to_channels
+from resnet_jax.data.jpeg import Box, decode_box, read_frame
 
 # The pipeline runs one image per thread; OpenCV's own threads on top of those would only fight for the same cores.
 cv2.setNumThreads(0)
@@ -23,37 +24,39 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Of a random crop, width to height (Szegedy et al. 2015, section 6)."""
 CROP_TRIES = 10
 
+Interpolation = Literal["bilinear", "bicubic"]
 
-def decode_image(
-    data: bytes | str | os.PathLike[str], channels: int, *, name: str | None = None
-) -> UInt8[np.ndarray, "H W C"]:
-    """Decodes a file (its path or its bytes) of any format that Pillow reads into 1 or 3 channels.
 
-    As torchvision's loader does: palettes are looked up, CMYK and grey become RGB, RGB becomes grey by ITU-R 601, alpha
-    is dropped, of an animation the first frame counts and EXIF orientation is ignored. Unlike there, 16-bit grey is
-    scaled to 8 bits and not clipped.
+def decode_random_crop(
+    image: bytes | UInt8[np.ndarray, "H W K"],
+    rng: np.random.Generator,
+    size: int,
+    min_area: float,
+    channels: int,
+    *,
+    name: str,
+) -> UInt8[np.ndarray, "S S C"]:
+    """`random_resized_crop` of an encoded or decoded image, decoding no more of it than the crop needs.
 
-    Args:
-      name: what to call the image in an error; by default the path.
     Raises:
-      DataError: a missing, truncated or otherwise unreadable image.
+      ImageError: as `decode_image`, which `name` is for.
     """
-    try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
-            image: Image.Image = file
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
-            pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
-    except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
-        name = name or ("the image" if isinstance(data, bytes) else os.fspath(data))
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}"
-        raise DataError(
-            f"cannot read {name}: {reason}; it must be a complete image file such as JPEG, PNG or WebP. "
-            "Correct the path, or replace or remove the file"
-        ) from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+    frame = read_frame(image) if isinstance(image, bytes) else None
+    if frame is None:
+        return random_resized_crop(decode(image, channels, name=name), rng, size, min_area)
+    assert isinstance(image, bytes)
+    box = random_crop_box(rng, frame.height, frame.width, min_area)
+    crop = decode_box(image, frame, box, size, channels, name=name)
+    return crop.copy() if crop.shape[:2] == (size, size) else resize_square(crop, size)
+
+
+def decode(image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an image as a source gives it: the bytes of a file, or pixels already. Raises `ImageError`."""
+    return (
+        decode_image(image, channels, name=name)
+        if isinstance(image, bytes)
+        else to_channels(image, channels, name=name)
+    )
 
 
 def random_resized_crop(
@@ -64,16 +67,24 @@ def random_resized_crop(
     The law is that of Szegedy et al. 2015, section 6, as torchvision's `RandomResizedCrop` has it.
     """
     top, left, height, width = random_crop_box(rng, image.shape[0], image.shape[1], min_area)
-    crop = image[top : top + height, left : left + width]
+    return resize_square(image[top : top + height, left : left + width], size)
+
+
+def resize_square(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "S S C"]:
+    """Makes an image square, fast.
+
+    Bilinear, and by averaging over areas where it shrinks more than twofold: up to there two taps per side leave out no
+    pixel, beyond it they would alias.
+    """
+    height, width, channels = image.shape
     if (height, width) == (size, size):
-        return crop
-    # Averaging over areas keeps a reduction free of aliasing, as Pillow's filters do; an enlargement interpolates.
-    shrinks = height > size and width > size
-    resized = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized.reshape(size, size, image.shape[2])
+        return image
+    averages = min(height, width) >= size and max(height, width) > 2 * size
+    interpolation = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=interpolation).reshape(size, size, channels)
 
 
-def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area: float) -> tuple[int, int, int, int]:
+def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area: float) -> Box:
     """Draws `(top, left, height, width)` with the law and the order of draws of torchvision's `RandomResizedCrop`."""
     low, high = ASPECT_RATIOS
     for _ in range(CROP_TRIES):
@@ -88,24 +99,43 @@ def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], resize: int, size: int) -> UInt8[np.ndarray, "S S C"]:
-    """Resizes the shorter side to `resize` pixels (bilinear, antialiased) and takes the central `size` x `size`.
+def resize_and_center_crop(
+    image: UInt8[np.ndarray, "H W C"],
+    resize: int,
+    size: int,
+    interpolation: Interpolation = "bilinear",
+) -> UInt8[np.ndarray, "S S C"]:
+    """Resizes the shorter side to `resize` pixels (antialiased) and takes the central `size` x `size`.
 
     Byte for byte what torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image; where the resized
     image is smaller than `size`, it is padded with zeros.
     """
-    height, width, channels = image.shape
-    short, long = sorted((height, width))
-    resized_long = int(resize * long / short)  # truncated, as there
-    shape = (resize, resized_long) if height <= width else (resized_long, resize)
-    if shape != (height, width):
-        pixels = Image.fromarray(image[..., 0] if channels == 1 else image)
-        image = np.asarray(pixels.resize(shape[::-1], Image.Resampling.BILINEAR)).reshape(*shape, channels)
+    image = resize_short_side(image, resize, interpolation)
+    shape = image.shape[:2]
     if min(shape) < size:
         margins = [(max(size - side, 0) // 2, (max(size - side, 0) + 1) // 2) for side in shape]
         image = np.pad(image, [*margins, (0, 0)])
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
+
+
+def resize_short_side(
+    image: UInt8[np.ndarray, "H W C"], size: int, interpolation: Interpolation = "bilinear"
+) -> UInt8[np.ndarray, "h w C"]:
+    """Resizes the shorter side to `size` pixels, as torchvision's `Resize` does a PIL image.
+
+    Raises:
+      ImageError: so long an image that the result would have more than `decode.MAX_PIXELS` pixels.
+    """
+    height, width, channels = image.shape
+    short, long = sorted((height, width))
+    resized_long = int(size * long / short)  # truncated, as there
+    shape = (size, resized_long) if height <= width else (resized_long, size)
+    if shape == (height, width):
+        return image
+    check_pixels(*shape, name=f"an image of {height} x {width} pixels, resized to {size} on its shorter side")
+    pixels = Image.fromarray(image[..., 0] if channels == 1 else image)
+    return np.asarray(pixels.resize(shape[::-1], Image.Resampling[interpolation.upper()])).reshape(*shape, channels)
 
 
 def load_image(path: str | os.PathLike[str], config: DataConfig) -> UInt8[np.ndarray, "S S C"]:

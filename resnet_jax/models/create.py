@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError, unknown_name
-from resnet_jax.models import cifar, resnet
+from resnet_jax.models import cifar, imagenet
 from resnet_jax.models.resnet import ResNet
 
-VARIANTS: dict[str, dict[str, Any]] = {**resnet.VARIANTS, **cifar.VARIANTS}
+VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -27,17 +27,14 @@ def create_model(name: str, **options: Any) -> ResNet:
       **options: fields of `ResNet` that override the variant's, such as `num_classes=37`.
 
     Raises:
-      ModelError: an unknown name or option (with the near ones), or fewer than one class.
+      ModelError: an unknown name or option (with the near ones), or options that do not fit each other.
     """
     if name not in VARIANTS:
         raise ModelError(unknown_name("model", name, VARIANTS))
     fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
     for option in options.keys() - fields:
         raise ModelError(unknown_name(f"option of {name}", option, fields))
-    model = ResNet(**{**VARIANTS[name], **options})
-    if model.num_classes < 1:
-        raise ModelError(f"num_classes = {model.num_classes} must be at least 1")
-    return model
+    return ResNet(**(VARIANTS[name] | options))
 
 
 def init(model: ResNet, key: Array, *, channels: int = 3) -> PyTree[Array]:

@@ -1,9 +1,10 @@
-"""Convolution, batch normalisation and pooling with PyTorch's semantics, in NHWC layout.
+"""Convolution, pooling, gating and stochastic depth with PyTorch's semantics, in NHWC layout.
 
-Everything that a port is usually silent about is explicit here: padding in numbers, He fan-out initialisation, the
-unbiased running variance, and over which images batch statistics are taken.
+Everything that a port is usually silent about is explicit here: padding in numbers, He fan-out initialisation, what a
+pooling window at the border averages over.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+
+from resnet_jax.errors import ModelError
 
 Dtype = Any
 
@@ -21,131 +24,6 @@ he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 linear_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-class Conv(nn.Module):
-    """2-D convolution without bias, padded by `(kernel_size - 1) // 2 * dilation` on every side as torchvision's are.
-
-    A 1x1 kernel is computed as a matrix product: XLA's `dot` runs a ResNet-50 train step about 1.8x faster than its
-    `conv` does on a CPU.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    groups: int = 1
-    dilation: int = 1
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
-        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features)."""
-        size = self.kernel_size
-        shape = (size, size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", he_normal_fan_out, shape, self.param_dtype)
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        if size == 1 and self.groups == 1:
-            return jnp.einsum("nhwc,cd->nhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
-        padding = (size - 1) // 2 * self.dilation
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(padding, padding)] * 2,
-            rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`.
-
-    Differences from `flax.linen.BatchNorm`: the running variance is the unbiased one, the variance is computed around
-    the mean rather than as E[x^2] - E[x]^2, statistics are taken over fixed groups of images, and *normalising with
-    batch statistics* and *updating the running ones* are separate switches.
-
-    Statistics are float32 (float64 for float64 input). With groups, the running statistics move towards the mean over
-    the groups of each group's own statistics.
-
-    Attributes:
-      use_batch_stats: normalise with the statistics of this batch rather than the running ones.
-      update_stats: move the running statistics towards those of this batch (`batch_stats` must be mutable).
-      group_size: consecutive images that share statistics, 0 = the whole batch. A fixed number, not "whatever is on
-        this device", so that a config means the same on any number of devices.
-      momentum: of the running average, flax's convention: 0.9 here is 0.1 in PyTorch.
-    """
-
-    use_batch_stats: bool
-    update_stats: bool
-    group_size: int = 0
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-    dtype: Dtype | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-        """Normalises each channel of (N, H, W, C).
-
-        Raises:
-          ValueError: the batch is not divisible by `group_size`, or a group holds a single value per channel, whose
-            unbiased variance does not exist.
-        """
-        channels = x.shape[-1]
-        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
-
-        dtype = self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped, mean, var = x, running_mean.value, running_var.value
-        if self.use_batch_stats or self.update_stats:
-            groups, batch_mean, batch_var = self._batch_statistics(x)
-            if self.update_stats and not self.is_initializing():
-                count = groups[0].size // channels  # values that each statistic was taken over
-                self._move(running_mean, batch_mean)
-                self._move(running_var, batch_var * (count / (count - 1)))
-            if self.use_batch_stats:
-                grouped, mean, var = groups, batch_mean, batch_var
-        factor = lax.rsqrt(var + self.epsilon) * _like(scale, var)
-        out = (grouped - _like(mean, grouped)) * _like(factor, grouped) + _like(bias, grouped)
-        return out.reshape(x.shape).astype(dtype)
-
-    def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
-        """(N, H, W, C) as (groups, group_size, H, W, C), with (groups, 1, 1, 1, C) mean and biased variance."""
-        size = self.group_size or x.shape[0]
-        if x.shape[0] % size:
-            raise ValueError(
-                f"BatchNorm: a batch of {x.shape[0]} images is not divisible into groups of {size}; "
-                "choose a batch size that is a multiple of bn_group_size"
-            )
-        grouped = x.reshape(-1, size, *x.shape[1:])
-        if grouped[0].size == x.shape[-1] and not self.is_initializing():
-            raise ValueError(
-                f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
-                "statistics need at least two: use larger groups or images, or use_batch_stats=False"
-            )
-        mean = jnp.mean(grouped, axis=(1, 2, 3), keepdims=True)
-        var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2, 3), keepdims=True)
-        return grouped, mean, var
-
-    def _move(self, running: nn.Variable, batch: Array) -> None:
-        new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
-        running.value = self.momentum * running.value + (1 - self.momentum) * new
-
-
-def _like(per_channel: Array, x: Array) -> Array:
-    """Gives (C,) the rank of `x`; leaves what has it already."""
-    return per_channel if per_channel.ndim == x.ndim else per_channel.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
-    """3x3, stride 2, padded by -inf as torch's `MaxPool2d(3, 2, 1)`; SAME would pad an even side at one end."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-
 def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
     """torch.nn.Linear's bias: uniform in +-1 / sqrt(fan_in)."""
 
@@ -153,3 +31,151 @@ def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / jnp.sqrt(fan_in).astype(dtype)
 
     return init
+
+
+class Conv(nn.Module):
+    """2-D convolution, padded by `(kernel_size - 1) // 2 * dilation` on every side as torchvision's are.
+
+    A 1x1 kernel is computed as a matrix product: XLA's `dot` runs a ResNet-50 train step about 1.8x faster than its
+    `conv` does on a CPU.
+
+    Attributes:
+      padding: (before, after) in pixels of both axes instead.
+      standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
+        arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+    dilation: int = 1
+    padding: tuple[int, int] | None = None
+    use_bias: bool = False
+    standardize: bool = False
+    kernel_init: nn.initializers.Initializer = he_normal_fan_out
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features).
+
+        Raises:
+          ModelError: `groups` that do not divide the channels.
+        """
+        size = self.kernel_size
+        if x.shape[-1] % self.groups or self.features % self.groups:
+            raise ModelError(
+                f"Conv: {self.groups} groups do not divide {x.shape[-1]} input and {self.features} output channels; "
+                "choose a divisor of both"
+            )
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        if self.standardize:
+            mean = jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
+            var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2), keepdims=True)
+            kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
+        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        if size == 1 and self.groups == 1:
+            y = jnp.einsum("nhwc,cd->nhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+        else:
+            symmetric = (size - 1) // 2 * self.dilation
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=[self.padding or (symmetric, symmetric)] * 2,
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the means of all (Hu et al. 2017, arXiv:1709.01507).
+
+    The hidden width is `channels / ratio` rounded to a multiple of 8, at least 8, as in timm's `SEModule`.
+    """
+
+    ratio: int
+    conv: Any
+    act: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+        channels = x.shape[-1]
+        gate = jnp.mean(x, axis=(1, 2), keepdims=True)
+        gate = self.act(self.conv(squeezed(channels, self.ratio), 1, use_bias=True, name="fc1")(gate))
+        return x * nn.sigmoid(self.conv(channels, 1, use_bias=True, name="fc2")(gate))
+
+
+def squeezed(channels: int, ratio: int) -> int:
+    """Channels inside a squeeze-and-excitation gate."""
+    return max(8, int(channels / ratio + 4) // 8 * 8)
+
+
+def max_pool(x: Float[Array, "N H W C"], stride: int = 2) -> Float[Array, "N H2 W2 C"]:
+    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end."""
+    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+
+
+def halving_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
+    """2x2, stride 2; at the end of an odd side the mean is of the pixels that exist (torch's `ceil_mode`)."""
+    ends = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=ends, count_include_pad=False)
+
+
+def smoothing_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+    """2x2, stride 1, with zeros beyond the last row and column, as timm's D nets pool where they dilate."""
+    return nn.avg_pool(x, (2, 2), strides=(1, 1), padding=((0, 1), (0, 1)))
+
+
+def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 C"]:
+    """The binomial filter (1, 2, 1) / 4 in both directions, then every `stride`-th pixel; borders are reflected.
+
+    Zhang 2019, arXiv:1904.11486; timm's `BlurPool2d`.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="reflect")
+        taps = [lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3)]
+        x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
+    return x
+
+
+def stochastic_depth(y: Float[Array, "N H W C"], key: Array, drop_rate: float) -> Float[Array, "N H W C"]:
+    """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the rate of keeping.
+
+    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead. The draw belongs to the image's place in the
+    global batch, so that it does not depend on the number of devices.
+    """
+    keep = jax.random.bernoulli(key, 1 - drop_rate, (y.shape[0], 1, 1, 1))
+    return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros((), y.dtype).reshape(1, 1, 1, 1))
+
+
+def average(x: Float[Array, "N H W C"]) -> Float[Array, "N C"]:
+    return jnp.mean(x, axis=(1, 2))
+
+
+def maximum(x: Float[Array, "N H W C"]) -> Float[Array, "N C"]:
+    return jnp.max(x, axis=(1, 2))
+
+
+# What `act=` and `pool=` may name. timm's names for the pools.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "silu": nn.silu,
+    "gelu": nn.gelu,
+}
+POOLS: dict[str, Callable[[Array], Array]] = {
+    "avg": average,
+    "max": maximum,
+    "avgmax": lambda x: (average(x) + maximum(x)) / 2,
+    "catavgmax": lambda x: jnp.concatenate([average(x), maximum(x)], axis=-1),
+}

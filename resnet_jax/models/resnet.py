@@ -1,105 +1,91 @@
-"""ResNet (He et al. 2015, arXiv:1512.03385) as one functional Flax Linen module.
+"""ResNet (He et al. 2015, arXiv:1512.03385) and its relatives as one functional Flax Linen module.
 
-The topology is torchvision's "v1.5": in a bottleneck the 3x3 convolution carries the stride. Submodules carry
-torchvision's names, with `layer1.0` written `layer1_0`, so that a weight converter is a rename and a transpose.
+Every relative is this one forward path with other parts: a stem, blocks, shortcuts, norms, each a name in a table or a
+callable of your own. Submodules carry torchvision's names, with `layer1.0` written `layer1_0`, so that a weight
+converter is a rename and a transpose.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from resnet_jax.models.layers import BatchNorm, Conv, Dtype, linear_bias_init, linear_kernel_init, max_pool
-
-ModuleDef = Callable[..., Any]
-
-# Table 1 of the paper. Each row gives the arguments of `ResNet`.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "resnet18": {"block": "basic", "stage_sizes": (2, 2, 2, 2)},
-    "resnet34": {"block": "basic", "stage_sizes": (3, 4, 6, 3)},
-    "resnet50": {"block": "bottleneck", "stage_sizes": (3, 4, 6, 3)},
-    "resnet101": {"block": "bottleneck", "stage_sizes": (3, 4, 23, 3)},
-    "resnet152": {"block": "bottleneck", "stage_sizes": (3, 8, 36, 3)},
-}
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (Figure 5, left)."""
-
-    width: int
-    stride: int
-    conv: ModuleDef
-    norm: ModuleDef
-    last_scale_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
-        y = self.conv(self.width, 3, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(self.width, 3, name="conv2")(y)
-        y = self.norm(scale_init=self.last_scale_init, name="bn2")(y)
-        return nn.relu(y + shortcut(x, y, self.stride, self.conv, self.norm))
-
-
-class Bottleneck(nn.Module):
-    """1x1 to `width` channels, 3x3, 1x1 to four times as many (Figure 5, right)."""
-
-    width: int
-    stride: int
-    conv: ModuleDef
-    norm: ModuleDef
-    last_scale_init: nn.initializers.Initializer
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
-        y = self.conv(self.width, 1, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(self.width, 3, self.stride, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y))
-        y = self.conv(4 * self.width, 1, name="conv3")(y)
-        y = self.norm(scale_init=self.last_scale_init, name="bn3")(y)
-        return nn.relu(y + shortcut(x, y, self.stride, self.conv, self.norm))
-
-
-def shortcut(x: Array, y: Array, stride: int, conv: ModuleDef, norm: ModuleDef) -> Array:
-    """The identity where the shapes agree, else a 1x1 projection (option B). To be called inside a compact method."""
-    if stride == 1 and x.shape[-1] == y.shape[-1]:
-        return x
-    x = conv(y.shape[-1], 1, stride, name="downsample_conv")(x)
-    return norm(name="downsample_bn")(x)
-
-
-BLOCKS: dict[str, type[nn.Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+from resnet_jax.errors import ModelError
+from resnet_jax.models.blocks import Activation, Block, Parts
+from resnet_jax.models.blueprint import draw
+from resnet_jax.models.layers import Conv, Dtype, blur_pool, linear_bias_init, linear_kernel_init, max_pool
+from resnet_jax.models.norms import bind
+from resnet_jax.models.shortcuts import Shortcut
+from resnet_jax.models.stems import Stem
 
 
 class ResNet(nn.Module):
-    """A residual network: stem, stages of blocks at half the resolution and twice the width each, average pool, `fc`.
+    """A residual network: stem, stages of blocks at half the resolution and twice the width each, pool, `fc`.
 
     Attributes:
-      block: `"basic"` or `"bottleneck"`.
+      block: `"basic"`, `"bottleneck"`, `"bottleneck_v1"` (stride in the first 1x1), `"preact_basic"`,
+        `"preact_bottleneck"`, or a subclass of `blocks.Block`.
       stage_sizes: blocks per stage.
-      num_classes: columns of the logits.
+      num_classes: columns of the logits; 0 = no `fc`, the network returns what it pooled.
       width: channels of the first stage (before a bottleneck's factor of 4).
-      stem: `"imagenet"` = 7x7 stride 2 and a 3x3 max-pool stride 2; `"cifar"` = 3x3 stride 1 (section 4.2).
-      zero_init_residual: start the last BatchNorm scale of each block at 0, so that a block starts as the identity
-        (Goyal et al. 2017, arXiv:1706.02677, section 5.1; torchvision reports 0.2-0.3 points of accuracy).
+      stem: `"imagenet"` = 7x7 stride 2; `"cifar"` = 3x3 stride 1 and no max-pool (section 4.2); `"deep"` and
+        `"deep_tiered"` = three 3x3; `"space_to_depth"` = the 7x7 in another layout; or a `stems.Stem`.
+      shortcut: `"zero_pad"` = option A, `"projection"` = B, `"projection_always"` = C, `"average_pool"` = ResNet-D's,
+        `"none"` = a plain network; or a function as in `shortcuts`.
+      norm: `"batch"`, `"frozen"` (batch normalisation that never uses or moves batch statistics), `"group"`; or a
+        module class with the fields `scale_init`, `dtype` and `param_dtype`, such as a `partial` of flax's.
+      act: `"relu"`, `"leaky_relu"`, `"silu"`, `"gelu"`, or a function.
+      pool: `"avg"`, `"max"`, `"avgmax"`, `"catavgmax"`, or a function (N, H, W, C) -> (N, D).
+      stem_width: channels of the stem; None = `width`.
+      groups, base_width: of a bottleneck's 3x3: `groups` times `width * base_width / 64` channels (ResNeXt, Wide).
+      se_ratio: squeeze-and-excitation that narrows channels by this much, 0 = none.
+      antialias: blur before every subsampling after the first convolution.
+      weight_standardization: of every convolution; for use with `norm="group"`.
+      width_multiplier: of `width` and `stem_width`.
+      output_stride: 8, 16 or 32: stages that would make the stride larger dilate instead; None = they stride.
+      stochastic_depth: rate at which training drops the last block's branch, per image; it rises linearly from 0 at
+        the first block. `apply` then needs `rngs={"dropout": key}`.
+      remat: the stages (from 1) whose activations are computed again in the backward pass, block by block, not kept.
+      zero_init_residual: start the last scale of each branch at 0 (the last kernel in pre-activation blocks), so that a
+        block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1; torchvision reports 0.2-0.3
+        points of accuracy).
       bn_group_size: images that share BatchNorm statistics in training, 0 = the whole batch.
       dtype: of activations and convolutions; None = that of images and parameters. Logits are at least float32.
       param_dtype: of parameters and statistics.
+
+    Raises:
+      ModelError: on construction, an unknown name, a number out of range, or parts that do not fit each other.
     """
 
-    block: Literal["basic", "bottleneck"]
+    block: str | type[Block]
     stage_sizes: tuple[int, ...]
     num_classes: int = 1000
     width: int = 64
-    stem: Literal["imagenet", "cifar"] = "imagenet"
+    stem: str | Stem = "imagenet"
+    shortcut: str | Shortcut = "projection"
+    norm: str | Callable[..., nn.Module] = "batch"
+    act: str | Activation = "relu"
+    pool: str | Activation = "avg"
+    stem_width: int | None = None
+    groups: int = 1
+    base_width: int = 64
+    se_ratio: int = 0
+    antialias: bool = False
+    weight_standardization: bool = False
+    width_multiplier: float = 1.0
+    output_stride: int | None = None
+    stochastic_depth: float = 0.0
+    remat: tuple[int, ...] = ()
     zero_init_residual: bool = False
     bn_group_size: int = 0
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        draw(self)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -111,61 +97,84 @@ class ResNet(nn.Module):
         use_batch_stats: bool | None = None,
         update_stats: bool | None = None,
     ) -> Float[Array, "N K"] | dict[str, Array]:
-        """(N, H, W, C) normalised images -> (N, num_classes) logits.
+        """(N, H, W, C) normalised images -> (N, num_classes) logits, or (N, C') where `num_classes` is 0.
 
         Args:
           train: normalise with batch statistics and update the running ones (`apply` then needs
-            `mutable=["batch_stats"]`).
+            `mutable=["batch_stats"]`), and drop branches.
           features: return a dict instead: `stem` (before any max-pool), `stage1`, ... (N, H', W', C'), `pooled` (N, C')
             and `logits`. Under `jit` what is not used is not computed.
           use_batch_stats: overrides `train` for what BatchNorm normalises with; False = frozen.
           update_stats: overrides `train` for whether BatchNorm's running statistics move.
 
         Raises:
-          ValueError: images that are not four-dimensional or not floating point.
+          ModelError: images that are not four-dimensional, not floating point or smaller than the network's stride;
+            training with stochastic depth without a key.
         """
-        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"images are {images.dtype} of shape {images.shape}; they must be floating point (N, H, W, C): "
-                "scale pixels to [0, 1] and subtract the mean first"
-            )
-        conv = partial(Conv, dtype=self.dtype, param_dtype=self.param_dtype)
-        norm = partial(
-            BatchNorm,
+        plan = draw(self)
+        self._check_call(images, plan.stride, train)
+        norm = bind(
+            plan.norm,
             use_batch_stats=train if use_batch_stats is None else use_batch_stats,
             update_stats=train if update_stats is None else update_stats,
             group_size=self.bn_group_size,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        last_scale_init = nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        conv = partial(Conv, standardize=self.weight_standardization, dtype=self.dtype, param_dtype=self.param_dtype)
+        parts = Parts(
+            conv=conv,
+            norm=norm,
+            act=plan.act,
+            shortcut=plan.shortcut,
+            groups=self.groups,
+            base_width=self.base_width,
+            se_ratio=self.se_ratio,
+            antialias=self.antialias,
+            zero_init=self.zero_init_residual,
+            train=train,
+        )
         out: dict[str, Array] = {}
 
-        imagenet = self.stem == "imagenet"
-        x = conv(self.width, *((7, 2) if imagenet else (3, 1)), name="conv1")(images)
-        x = out["stem"] = nn.relu(norm(name="bn1")(x))
-        if imagenet:
-            x = max_pool(x)
+        x = plan.stem.convolve(parts, images, plan.stem_width)
+        if not plan.block.preactivation:
+            x = plan.act(norm(name="bn1")(x))
+        out["stem"] = x
+        if plan.stem.pool:
+            x = blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
 
-        for i, size in enumerate(self.stage_sizes):
-            for j in range(size):
-                x = BLOCKS[self.block](
-                    width=self.width * 2**i,
-                    stride=2 if i > 0 and j == 0 else 1,
-                    conv=conv,
-                    norm=norm,
-                    last_scale_init=last_scale_init,
-                    name=f"layer{i + 1}_{j}",
-                )(x)
-            out[f"stage{i + 1}"] = x
+        for i, stage in enumerate(plan.stages, start=1):
+            block = nn.remat(plan.block) if i in self.remat else plan.block
+            for j, fields in enumerate(stage):
+                x = block(*fields, parts=parts, name=f"layer{i}_{j}")(x)
+            out[f"stage{i}"] = x
 
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        x = out["pooled"] = jnp.mean(x, axis=(1, 2))
-        out["logits"] = nn.Dense(
-            self.num_classes,
-            kernel_init=linear_kernel_init,
-            bias_init=linear_bias_init(x.shape[-1]),
-            param_dtype=self.param_dtype,
-            name="fc",
-        )(x)
-        return out if features else out["logits"]
+        if plan.block.preactivation:
+            x = plan.act(norm(name="norm")(x))
+        x = out["pooled"] = plan.pool(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+        if self.num_classes:
+            x = out["logits"] = nn.Dense(
+                self.num_classes,
+                kernel_init=linear_kernel_init,
+                bias_init=linear_bias_init(x.shape[-1]),
+                param_dtype=self.param_dtype,
+                name="fc",
+            )(x)
+        return out if features else x
+
+    def _check_call(self, images: Array, stride: int, train: bool) -> None:
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ModelError(
+                f"images are {images.dtype} of shape {images.shape}; they must be floating point (N, H, W, C): "
+                "scale pixels to [0, 1] and subtract the mean first"
+            )
+        if min(images.shape[1:3]) < stride:
+            raise ModelError(
+                f"images of {images.shape[1]}x{images.shape[2]} pixels are smaller than the network's stride of "
+                f"{stride}, which leaves less than a pixel; enlarge them or choose stem='cifar' or an output_stride"
+            )
+        if train and self.stochastic_depth and not self.has_rng("dropout"):
+            raise ModelError(
+                f"stochastic_depth = {self.stochastic_depth} draws random numbers in training; "
+                "pass rngs={'dropout': key} to apply, or train=False"
+            )

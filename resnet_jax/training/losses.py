@@ -6,15 +6,23 @@ import optax
 from jaxtyping import Array, Float, Int
 
 
+def one_hot(labels: Int[Array, " N"], num_classes: int) -> Float[Array, "N K"]:
+    """Targets in float32 with all weight on the label."""
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+
+
 def cross_entropy(
-    logits: Float[Array, "N K"], labels: Int[Array, " N"], label_smoothing: float = 0.0
+    logits: Float[Array, "N K"], targets: Float[Array, "N K"], label_smoothing: float = 0.0
 ) -> Float[Array, " N"]:
     """Softmax cross entropy per image; its mean is `torch.nn.CrossEntropyLoss(label_smoothing=...)`.
 
-    With smoothing e the target is (1 - e) * onehot + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    With smoothing e a target t becomes (1 - e) * t + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+
+    Args:
+      targets: a distribution over the classes for each image: `one_hot`, or a mixture of several.
     """
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
+    smooth = optax.smooth_labels(targets.astype(logits.dtype), label_smoothing)
+    return optax.softmax_cross_entropy(logits, smooth)
 
 
 def in_top_k(logits: Float[Array, "N K"], labels: Int[Array, " N"], k: int) -> Float[Array, " N"]:

@@ -27,6 +27,12 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
+def split_key(key: Array) -> tuple[Array, Array]:
+    """The key of the initial parameters, and the one of all randomness of later steps: `TrainState.key`, unwrapped."""
+    init_key, run_key = jax.random.split(key)
+    return init_key, run_key
+
+
 class InitState(Protocol):
     """A jitted function of `jax.random.key(seed)`, which decides the parameters and all randomness of later steps."""
 
@@ -46,14 +52,14 @@ def make_init_state(
     """
 
     def init_state(key: Array) -> TrainState:
-        init_key, step_key = jax.random.split(key)
+        init_key, run_key = split_key(key)
         variables = model.init(init_key, jnp.zeros((1, 64, 64, channels)), train=False)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(variables["params"]),
-            key=jax.random.key_data(step_key),
+            key=jax.random.key_data(run_key),
         )
 
     return jax.jit(init_state, out_shardings=sharding)

@@ -1,16 +1,20 @@
+import dataclasses
 import json
 from itertools import islice
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from resnet_jax.config import DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, train_batches
 from resnet_jax.errors import DataError
 
 PLAIN = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8, "threads": 3}
-CONFIG = DataConfig(random_resized_crop=False, **PLAIN)
-CROPPED = DataConfig(random_resized_crop=True, **PLAIN)
+CONFIG = DataConfig(augment=AugmentConfig(random_resized_crop=False), **PLAIN)
+CROPPED = DataConfig(**PLAIN)
+RANDOM = DataConfig(augment=AugmentConfig(policy="trivial_augment_wide"), **PLAIN)  # everything the host draws
 
 
 class Numbered:
@@ -55,6 +59,19 @@ def test_every_image_comes_once_per_epoch_across_batches():
     assert len({tuple(epoch) for epoch in epochs}) == 4, "each epoch must have an order of its own"
 
 
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_copies_of_an_image_lie_apart_in_their_batch(repeats):
+    """Groups of B / repeats rows, such as those that are mixed, hold different images."""
+    config = DataConfig(repeats=repeats, **PLAIN)
+    plain = take(train_batches(Numbered(64), DataConfig(**PLAIN), batch_size=16, seed=0), 4)["label"]
+    for k, batch in enumerate(islice(train_batches(Numbered(64), config, batch_size=16, seed=0), 4)):
+        groups = batch["label"].reshape(repeats, -1)
+        images = plain[k * groups.shape[1] : (k + 1) * groups.shape[1]]
+        np.testing.assert_array_equal(groups, np.tile(images, (repeats, 1)))
+        crops = batch["image"].reshape(*groups.shape, -1)
+        assert (crops[0] != crops[1]).any(-1).mean() > 0.5, "copies are cropped differently"
+
+
 def test_the_order_is_uniform_and_differs_by_seed():
     source = Numbered(5)
     counts = np.zeros((5, 5))
@@ -67,9 +84,9 @@ def test_the_order_is_uniform_and_differs_by_seed():
 @pytest.mark.parametrize("hosts", [2, 3, 6])
 def test_any_number_of_hosts_gives_the_same_global_batches(hosts):
     source = Numbered(17)
-    alone = take(train_batches(source, CROPPED, batch_size=6, seed=1), 7)
+    alone = take(train_batches(source, RANDOM, batch_size=6, seed=1), 7)
     shares = [
-        train_batches(source, CROPPED, batch_size=6, seed=1, process_index=p, process_count=hosts) for p in range(hosts)
+        train_batches(source, RANDOM, batch_size=6, seed=1, process_index=p, process_count=hosts) for p in range(hosts)
     ]
     together = [[next(share) for share in shares] for _ in range(7)]
     joined = {name: np.concatenate([part[name] for batch in together for part in batch]) for name in alone}
@@ -78,8 +95,8 @@ def test_any_number_of_hosts_gives_the_same_global_batches(hosts):
 
 def test_threads_do_not_change_the_batches():
     source = Numbered(17)
-    many = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 8}))
-    one = DataConfig(random_resized_crop=True, **(PLAIN | {"threads": 1}))
+    many = DataConfig(augment=RANDOM.augment, **(PLAIN | {"threads": 8}))
+    one = DataConfig(augment=RANDOM.augment, **(PLAIN | {"threads": 1}))
     assert_same(
         take(train_batches(source, many, batch_size=5, seed=1), 9),
         take(train_batches(source, one, batch_size=5, seed=1), 9),
@@ -88,7 +105,7 @@ def test_threads_do_not_change_the_batches():
 
 def test_a_saved_position_carries_over_to_other_hosts():
     source = Numbered(17)
-    straight = train_batches(source, CROPPED, batch_size=6, seed=1)
+    straight = train_batches(source, RANDOM, batch_size=6, seed=1)
     states = [straight.get_state()]
     batches = []
     for _ in range(9):
@@ -96,7 +113,7 @@ def test_a_saved_position_carries_over_to_other_hosts():
         states.append(json.loads(json.dumps(straight.get_state())))
     for step, hosts in [(0, 1), (5, 1), (5, 2), (8, 3)]:
         for host in range(hosts):
-            resumed = train_batches(source, CROPPED, batch_size=6, seed=1, process_index=host, process_count=hosts)
+            resumed = train_batches(source, RANDOM, batch_size=6, seed=1, process_index=host, process_count=hosts)
             next(resumed)
             resumed.set_state(states[step])
             assert resumed.get_state() == states[step]
@@ -111,13 +128,29 @@ def test_a_far_position_is_reached_without_reading_what_lies_before():
     assert sorted(next(batches)["label"]) == list(range(17))
 
 
-def test_crops_differ_between_epochs_and_images():
-    class Same(Numbered):
-        def __getitem__(self, index):
-            return {"image": self.images[0], "label": 0}
+class Same(Numbered):
+    def __getitem__(self, index):
+        return {"image": self.images[0], "label": 0}
 
+
+def test_crops_differ_between_epochs_and_images():
     images = take(train_batches(Same(6), CROPPED, batch_size=6, seed=0), 4)["image"]
     assert len({image.tobytes() for image in images}) > 20
+
+
+def test_a_policy_changes_each_image_in_its_own_way():
+    config = DataConfig(augment=AugmentConfig(random_resized_crop=False, policy="trivial_augment_wide"), **PLAIN)
+    images = take(train_batches(Same(6), config, batch_size=6, seed=0), 10)["image"]
+    assert len({image.tobytes() for image in images}) > 25
+    other_seed = take(train_batches(Same(6), config, batch_size=6, seed=1), 10)["image"]
+    assert not np.array_equal(images, other_seed)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+def test_training_images_may_have_a_size_of_their_own(crop):
+    config = DataConfig(augment=AugmentConfig(train_size=5, random_resized_crop=crop), **PLAIN)
+    assert next(train_batches(Numbered(4), config, batch_size=2, seed=0))["image"].shape == (2, 5, 5, 1)
+    assert next(iter(eval_batches(Numbered(4), config, batch_size=2)))["image"].shape == (2, 8, 8, 1)
 
 
 def test_an_unreadable_image_stops_training_where_it_stands():
@@ -170,3 +203,55 @@ def test_what_cannot_be_batched_is_refused(make):
         make(source=Numbered(0), config=CONFIG, batch_size=4)
     with pytest.raises(DataError, match="batch_size = 10 is not divisible by the 4 processes .*: 8 or 12"):
         make(source=Numbered(5), config=CONFIG, batch_size=10, process_count=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**31 - 1), count=st.integers(1, 30), repeats=st.integers(1, 4))
+def test_hosts_and_resuming_anywhere_give_the_same_bytes(data, seed, count, repeats):
+    """For 1, 2 and 4 hosts, after any number of batches, for any seed and size of the data set."""
+    source = Numbered(count)
+    config = dataclasses.replace(CROPPED, repeats=repeats)
+    batch_size = 4 * data.draw(st.integers(1, 4), label="batch size / 4")
+    batches = data.draw(st.integers(1, 6), label="batches")
+    straight = take(train_batches(source, config, batch_size=batch_size, seed=seed), batches)
+    for hosts in (1, 2, 4):
+        at = data.draw(st.integers(0, batches - 1), label=f"resume {hosts} hosts after")
+        shares = []
+        for host in range(hosts):
+            share = train_batches(
+                source, config, batch_size=batch_size, seed=seed, process_index=host, process_count=hosts
+            )
+            share.set_state({"position": at * batch_size})
+            shares.append(share)
+        parts = [next(share) for _ in range(at, batches) for share in shares]
+        for share in shares:
+            share.close()
+        for name, rows in straight.items():
+            assert np.concatenate([part[name] for part in parts]).tobytes() == rows[at * batch_size :].tobytes()
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_repeated_augmentation_is_torchvisions(torchvision, hosts):
+    """Of an epoch, the first 1/repeats of the order, each image so often; torchvision's `RASampler`, whose ranks take
+    turns where our hosts have a part of the batch each."""
+    length, repeats = 512, 3
+    config = dataclasses.replace(CONFIG, repeats=repeats)
+    seen = np.concatenate(
+        [
+            take(train_batches(Numbered(length), config, batch_size=64, seed=0, **host), 8)["label"].reshape(8, -1)
+            for host in ({"process_index": p, "process_count": hosts} for p in range(hosts))
+        ],
+        axis=1,
+    ).ravel()
+    order = take(train_batches(Numbered(length), CONFIG, batch_size=64, seed=0), 8)["label"]
+    # `[e for e in order for _ in range(repeats)]`, of which rank r has r, r + ranks, ...; all of them: the first 512.
+    expected = np.repeat(order, repeats)[:length].reshape(8, 64)
+    np.testing.assert_array_equal(np.sort(seen.reshape(8, 64)), np.sort(expected))
+    assert len(set(seen)) == -(-length // repeats)
+
+
+def test_copies_of_an_image_are_cropped_differently():
+    source = Numbered(6)
+    batch = next(train_batches(source, dataclasses.replace(CROPPED, repeats=3), batch_size=6, seed=0))
+    np.testing.assert_array_equal(batch["label"], np.tile(batch["label"][:2], 3))
+    assert len({image.tobytes() for image in batch["image"]}) == 6

@@ -9,6 +9,7 @@ from PIL import Image
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data import load_source
+from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -17,6 +18,11 @@ GREY = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_res
 
 def tiny(folder="array_record", name="tfds:tiny_digits", **kwargs):
     return DataConfig(name=name, directory=str(FIXTURES / folder), **(GREY | kwargs))
+
+
+def pixels(source, index, channels=1):
+    """What the batches make of an example."""
+    return decode(source[index]["image"], channels, name="an image")
 
 
 def write_images(root, files):
@@ -53,7 +59,7 @@ def test_digits_split_is_a_stratified_partition():
 
 
 def test_digits_in_colour_repeat_the_grey():
-    image = load_source(DataConfig(), "train")[0]["image"]
+    image = pixels(load_source(DataConfig(), "train"), 0, channels=3)
     assert image.shape == (8, 8, 3)
     assert (image == image[..., :1]).all()
 
@@ -74,14 +80,14 @@ def test_folder_lists_what_torchvision_lists(tmp_path, torchvision, split):
     assert list(source.class_names) == expected.classes
     assert len(source) == len(expected)
     for i, (image, label) in enumerate(expected):
-        np.testing.assert_array_equal(source[i]["image"], np.asarray(image))
+        np.testing.assert_array_equal(pixels(source, i, channels=3), np.asarray(image))
         assert source[i]["label"] == label
 
 
 def test_folder_reads_gif_and_grey(tmp_path):
     write_images(tmp_path / "train", ["a/1.gif", "b/1.png"])
     source = load_source(DataConfig(name=f"folder:{tmp_path}", **GREY), "train")
-    assert source[0]["image"].shape == (3, 4, 1)
+    assert pixels(source, 0).shape == (3, 4, 1)
 
 
 def test_folder_refuses_what_it_cannot_label(tmp_path):
@@ -122,12 +128,8 @@ def test_tfds_holds_the_digits_it_was_made_from(split, first, count):
     expected = sorted((label, by_class[label][first + i].tobytes()) for label in range(10) for i in range(count // 10))
     assert len(source) == count
     assert source.class_names == tuple(f"digit_{i}" for i in range(10))
-    assert sorted((source[i]["label"], source[i]["image"].tobytes()) for i in range(count)) == expected
-    assert load_source(tiny(channels=3, mean=(0.5,) * 3, std=(0.5,) * 3), split)[0]["image"].shape == (
-        8,
-        8,
-        3,
-    )
+    assert sorted((source[i]["label"], pixels(source, i).tobytes()) for i in range(count)) == expected
+    assert pixels(source, 0, channels=3).shape == (8, 8, 3)
 
 
 def test_tfds_slices_of_splits():
@@ -148,7 +150,7 @@ def test_tfds_is_read_without_tensorflow():
 
 
 def test_tfds_refuses_what_it_cannot_read():
-    build = r"tfds build .* --file_format=array_record --data_dir=.*"
+    build = r"python -m resnet_jax data prepare .* --directory .*"
     with pytest.raises(DataError, match=f"prepared as tfrecord, .* must be array_record. Delete it .*{build}tfrecord`"):
         load_source(tiny("tfrecord"), "train")
     with pytest.raises(DataError, match=f"tfds:tiny_digit is not known to TFDS and not prepared in .*{build}"):

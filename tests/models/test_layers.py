@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.layers import BatchNorm, Conv, max_pool
+from resnet_jax.models.layers import Conv, max_pool
+from resnet_jax.models.norms import BatchNorm
 
 torch = pytest.importorskip("torch")
 

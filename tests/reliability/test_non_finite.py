@@ -30,9 +30,10 @@ def poisoned(tiny, monkeypatch):
         batch = next(batches)
     poison, augment = batch["image"][5], data.augment
 
-    def poisoned(key, images, config):
+    def poisoned(key, images, *rest, **options):
         hit = jnp.any(jnp.all(images == poison[None], axis=(1, 2, 3)))
-        return augment(key, images, config) * jnp.where(hit, jnp.nan, 1)
+        moved, targets = augment(key, images, *rest, **options)
+        return moved * jnp.where(hit, jnp.nan, 1), targets
 
     monkeypatch.setattr(data, "augment", poisoned)
 
@@ -120,7 +121,13 @@ def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monk
 
 
 def test_rolling_back_ends(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "augment", lambda key, images, config: images * jnp.nan)
+    augment = data.augment
+
+    def poisoned(*args, **options):
+        images, targets = augment(*args, **options)
+        return images * jnp.nan, targets
+
+    monkeypatch.setattr(data, "augment", poisoned)
     monkeypatch.setattr(run_module, "ROLLBACKS_AT_MOST", 2)
     with pytest.raises(NonFiniteLossError, match="nan at step 1 "):
         rn.train(config("--on-non-finite", "rollback"), tmp_path)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.training.losses import cross_entropy, in_top_k
+from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -14,7 +14,25 @@ def test_cross_entropy_is_torchs(smoothing):
     logits, labels = rng.normal(0, 5, (7, 13)).astype(np.float32), rng.integers(0, 13, 7)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
     expected = loss(torch.from_numpy(logits), torch.from_numpy(labels))
-    np.testing.assert_allclose(cross_entropy(logits, labels, smoothing), expected.numpy(), rtol=1e-5)
+    ours = cross_entropy(logits, one_hot(jnp.asarray(labels), 13), smoothing)
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_mixed_targets_is_torchs_and_timms(smoothing):
+    torch = pytest.importorskip("torch")
+    from timm.data.mixup import mixup_target
+    from timm.loss import SoftTargetCrossEntropy
+
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 5, (7, 13)).astype(np.float32), torch.from_numpy(rng.integers(0, 13, 7))
+    targets = mixup_target(labels, 13, lam=0.3)
+    ours = cross_entropy(logits, jnp.asarray(targets.numpy()), smoothing)
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
+    np.testing.assert_allclose(ours, loss(torch.from_numpy(logits), targets).numpy(), rtol=1e-5)
+    # timm smooths before it mixes, which is the same.
+    theirs = SoftTargetCrossEntropy()(torch.from_numpy(logits), mixup_target(labels, 13, lam=0.3, smoothing=smoothing))
+    assert np.mean(ours) == pytest.approx(float(theirs), rel=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

@@ -1,0 +1,110 @@
+"""`python -m resnet_jax data show CONFIG --out grid.png`"""
+
+import dataclasses
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from tyro.conf import Positional
+
+from resnet_jax.config import AugmentConfig, DataConfig
+
+MIXED = 1e-3  # a class with less weight than this in a target is not named
+
+
+def data_show(
+    config: Positional[Path],
+    overrides: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[-- --FIELD VALUE ...]")]] = (),
+    out: Path = Path("grid.png"),
+    images: int = 24,
+    step: int = 1,
+) -> None:
+    """Draw training images as the network sees them: after cropping, augmentation and mixing, with their targets.
+
+    The picture shows the first images of the batch of one step, the very ones that a run with this config trains on.
+
+    Args:
+        config: A config file, such as configs/digits.py.
+        overrides: Changes to the config, as train.py takes them, after two dashes.
+        out: The PNG to write.
+        images: How many images of the batch.
+        step: The number of the update, from 1 as in the log.
+    """
+    from rich.console import Console
+
+    from resnet_jax.config_file import load_config
+    from resnet_jax.errors import DataError
+    from resnet_jax.run import training_batch
+
+    if images < 1 or step < 1:
+        raise DataError(f"--images = {images} and --step = {step} must be at least 1")
+    chosen = load_config(config, overrides)
+    batch = training_batch(chosen, step)
+    shown = min(images, len(batch.images))
+    title = f"{chosen.data.name}, {chosen.data.train_split}: what the network sees in step {step} of seed {chosen.seed}"
+    captions = [target_caption(target, batch.class_names) for target in batch.targets[:shown]]
+    draw_grid(batch.images[:shown], captions, title, _describe(chosen.data), out)
+    Console().print(
+        f"{shown} of the {len(batch.images)} images of step {step} are in {out}", highlight=False, soft_wrap=True
+    )
+
+
+def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]) -> str:
+    """The classes that a target has weight on, the heaviest first: `tabby (73 %)` and `beagle (27 %)` on two lines."""
+    named = [i for i in np.argsort(-target, kind="stable") if target[i] > MIXED]
+    if len(named) == 1:
+        return _short(class_names[named[0]])
+    return "\n".join(f"{_short(class_names[i])} ({100 * target[i]:.0f} %)" for i in named)
+
+
+def draw_grid(images: Float[np.ndarray, "N H W C"], captions: list[str], title: str, notes: str, path: Path) -> None:
+    """Draws images with values in [0, 1] and a caption under each as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    wide = round((1.5 * len(images)) ** 0.5)  # half as many again across as down
+    columns = min(range(max(wide - 1, 1), wide + 2), key=lambda n: (-len(images) % n, abs(n - wide)))
+    rows = -(-len(images) // columns)
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    side, text = 1.5, 0.2  # inches of an image and of a line of its caption
+    note_lines = notes.count("\n") + 1
+    head = 0.55 + 0.2 * note_lines
+    height = head + rows * (side + 0.15 + text * lines)
+    width = max(columns * (side + 0.12) + 0.2, 7.5)
+    figure = Figure(figsize=(width, height), dpi=120)
+    FigureCanvasAgg(figure)
+    figure.text(0.1 / width, 1 - 0.15 / height, title, fontsize=13, fontweight="bold", va="top")
+    figure.text(0.1 / width, 1 - 0.45 / height, notes, fontsize=9, color="#4b5563", va="top", linespacing=1.4)
+    margin = (width - columns * (side + 0.12)) / 2
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(place, columns)
+        left = margin + 0.06 + column * (side + 0.12)
+        bottom = height - head - (row + 1) * side - row * (0.15 + text * lines)
+        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("#d1d5db")
+        axes.set_xlabel(caption, fontsize=9, labelpad=3)
+    figure.savefig(path)
+
+
+def _short(name: str) -> str:
+    first = name.split(",")[0]  # ImageNet's names list synonyms
+    return first if len(first) <= 18 else f"{first[:17]}…"
+
+
+def _describe(data: DataConfig) -> str:
+    """What is on in the augmentation: the fields that are not at their default, and the two that are on by default."""
+    default, chosen = AugmentConfig(), data.augment
+    names = [field.name for field in dataclasses.fields(chosen) if field.name != "train_size"]
+    told = [name for name in names if getattr(chosen, name) != getattr(default, name) or getattr(chosen, name) is True]
+    words = [f"{data.train_size} x {data.train_size} pixels"]
+    for name in told:
+        value, plain = getattr(chosen, name), name.replace("_", " ")
+        words.append(plain if value is True else f"no {plain}" if value is False else f"{plain} {value}")
+    unbroken = [word.replace(" ", "\N{NO-BREAK SPACE}") for word in words]
+    return textwrap.fill("; ".join(unbroken).replace("trivial_augment_wide", "TrivialAugmentWide"), 110)

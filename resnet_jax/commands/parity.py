@@ -1,0 +1,82 @@
+"""`python -m resnet_jax parity resnet152`"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+
+def parity(
+    models: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODEL [MODEL ...]")]],
+    weights: Path | None = None,
+    dtype: tuple[Literal["float32", "float64", "bfloat16"], ...] = ("float32",),
+    images: tuple[Path, ...] = (),
+    image_sizes: tuple[int, ...] = (224, 97),
+    train_image_size: int = 65,
+    batch_size: int = 4,
+    steps: int = 10,
+    argmax_images: int = 0,
+    optimizers: tuple[str, ...] = ("all together",),
+    checks: tuple[Literal["forward", "gradients", "statistics", "trajectory"], ...] = (
+        "forward",
+        "gradients",
+        "statistics",
+        "trajectory",
+    ),
+    seed: int = 0,
+    verbose: bool = False,
+    out: Path | None = None,
+) -> None:
+    """Run a network here and in PyTorch side by side, and show where they differ. Needs torch and torchvision.
+
+    Ends with exit status 1 where a difference is larger than the tolerances of docs/parity.md.
+
+    Args:
+        models: Names of torchvision's or timm's networks; "torchvision" stands for its ten.
+        weights: A weight file for both sides; without it random weights that hide nothing.
+        dtype: One or several of float32, float64 and bfloat16.
+        images: Image files for the forward comparison; without them noise.
+        image_sizes: Of the noise, in pixels.
+        train_image_size: Of the noise for gradients, statistics and training steps, in pixels.
+        batch_size: Images of noise in every comparison.
+        steps: Of training.
+        argmax_images: Further images of noise on which both sides must name the same class.
+        optimizers: Settings to train with; "all" stands for every one.
+        checks: What to compare.
+        seed: Of weights and noise.
+        verbose: One row per module and parameter instead of a selection.
+        out: Write the tables to this Markdown file as well, and all numbers to a .json beside it.
+    """
+    from resnet_jax.parity import OPTIMIZERS, compare, write_reports
+    from resnet_jax.weights import WEIGHT_SETS, Preset, preprocess
+
+    if models == ("torchvision",):
+        models = tuple(dict.fromkeys(published.model for published in WEIGHT_SETS))
+    pixels = preprocess(images, Preset()) if images else None
+    reports = []
+    for name in models:
+        for number in dtype:
+            report = compare(
+                name,
+                weights=weights,
+                dtype=number,
+                images=pixels,
+                image_sizes=image_sizes,
+                train_image_size=train_image_size,
+                batch_size=batch_size,
+                steps=steps,
+                argmax_images=argmax_images,
+                optimizers=tuple(OPTIMIZERS) if optimizers == ("all",) else optimizers,
+                checks=checks,
+                seed=seed,
+            )
+            print(report.markdown(verbose), flush=True)
+            reports.append(report)
+            if out:
+                write_reports(reports, out, verbose)
+    failed = [report.title for report in reports if not report.passed]
+    print(f"FAIL: {'; '.join(failed)}" if failed else f"PASS: {len(reports)} comparison(s)")
+    if failed:
+        sys.exit(1)

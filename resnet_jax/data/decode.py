@@ -1,0 +1,81 @@
+"""From the bytes of an image file to pixels, as evaluation needs them: through Pillow, as torchvision does it."""
+
+import io
+import os
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from resnet_jax.errors import ImageError
+
+MAX_PIXELS = 80_000_000
+"""A file that claims more is refused before memory is spent on it: it is damaged, or made to exhaust the machine."""
+
+
+def decode_image(
+    data: bytes | str | os.PathLike[str], channels: int, *, name: str | None = None
+) -> UInt8[np.ndarray, "H W C"]:
+    """Decodes a file (its path or its bytes) of any format that Pillow reads into 1 or 3 channels.
+
+    As torchvision's loader does: palettes are looked up, CMYK and grey become RGB, RGB becomes grey by ITU-R 601, alpha
+    is dropped, of an animation the first frame counts and EXIF orientation is ignored. Unlike there, 16-bit grey is
+    scaled to 8 bits and not clipped.
+
+    Args:
+      name: what to call the image in an error; by default the path.
+    Raises:
+      ImageError: a missing, truncated or otherwise unreadable image, or one of more than `MAX_PIXELS` pixels.
+    """
+    name = name or ("the image" if isinstance(data, bytes) else os.fspath(data))
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+            check_pixels(*file.size[::-1], name)
+            return image_pixels(file, channels)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}"
+        if data == b"":
+            reason = "it is empty, 0 bytes"
+        raise ImageError(
+            f"cannot read {name}: {reason}; it must be a complete image file such as JPEG, PNG or WebP. "
+            "Correct the path, or replace or remove the file"
+        ) from error
+
+
+def image_pixels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an open image as 1 or 3 channels, by the rules of `decode_image`."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
+    pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
+    """Pixels that need no decoding, in as many channels as the network has: grey is repeated, RGB becomes grey.
+
+    Raises:
+      ImageError: neither 1 nor 3 channels, or not bytes.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        raise ImageError(
+            f"{name} is a {image.dtype} array of shape {image.shape}; it must be uint8 (H, W, 1) or (H, W, 3). "
+            "Convert it, dropping an alpha channel if there is one"
+        )
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def check_pixels(height: int, width: int, name: str) -> None:
+    """Raises an ImageError for more than `MAX_PIXELS` pixels."""
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"cannot read {name}: it would have {height} x {width} pixels, more than {MAX_PIXELS:,}; such a file is "
+            "taken for damaged or for a decompression bomb. Shrink or remove it"
+        )

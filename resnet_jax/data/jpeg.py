@@ -1,0 +1,98 @@
+"""Just the part of a JPEG that a random crop of training needs, as fast as it can be had (measured in docs/data.md).
+
+Nearly all of a JPEG's cost is in its entropy code, which can only be read from the top. So the rows below the box are
+never decoded, and a box that will be shrunk is decoded at 1/2, 1/4 or 1/8 of its size, which the format gives nearly
+for free. Whatever is unusual about a file is left to Pillow, which also decides whether it is broken.
+"""
+
+from dataclasses import dataclass
+from threading import local
+
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+
+from resnet_jax.data.decode import check_pixels, decode_image
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width in pixels."""
+
+_START = b"\xff\xd8"
+_END = b"\xff\xd9"
+_BASELINE = 0xC0
+_FRAMES = (_BASELINE, 0xC1, 0xC2)  # sequential and progressive Huffman codes; all others are rare
+_END_WITHIN = 64  # bytes: some writers pad their files
+_LARGEST_BLOCK = 32  # rows; a row of blocks is at most so high, and smoothing of colours looks one row of it ahead
+# Fresh memory costs a page fault every 4 kB, a tenth of the time of decoding: each thread decodes into its own again.
+_REUSED_BYTES = 16_000_000
+_thread = local()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a JPEG's header says about its picture."""
+
+    height: int
+    width: int
+    at: int
+    """Where in the file the height is written."""
+    baseline: bool
+    """Rows come from top to bottom; in a progressive file the whole picture is refined again and again."""
+
+
+def read_frame(data: bytes) -> Frame | None:
+    """The frame of a complete 8-bit JPEG in grey or colour; None for anything else."""
+    if not data.startswith(_START) or data.rfind(_END, -_END_WITHIN) < 0:
+        return None
+    at = len(_START)
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+            usual = data[at + 4] == 8 and data[at + 9] in (1, 3) and height and width
+            return Frame(height, width, at + 5, marker == _BASELINE) if usual else None
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def decode_box(
+    data: bytes, frame: Frame, box: Box, size: int, channels: int, *, name: str
+) -> UInt8[np.ndarray, "h w C"]:
+    """The pixels of a box, at the smallest of the scales 1, 1/2, 1/4 and 1/8 that leaves both sides at least `size`.
+
+    They are overwritten by the next call in the same thread.
+
+    Raises:
+      ImageError: as `decode_image`.
+    """
+    check_pixels(frame.height, frame.width, name)
+    top, left, height, width = box
+    rows = min(frame.height, top + height + _LARGEST_BLOCK)
+    if frame.baseline and rows < frame.height:
+        data = b"".join((data[: frame.at], rows.to_bytes(2), data[frame.at + 2 :]))
+    else:
+        rows = frame.height
+    shrink = next((k for k in (8, 4, 2) if min(height, width) >= k * size), 1)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            colorspace="GRAY" if channels == 1 else "RGB",
+            fastdct=True,
+            fastupsample=True,
+            min_height=-(-rows // shrink),
+            min_width=-(-frame.width // shrink),
+            buffer=_buffer(rows * frame.width * channels),
+            strict=False,  # as Pillow: small damage within the entropy code leaves a picture
+        )
+    except ValueError:
+        pixels, shrink = decode_image(data, channels, name=name), 1
+    ends = [round(edge / shrink) for edge in (top, top + height, left, left + width)]
+    return pixels[ends[0] : ends[1], ends[2] : ends[3]]
+
+
+def _buffer(size: int) -> UInt8[np.ndarray, " n"] | None:
+    if size > _REUSED_BYTES:
+        return None
+    if not hasattr(_thread, "buffer") or len(_thread.buffer) < size:
+        _thread.buffer = np.empty(size, np.uint8)
+    return _thread.buffer

@@ -1,0 +1,89 @@
+"""MixUp and CutMix inside the jitted step: two images, and their targets, become one."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+from scipy.special import betaincinv
+
+from resnet_jax.config import AugmentConfig
+
+BETA_QUANTILES = 2**14
+
+
+def mix(
+    key: Key[Array, ""], images: Float[Array, "N H W C"], targets: Float[Array, "N K"], config: AugmentConfig
+) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
+    """Mixes each image with a partner of its group of `config.mix_group_size` (0: the batch), by one draw per group.
+
+    A draw says whether to mix at all, by MixUp (Zhang et al. 2017, arXiv:1710.09412) or CutMix (Yun et al. 2019,
+    arXiv:1905.04899), and with what weight. The law is that of torchvision's `RandomChoice([MixUp, CutMix])`, or of
+    timm's `Mixup` in its batch mode. Where groups lie whole on the devices, nothing is exchanged between those.
+
+    Returns:
+      The mixed images, and targets with the weights that the two images really have: for CutMix the areas, after the
+      box was clipped to the image.
+    """
+    size = config.mix_group_size or len(images)
+    groups = len(images) // size
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(groups))
+    in_groups = [x.reshape(groups, size, *x.shape[1:]) for x in (images, targets)]
+    mixed = jax.vmap(partial(_mix_group, config=config))(keys, *in_groups)
+    return mixed[0].reshape(images.shape), mixed[1].reshape(targets.shape)
+
+
+def box_mask(
+    height: int, width: int, top: Int[Array, ""], bottom: Int[Array, ""], left: Int[Array, ""], right: Int[Array, ""]
+) -> Bool[Array, "H W"]:
+    """True in the rows top to bottom - 1 and the columns left to right - 1; what lies outside the image is ignored."""
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
+def _mix_group(
+    key: Array, images: Float[Array, "G H W C"], targets: Float[Array, "G K"], config: AugmentConfig
+) -> tuple[Float[Array, "G H W C"], Float[Array, "G K"]]:
+    whether_key, which_key, weight_key, box_key = jax.random.split(key, 4)
+    if config.mixup_alpha and config.cutmix_alpha:
+        cut = jax.random.bernoulli(which_key, config.cutmix_share)
+    else:
+        cut = jnp.array(bool(config.cutmix_alpha))
+    weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
+
+    height, width = images.shape[1:3]
+    outside = ~_cutmix_box(box_key, weight, height, width, config)
+    weight = jnp.where(cut, jnp.mean(outside), weight)
+    # The share that an image keeps of each of its pixels: all and nothing, or the same everywhere.
+    own = jnp.where(cut, outside, weight)
+    mixes = jax.random.bernoulli(whether_key, config.mix_probability)
+    weight, own = jnp.where(mixes, weight, 1.0), jnp.where(mixes, own, 1.0)[None, :, :, None]
+    partner = (lambda x: x[::-1]) if config.mix_law == "timm" else partial(jnp.roll, shift=1, axis=0)
+    return own * images + (1 - own) * partner(images), weight * targets + (1 - weight) * partner(targets)
+
+
+def _draw_beta(key: Array, alpha: float) -> Float[Array, ""]:
+    """A number from Beta(alpha, alpha), out of a table of equally likely ones.
+
+    `jax.random.beta` rejects in a loop, and for groups on several devices each round of it is an all-reduce.
+    """
+    places = (np.arange(BETA_QUANTILES) + 0.5) / BETA_QUANTILES
+    table = betaincinv(alpha, alpha, places) if alpha else places  # 0: never chosen
+    return jnp.asarray(table, jnp.float32)[jax.random.randint(key, (), 0, BETA_QUANTILES)]
+
+
+def _cutmix_box(
+    key: Array, weight: Float[Array, ""], height: int, width: int, config: AugmentConfig
+) -> Bool[Array, "H W"]:
+    """A box of about (1 - weight) of the area around a pixel drawn at random; what lies outside the image is lost."""
+    side = jnp.sqrt(1 - weight)
+    limits = jnp.array([height, width])
+    centre = jax.random.randint(key, (2,), 0, limits)
+    if config.mix_law == "timm":
+        lengths = (side * limits).astype(jnp.int32)
+        before, after = lengths // 2, (lengths + 1) // 2
+    else:
+        before = after = (side / 2 * limits).astype(jnp.int32)
+    (top, left), (bottom, right) = centre - before, centre + after
+    return box_mask(height, width, top, bottom, left, right)

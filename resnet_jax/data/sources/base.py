@@ -1,0 +1,73 @@
+"""What a source is, and what all of them check.
+
+A source is anything with `class_names`, `splits`, a length, `labels()` and `source[index] -> {"image", "label"}`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from resnet_jax.errors import DataError
+
+
+class Example(TypedDict):
+    """An image and the index of its class."""
+
+    image: bytes | UInt8[np.ndarray, "H W C"]
+    """The bytes of an image file, to be decoded as far as they are needed, or pixels."""
+    label: int
+    name: NotRequired[str]
+    """What to call the image in an error."""
+
+
+class Source(Protocol):
+    """A split of a finite data set, whose examples are read by index, from several threads at once."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the data set has; this is one of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        """All labels in order, without decoding images."""
+
+
+def check_labels(labels: Int[np.ndarray, " N"], class_names: Sequence[str], where: str) -> None:
+    """Raises a DataError for labels that have no class."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} examples of {where} have labels out of range, the first is example {wrong[0]} with "
+            f"{labels[wrong[0]]}; labels must be in 0..{len(class_names) - 1}, one for each class name. "
+            "Correct them, leave unlabelled examples out, or complete the names"
+        )
+
+
+def check_same_classes(where: str, splits: Mapping[str, Sequence[str]]) -> None:
+    """Raises a DataError where splits differ in their classes: the same label would mean two things.
+
+    Args:
+      splits: the class names of each, in the order of their labels.
+    """
+    (here, names), *others = splits.items()
+    for there, other in others:
+        if list(names) == list(other):
+            continue
+        only_here, only_there = sorted(set(names) - set(other)), sorted(set(other) - set(names))
+        found = (
+            f"only in {here!r}: {only_here or 'none'}, only in {there!r}: {only_there or 'none'}"
+            if only_here or only_there
+            else f"{here!r} and {there!r} have them in different orders"
+        )
+        raise DataError(
+            f"the classes of {where} differ: {found}; all splits must have the same classes. Rename or remove them"
+        )

@@ -1,0 +1,79 @@
+"""Data sets by name."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data.sources.arrays import (
+    DIGITS_SPLITS,
+    SYNTHETIC_LENGTHS,
+    Synthetic,
+    npz_splits,
+    open_digits,
+    open_npz,
+)
+from resnet_jax.data.sources.base import Source
+from resnet_jax.data.sources.folder import Folder, folder_splits
+from resnet_jax.data.sources.parquet import Parquet, parquet_files
+from resnet_jax.data.sources.records import Records, read_info
+from resnet_jax.data.sources.tfds import Tfds, open_builder
+from resnet_jax.errors import DataError, unknown_name
+
+
+class _Kind(NamedTuple):
+    """How to list the splits of a data set and to open one of them."""
+
+    splits: Callable[[DataConfig], Iterable[str]]
+    open: Callable[[DataConfig, str], Source]
+
+
+_PLAIN = {
+    "digits": _Kind(lambda config: DIGITS_SPLITS, open_digits),
+    "synthetic": _Kind(lambda config: SYNTHETIC_LENGTHS, Synthetic),
+}
+_WITH_PATH = {
+    "folder": _Kind(lambda c: folder_splits(_path(c)), lambda c, split: Folder(_path(c), split, _both(c))),
+    "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
+    "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
+    "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split)),
+    "tfds": _Kind(
+        lambda c: open_builder(_rest(c), c.directory).info.splits, lambda c, split: Tfds(_rest(c), split, c.directory)
+    ),
+}
+
+
+def load_source(config: DataConfig, split: str) -> Source:
+    """Opens a split of the data set that `config.name` names. Images are read when they are asked for.
+
+    Raises:
+      DataError: an unknown name or split, data that are missing or in a form that cannot be read, unequal classes.
+    """
+    return _kind(config.name).open(config, split)
+
+
+def list_splits(config: DataConfig) -> list[str]:
+    """The names of the splits of the data set that `config.name` names. Raises as `load_source` does."""
+    return list(_kind(config.name).splits(config))
+
+
+def _kind(name: str) -> _Kind:
+    kind, _, rest = name.partition(":")
+    if name in _PLAIN:
+        return _PLAIN[name]
+    if kind in _WITH_PATH and rest:
+        return _WITH_PATH[kind]
+    hints = [f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _WITH_PATH]
+    raise DataError(unknown_name("data set", name, [*_PLAIN, *hints]))
+
+
+def _rest(config: DataConfig) -> str:
+    return config.name.partition(":")[2]
+
+
+def _path(config: DataConfig) -> Path:
+    return Path(_rest(config)).expanduser()
+
+
+def _both(config: DataConfig) -> set[str]:
+    return {config.train_split, config.eval_split}

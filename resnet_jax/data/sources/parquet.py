@@ -1,0 +1,161 @@
+"""Parquet files as Hugging Face publishes image data sets."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+from resnet_jax.data.sources.base import Example, check_labels, check_same_classes
+from resnet_jax.errors import DataError, unknown_name
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMN = "label"
+ROW_GROUPS_IN_MEMORY = 16  # of, as Hugging Face writes them, 100 images
+
+
+class Parquet:
+    """`SPLIT-*.parquet` in a folder or its `data/`, with a column `image` and an integer column `label`.
+
+    Images are bytes, or a struct of `bytes` and `path`, of which the path is not used.
+
+    The class names are those in the schema's metadata, or else the lines of a file `names` beside the data. A row is
+    reached by reading the row group that it lies in, and the last few row groups are kept: nothing else is in memory.
+    Shuffled reading of large row groups is slow; `data prepare` makes `records:` of them, which are not.
+
+    Args:
+      others: splits that, where they exist, must have the same classes.
+    """
+
+    def __init__(self, folder: Path, split: str, others: set[str]) -> None:
+        found = parquet_files(folder)
+        self.splits = tuple(found)
+        if split not in found:
+            raise DataError(unknown_name(f"split of parquet:{folder} (files SPLIT-*.parquet)", split, found))
+        self._where = f"parquet:{folder}, split {split!r}"
+        self._files = [_open(path) for path in found[split]]
+        schema = self._files[0].schema_arrow
+        self._image = _image_column(schema, self._where)
+        names = _class_names(folder, schema, self._where)
+        self.class_names = tuple(names)
+        existing = sorted((others & set(found)) - {split})
+        schemas = {name: _open(found[name][0]).schema_arrow for name in existing}
+        same = {split: names, **{name: _class_names(folder, each, self._where) for name, each in schemas.items()}}
+        check_same_classes(f"parquet:{folder}", same)
+        self._labels = np.concatenate([_labels(file, self._where) for file in self._files])
+        check_labels(self._labels, names, self._where)
+        groups = [
+            (number, group, file.metadata.row_group(group).num_rows)
+            for number, file in enumerate(self._files)
+            for group in range(file.num_row_groups)
+        ]
+        self._groups = [(number, group) for number, group, _ in groups]
+        self._ends = np.cumsum([rows for _, _, rows in groups])
+        self._locks = [Lock() for _ in groups]
+        self._read_group = lru_cache(ROW_GROUPS_IN_MEMORY)(self._read_group_uncached)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        at = int(np.searchsorted(self._ends, index, side="right"))
+        start = int(self._ends[at - 1]) if at else 0
+        with self._locks[at]:  # so that threads which want the same group read it once
+            rows = self._read_group(at)
+        image = rows[index - start].as_py()
+        name = f"example {index} of {self._where}"
+        if image is None:
+            raise DataError(
+                f"{name} holds no bytes, perhaps only the path of a file elsewhere; images must lie in the parquet "
+                "files. Export the data set with its images embedded"
+            )
+        return {"image": image, "label": int(self._labels[index]), "name": name}
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        return self._labels
+
+    def _read_group_uncached(self, at: int) -> pa.ChunkedArray:
+        number, group = self._groups[at]
+        # A file of its own for each reading: they are not made for several threads.
+        known = self._files[number].metadata
+        with pq.ParquetFile(self._files[number].path, metadata=known, memory_map=True) as file:
+            column = file.read_row_group(group, columns=[self._image]).column(0)
+        if pa.types.is_struct(column.type):
+            column = pa.chunked_array(
+                [chunk.field("bytes") for chunk in column.chunks], column.type.field("bytes").type
+            )
+        return column
+
+
+def parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; it must hold SPLIT-*.parquet. Correct `parquet:PATH`")
+    found: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*-*.parquet"), *folder.glob("data/*-*.parquet")]):
+        found.setdefault(path.name.partition("-")[0], []).append(path)
+    return found
+
+
+class _File(pq.ParquetFile):
+    """An open file that remembers where it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, memory_map=True)
+        self.path = path
+
+
+def _open(path: Path) -> _File:
+    try:
+        return _File(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"cannot read {path}: {str(error).splitlines()[0]}; it must be a complete parquet file. Fetch it again"
+        ) from error
+
+
+def _image_column(schema: pa.Schema, where: str) -> str:
+    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+    kind = schema.field(name).type if name else None
+    if kind is not None and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    whole = kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    labelled = LABEL_COLUMN in schema.names and pa.types.is_integer(schema.field(LABEL_COLUMN).type)
+    if name is None or not whole or not labelled:
+        raise DataError(
+            f"{where} is no image classification data set: it must have a column `image` of bytes, or of a struct "
+            f"with `bytes`, and an integer column `{LABEL_COLUMN}`, but has {found}. "
+            "Rename columns, or choose other data"
+        )
+    return name
+
+
+def _labels(file: _File, where: str) -> Int[np.ndarray, " N"]:
+    column = file.read(columns=[LABEL_COLUMN]).column(0)
+    if column.null_count:
+        raise DataError(
+            f"{column.null_count} examples of {where} have no label ({file.path}); each must have one. Choose a "
+            "labelled split, or leave them out"
+        )
+    return column.to_numpy().astype(np.int64)
+
+
+def _class_names(folder: Path, schema: pa.Schema, where: str) -> list[str]:
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    label = described.get("info", {}).get("features", {}).get(LABEL_COLUMN, {})
+    if label.get("names"):
+        return [str(name) for name in label["names"]]
+    names = folder / "names"
+    if names.is_file():
+        return names.read_text().splitlines()
+    raise DataError(
+        f"{where} does not name its classes; they must be in the schema's metadata, as Hugging Face writes it, or in "
+        f"{names}, one a line in the order of the labels. Write that file"
+    )

@@ -1,0 +1,206 @@
+"""Residual blocks: the figures of the papers, each as one short module.
+
+A block's fields are what differs from block to block; `Parts` is what is the same throughout a network. To write your
+own, subclass `Block` and pass the class: `create_model("resnet50", block=MyBlock)` (docs/functional.md has one).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from resnet_jax.models.layers import SqueezeExcite, blur_pool, he_normal_fan_out, stochastic_depth
+
+ModuleDef = Callable[..., Any]
+Activation = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What stems, blocks and shortcuts are made of, bound once at the top of `ResNet.__call__`.
+
+    Attributes:
+      conv: `conv(features, kernel_size, stride=1, name=...)`, with the further fields of `layers.Conv`.
+      norm: `norm(name=...)`, optionally with `scale_init`.
+      act: the activation.
+      shortcut: one of `shortcuts.SHORTCUTS`.
+      groups, base_width: of the 3x3 convolution in a bottleneck (see `Block.inner`).
+      se_ratio: of the squeeze-and-excitation that ends a branch, 0 = none.
+      antialias: blur before subsampling.
+      zero_init: start each branch at zero, so that a block starts as its shortcut.
+      train: whether stochastic depth drops branches.
+    """
+
+    conv: ModuleDef
+    norm: ModuleDef
+    act: Activation
+    shortcut: Callable[..., Array | None]
+    groups: int
+    base_width: int
+    se_ratio: int
+    antialias: bool
+    zero_init: bool
+    train: bool
+
+
+class Block(nn.Module):
+    """Base of all blocks: their fields and the steps that they share. Subclasses add a compact `__call__`.
+
+    Attributes:
+      width: channels of the stage; the block puts out `width * expansion`.
+      stride: of the whole block.
+      dilations: of the first 3x3 convolution and of those that follow; they differ where a stage starts to dilate.
+      drop_rate: probability that stochastic depth drops this branch.
+    """
+
+    width: int
+    stride: int
+    dilations: tuple[int, int]
+    drop_rate: float
+    parts: Parts
+
+    expansion: ClassVar[int] = 1
+    # Whether `groups` and `base_width` mean something to this block.
+    widens: ClassVar[bool] = False
+    # Convolutions see normalised, activated input, and the network normalises once more after its last block.
+    preactivation: ClassVar[bool] = False
+    # The names of the shortcuts that this block can be built with; None = all.
+    shortcuts: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def inner(self) -> int:
+        """Channels of a bottleneck's 3x3 convolution."""
+        return inner_width(self.width, self.parts.groups, self.parts.base_width)
+
+    @property
+    def blurs(self) -> bool:
+        """Anti-aliased where it subsamples, and where dilation stands in for that (as timm does)."""
+        return self.parts.antialias and (self.stride > 1 or self.dilations[0] != self.dilations[1])
+
+    def strided_conv(self, features: int, kernel_size: int, **fields: Any) -> nn.Module:
+        """The convolution that carries the block's stride, unless `blur` does."""
+        return self.parts.conv(features, kernel_size, 1 if self.blurs else self.stride, **fields)
+
+    def blur(self, y: Array) -> Array:
+        """To follow the activation after `strided_conv`."""
+        return blur_pool(y, self.stride) if self.blurs else y
+
+    def last_norm(self, name: str) -> nn.Module:
+        """The norm that ends a branch (zero scale: Goyal et al. 2017, arXiv:1706.02677, section 5.1)."""
+        ones_or_zeros = nn.initializers.zeros if self.parts.zero_init else nn.initializers.ones
+        return self.parts.norm(scale_init=ones_or_zeros, name=name)
+
+    def last_conv(self, features: int, kernel_size: int, **fields: Any) -> nn.Module:
+        """The convolution that ends a branch which no norm ends."""
+        init = nn.initializers.zeros if self.parts.zero_init else he_normal_fan_out
+        return self.parts.conv(features, kernel_size, kernel_init=init, **fields)
+
+    def add(self, x: Array, y: Array) -> Array:
+        """The branch `y`, gated and dropped as the network asks, plus the shortcut from `x`."""
+        parts = self.parts
+        if parts.se_ratio:
+            y = SqueezeExcite(parts.se_ratio, parts.conv, parts.act, name="se")(y)
+        if parts.train and self.drop_rate:
+            y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate)
+        shortcut = parts.shortcut(self, x, y.shape[-1])
+        return y if shortcut is None else y + shortcut
+
+
+def inner_width(width: int, groups: int, base_width: int) -> int:
+    """torchvision's rule for ResNeXt (arXiv:1611.05431) and Wide ResNet (arXiv:1605.07146): of 64 channels, each of
+    `groups` groups has `base_width`."""
+    return int(width * base_width / 64) * groups
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (He et al. 2015, Figure 5, left)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        conv, norm, act = self.parts.conv, self.parts.norm, self.parts.act
+        y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(x)
+        y = self.blur(act(norm(name="bn1")(y)))
+        y = conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
+        y = self.last_norm(name="bn2")(y)
+        return act(self.add(x, y))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3, 1x1 to four times `width` (He et al. 2015, Figure 5, right); "v1.5": the 3x3 carries the stride."""
+
+    expansion = 4
+    widens = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
+        y = conv(self.inner, 1, name="conv1")(x)
+        y = act(norm(name="bn1")(y))
+        y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.blur(act(norm(name="bn2")(y)))
+        y = conv(self.width * self.expansion, 1, name="conv3")(y)
+        y = self.last_norm(name="bn3")(y)
+        return act(self.add(x, y))
+
+
+class BottleneckV1(Block):
+    """The bottleneck as first published: the first 1x1 carries the stride and skips three pixels of four."""
+
+    expansion = 4
+    widens = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
+        y = self.strided_conv(self.inner, 1, name="conv1")(x)
+        y = self.blur(act(norm(name="bn1")(y)))
+        y = conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = act(norm(name="bn2")(y))
+        y = conv(self.width * self.expansion, 1, name="conv3")(y)
+        y = self.last_norm(name="bn3")(y)
+        return act(self.add(x, y))
+
+
+class PreactBasicBlock(Block):
+    """Full pre-activation (He et al. 2016, arXiv:1603.05027, Figure 4e) of two 3x3 convolutions."""
+
+    preactivation = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        norm, act = self.parts.norm, self.parts.act
+        z = act(norm(name="bn1")(x))
+        y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(z)
+        y = self.blur(act(norm(name="bn2")(y)))
+        y = self.last_conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
+        return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
+
+
+class PreactBottleneck(Block):
+    """Full pre-activation of a bottleneck. Where shapes change, the shortcut starts after the first activation."""
+
+    expansion = 4
+    widens = True
+    preactivation = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+        conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
+        z = act(norm(name="bn1")(x))
+        y = conv(self.inner, 1, name="conv1")(z)
+        y = act(norm(name="bn2")(y))
+        y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.blur(act(norm(name="bn3")(y)))
+        y = self.last_conv(self.width * self.expansion, 1, name="conv3")(y)
+        return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+    "bottleneck_v1": BottleneckV1,
+    "preact_basic": PreactBasicBlock,
+    "preact_bottleneck": PreactBottleneck,
+}

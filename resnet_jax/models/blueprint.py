@@ -1,0 +1,192 @@
+"""A network's arithmetic: its parts looked up, and the channels, strides and dilations of every block.
+
+It is drawn when a `ResNet` is constructed, so that an impossible combination is refused there, and again when the
+network is called.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flax import linen as nn
+
+from resnet_jax.errors import ModelError, unknown_name
+from resnet_jax.models.blocks import BLOCKS, Activation, Block, inner_width
+from resnet_jax.models.layers import ACTIVATIONS, POOLS
+from resnet_jax.models.norms import NORMS, field_default
+from resnet_jax.models.shortcuts import SHORTCUTS, Shortcut
+from resnet_jax.models.stems import STEMS, Stem
+
+if TYPE_CHECKING:
+    from resnet_jax.models.resnet import ResNet
+
+
+class BlockPlan(NamedTuple):
+    """The fields of one `Block`."""
+
+    width: int
+    stride: int
+    dilations: tuple[int, int]
+    drop_rate: float
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What `ResNet` builds.
+
+    Attributes:
+      stages: the blocks of each stage.
+      stride: of the whole network, in pixels of the image.
+    """
+
+    stem: Stem
+    stem_width: int
+    block: type[Block]
+    stages: tuple[tuple[BlockPlan, ...], ...]
+    stride: int
+    shortcut: Shortcut
+    norm: Callable[..., nn.Module]
+    act: Activation
+    pool: Activation
+
+
+def draw(net: "ResNet") -> Blueprint:
+    """Looks up the parts of `net` and lays out its stages.
+
+    Raises:
+      ModelError: an unknown name, a number out of range, or parts that do not fit each other.
+    """
+    stem, block = _pick("stem", STEMS, net.stem), _pick("block", BLOCKS, net.block)
+    _check_numbers(net)
+    width = round(net.width * net.width_multiplier)
+    stem_width = round((net.stem_width or net.width) * net.width_multiplier)
+    stages, stride = _lay_out(net.stage_sizes, width, stem.total_stride, net.output_stride, net.stochastic_depth)
+    blueprint = Blueprint(
+        stem=stem,
+        stem_width=stem_width,
+        block=block,
+        stages=stages,
+        stride=stride,
+        shortcut=_pick("shortcut", SHORTCUTS, net.shortcut),
+        norm=_pick("norm", NORMS, net.norm),
+        act=_pick("act", ACTIVATIONS, net.act),
+        pool=_pick("pool", POOLS, net.pool),
+    )
+    for problem in _misfits(net, blueprint):
+        raise ModelError(problem)
+    return blueprint
+
+
+def _pick(kind: str, table: Mapping[str, Any], choice: Any) -> Any:
+    """The part that a name stands for; anything but a string stands for itself."""
+    if isinstance(choice, str) and choice not in table:
+        raise ModelError(unknown_name(kind, choice, table))
+    return table[choice] if isinstance(choice, str) else choice
+
+
+def _lay_out(
+    sizes: tuple[int, ...], width: int, stem_stride: int, output_stride: int | None, last_drop_rate: float
+) -> tuple[tuple[tuple[BlockPlan, ...], ...], int]:
+    """Stages at twice the width and half the resolution each, and the stride of the whole.
+
+    A stage that would exceed `output_stride` dilates instead: its first block still looks at pixels as far apart as its
+    input's, the others twice as far (torchvision's `replace_stride_with_dilation`). Drop rates rise linearly from 0 in
+    the first block to the given one in the last (timm's form of Huang et al. 2016, section 3).
+    """
+    stages, total, dilation, done = [], stem_stride, 1, 0
+    slope = last_drop_rate / max(1, sum(sizes) - 1)
+    for i, size in enumerate(sizes):
+        stride, entering = 1 if i == 0 else 2, dilation
+        if output_stride and total * stride > output_stride:
+            dilation, stride = dilation * stride, 1
+        total *= stride
+        stages.append(
+            tuple(
+                BlockPlan(
+                    width=width * 2**i,
+                    stride=1 if j else stride,
+                    dilations=(dilation if j else entering, dilation),
+                    drop_rate=slope * (done + j),
+                )
+                for j in range(size)
+            )
+        )
+        done += size
+    return tuple(stages), total
+
+
+def _check_numbers(net: "ResNet") -> None:
+    """Each number by itself."""
+    for name, low in {
+        "num_classes": 0,
+        "width": 1,
+        "groups": 1,
+        "base_width": 1,
+        "se_ratio": 0,
+        "bn_group_size": 0,
+    }.items():
+        if getattr(net, name) < low:
+            raise ModelError(f"{name} = {getattr(net, name)} must be at least {low}")
+    if not net.stage_sizes or min(net.stage_sizes) < 1:
+        raise ModelError(f"stage_sizes = {net.stage_sizes} must name at least one stage, each of at least one block")
+    if net.output_stride not in (None, 8, 16, 32):
+        raise ModelError(
+            f"output_stride = {net.output_stride} must be 8, 16 or 32, or None for whatever the stages make it: "
+            "dilation replaces strides of stages, and the stem and its pool alone make 4"
+        )
+    if not 0 <= net.stochastic_depth < 1:
+        raise ModelError(
+            f"stochastic_depth = {net.stochastic_depth} is the drop rate of the last block; it must be in [0, 1)"
+        )
+    if round(net.width * net.width_multiplier) < 1:
+        raise ModelError(
+            f"width_multiplier = {net.width_multiplier} leaves no channel of width = {net.width}; "
+            f"it must be at least {1 / net.width:g}"
+        )
+    beyond = [stage for stage in net.remat if not 1 <= stage <= len(net.stage_sizes)]
+    if beyond:
+        raise ModelError(f"remat = {net.remat} names stage {beyond[0]}; the stages are 1 to {len(net.stage_sizes)}")
+
+
+def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
+    """Parts that are right by themselves but not together: what, value, rule and remedy of each."""
+    block, name = plan.block, plan.block.__name__
+    widths = [stage[0].width for stage in plan.stages]
+    outputs = [width * block.expansion for width in widths]
+    inner = [inner_width(width, net.groups, net.base_width) if block.widens else width for width in widths]
+
+    if not block.widens and (net.groups, net.base_width) != (1, 64):
+        yield (
+            f"groups = {net.groups} and base_width = {net.base_width} shape the 3x3 convolution of a bottleneck, and "
+            f"{name} is none; leave them at 1 and 64, or choose block='bottleneck'"
+        )
+    if inner[0] < 1:
+        yield (
+            f"base_width = {net.base_width} of 64 channels is less than one for each of {net.groups} groups at width "
+            f"{widths[0]}; choose base_width >= {-(-64 // widths[0])}, or a wider network"
+        )
+    if net.se_ratio > outputs[0]:
+        yield (
+            f"se_ratio = {net.se_ratio} leaves no channel of the first stage's {outputs[0]}; it must be at most "
+            f"{outputs[0]}, or the network wider"
+        )
+    if block.shortcuts is not None and net.shortcut not in block.shortcuts:
+        yield f"shortcut = {net.shortcut!r} does not fit {name}; choose {' or '.join(map(repr, block.shortcuts))}"
+    if net.shortcut == "zero_pad" and plan.stem_width > outputs[0]:
+        yield (
+            f"shortcut = 'zero_pad' can add channels but not remove them: the stem puts out {plan.stem_width}, the "
+            f"first stage {outputs[0]}; choose stem_width <= {outputs[0]} or shortcut='projection'"
+        )
+    if net.shortcut == "none" and (net.zero_init_residual or net.stochastic_depth):
+        yield (
+            f"zero_init_residual = {net.zero_init_residual} and stochastic_depth = {net.stochastic_depth} with "
+            "shortcut = 'none': a branch that is zero ends a network without shortcuts; "
+            "pass zero_init_residual=False and stochastic_depth=0"
+        )
+    groups = field_default(plan.norm, "num_groups")
+    for width in [plan.stem_width, *inner, *outputs] if groups else []:
+        if width % groups:
+            yield (
+                f"the norm's {groups} groups do not divide a width of {width} channels; choose fewer, "
+                "such as norm=functools.partial(flax.linen.GroupNorm, num_groups=8, epsilon=1e-5)"
+            )

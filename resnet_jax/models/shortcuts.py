@@ -1,0 +1,64 @@
+"""What the branch of a block is added to: He et al. 2015, section 3.3, options A, B and C, and later ones.
+
+Each is a function `(block, x, features)`, called inside the block's compact method: it brings the block's input `x` to
+the stride of the block and to `features` channels. None = there is nothing to add.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.models.blocks import Block
+from resnet_jax.models.layers import halving_average_pool, smoothing_average_pool
+
+Image = Float[Array, "N H W C"]
+Shortcut = Callable[[Block, Image, int], Image | None]
+
+
+def zero_pad(block: Block, x: Image, features: int) -> Image:
+    """Option A: every `stride`-th pixel, and zeros for the channels that are missing. No parameters."""
+    return jnp.pad(x[:, :: block.stride, :: block.stride], ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+
+
+def project_changes(block: Block, x: Image, features: int) -> Image:
+    """Option B: the identity where the shapes agree, else a 1x1 convolution."""
+    return x if _fits(block, x, features) else project(block, x, features)
+
+
+def project(block: Block, x: Image, features: int) -> Image:
+    """Option C: always a 1x1 convolution."""
+    return _project(block, x, features, block.stride)
+
+
+def pool_and_project(block: Block, x: Image, features: int) -> Image:
+    """As B, but a 2x2 mean instead of dropping three pixels of four (He et al. 2018, arXiv:1812.01187, ResNet-D)."""
+    if _fits(block, x, features):
+        return x
+    if block.stride > 1:
+        x = halving_average_pool(x)
+    elif block.dilations[1] > 1:
+        x = smoothing_average_pool(x)
+    return _project(block, x, features, 1)
+
+
+def nothing(block: Block, x: Image, features: int) -> None:
+    """A plain network: the paper's baseline."""
+
+
+def _fits(block: Block, x: Image, features: int) -> bool:
+    return block.stride == 1 and x.shape[-1] == features
+
+
+def _project(block: Block, x: Image, features: int, stride: int) -> Image:
+    x = block.parts.conv(features, 1, stride, name="downsample_conv")(x)
+    return x if block.preactivation else block.parts.norm(name="downsample_bn")(x)
+
+
+SHORTCUTS: dict[str, Shortcut] = {
+    "zero_pad": zero_pad,
+    "projection": project_changes,
+    "projection_always": project,
+    "average_pool": pool_and_project,
+    "none": nothing,
+}

@@ -1,0 +1,83 @@
+"""The first convolutions of a network, before the first stage."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from resnet_jax.models.blocks import Parts
+from resnet_jax.models.layers import Dtype, he_normal_fan_out
+
+Image = Float[Array, "N H W C"]
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The layers before the first stage.
+
+    Attributes:
+      convolve: `(parts, images, channels) -> array`, called in the network's compact method. A norm and the
+        activation follow, except before pre-activation blocks.
+      stride: of `convolve`.
+      pool: whether a 3x3 max-pool of stride 2 comes next.
+    """
+
+    convolve: Callable[[Parts, Image, int], Image]
+    stride: int
+    pool: bool
+
+    @property
+    def total_stride(self) -> int:
+        return self.stride * (2 if self.pool else 1)
+
+
+def one_conv(parts: Parts, images: Image, channels: int, *, kernel_size: int, stride: int) -> Image:
+    return parts.conv(channels, kernel_size, stride, name="conv1")(images)
+
+
+def deep(parts: Parts, images: Image, channels: int, *, first: float = 0.5) -> Image:
+    """Three 3x3 convolutions (He et al. 2018, arXiv:1812.01187, ResNet-C), of `first`, a half and all of `channels`."""
+    x = parts.conv(int(channels * first), 3, 2, name="conv1_0")(images)
+    x = parts.act(parts.norm(name="conv1_1")(x))
+    x = parts.conv(channels // 2, 3, name="conv1_3")(x)
+    x = parts.act(parts.norm(name="conv1_4")(x))
+    return parts.conv(channels, 3, name="conv1_6")(x)
+
+
+def space_to_depth(parts: Parts, images: Image, channels: int) -> Image:
+    """The 7x7 stride-2 convolution as a 4x4 one of stride 1 on 2x2 pixels folded into channels, which keeps a matrix
+    unit busier than three channels do (MLPerf's TPU submissions). An odd side is extended by the zeros that the 7x7
+    sees there.
+    """
+    n, h, w, c = images.shape
+    x = jnp.pad(images, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    x = x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, (h + 1) // 2, (w + 1) // 2, 4 * c)
+    return parts.conv(channels, 4, padding=(2, 1), kernel_init=_folded_he_normal, name="conv1")(x)
+
+
+def space_to_depth_kernel(kernel: Float[Array, "7 7 C D"]) -> Float[Array, "4 4 C4 D"]:
+    """A 7x7 stem's kernel as that of the `space_to_depth` stem: exact, the same numbers in another place.
+
+    Tap k of seven reads pixel 2i + k - 3. With a zero before the first it is tap k + 1 = 2a + b of eight, and reads
+    part b of folded pixel i + a - 2.
+    """
+    channels, features = kernel.shape[2:]
+    eight = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(4, 2, 4, 2, channels, features)
+    return eight.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * channels, features)
+
+
+def _folded_he_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+    """Starts from the same distribution of networks as the 7x7 stem."""
+    return space_to_depth_kernel(he_normal_fan_out(key, (7, 7, shape[2] // 4, shape[3]), dtype))
+
+
+STEMS: dict[str, Stem] = {
+    "imagenet": Stem(partial(one_conv, kernel_size=7, stride=2), stride=2, pool=True),
+    "cifar": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False),
+    "deep": Stem(deep, stride=2, pool=True),
+    "deep_tiered": Stem(partial(deep, first=3 / 8), stride=2, pool=True),
+    "space_to_depth": Stem(space_to_depth, stride=2, pool=True),
+}

@@ -1,0 +1,166 @@
+"""One network on both sides: outputs, gradients, running statistics, training."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.parity.reference import make_reference, randomize
+from resnet_jax.parity.report import Report, Section
+from resnet_jax.parity.tolerances import Tolerances, tolerances_for
+from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
+from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
+from resnet_jax.weights import from_torchvision, layout_of, read_state_dict, to_tensors, translate
+from resnet_jax.weights.torchvision import head_and_channels
+
+DType = Literal["float32", "float64", "bfloat16"]
+Check = Literal["forward", "gradients", "statistics", "trajectory"]
+CHECKS: tuple[Check, ...] = ("forward", "gradients", "statistics", "trajectory")
+
+
+def compare(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    dtype: DType = "float32",
+    images: Float[np.ndarray, "N H W C"] | None = None,
+    image_sizes: Sequence[int] = (224, 97),
+    train_image_size: int = 65,
+    batch_size: int = 4,
+    steps: int = 10,
+    optimizers: Sequence[str] = ("all together",),
+    checks: Sequence[Check] = CHECKS,
+    argmax_images: int = 0,
+    seed: int = 0,
+) -> Report:
+    """Compares our network `name` with torchvision's (or timm's) of that name.
+
+    Args:
+      weights: a weight file that both load, each by its own means; None = random weights, with BatchNorm scales,
+        biases and statistics that hide nothing.
+      dtype: of parameters and arithmetic on both sides; `bfloat16` = our activations alone, against float32.
+      images: normalised images for the forward comparison, instead of noise.
+      image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding.
+      train_image_size: of the noise for gradients, statistics and trajectory, in pixels.
+      batch_size: images of noise in every comparison.
+      steps: of the trajectory.
+      optimizers: names from `OPTIMIZERS`: one trajectory each.
+      checks: what to compare.
+      argmax_images: further images, of noise of the last size, on which both sides must name the same class.
+
+    Raises:
+      WeightsError: PyTorch has no network of that name, or the weights do not fit it.
+    """
+    import torch
+
+    with jax.enable_x64(dtype == "float64"):
+        rng = np.random.default_rng(seed)
+        float_type = np.float64 if dtype == "float64" else np.float32
+        draw = lambda size: rng.normal(size=(batch_size, size, size, 3)).astype(float_type)
+        torch.manual_seed(seed)
+        state_dict = read_state_dict(weights) if weights else None
+        num_classes = head_and_channels(state_dict)[0] if state_dict else 1000
+        model = create_model(
+            name,
+            num_classes=num_classes or 1000,
+            param_dtype=jnp.dtype(float_type),
+            dtype=jnp.bfloat16 if dtype == "bfloat16" else None,
+        )
+        module = make_reference(name, model.num_classes).to(torch.float64 if dtype == "float64" else torch.float32)
+        if state_dict is None:
+            randomize(module, to_torch(draw(train_image_size)), seed)
+            state_dict = {key: value.numpy() for key, value in module.state_dict().items()}
+        else:
+            state_dict = translate(state_dict, model, layout=layout_of(model))
+            module.load_state_dict(to_tensors(state_dict))
+        variables = from_torchvision(state_dict, model)
+        return compare_networks(
+            model,
+            variables,
+            module,
+            images=[draw(size) for size in image_sizes] if images is None else [np.asarray(images, float_type)],
+            train_images=[draw(train_image_size) for _ in range(steps)],
+            argmax_images=[draw(image_sizes[-1]) for _ in range(-(-argmax_images // batch_size))],
+            optimizers=optimizers,
+            checks=checks,
+            tolerances=tolerances_for(dtype),
+            title=f"{name}, {dtype}",
+        )
+
+
+def compare_networks(
+    model: ResNet,
+    variables: PyTree[Array],
+    module: Any,
+    *,
+    images: Sequence[Float[np.ndarray, "N H W C"]],
+    train_images: Sequence[Float[np.ndarray, "N H W C"]],
+    tolerances: Tolerances,
+    optimizers: Sequence[str] = ("all together",),
+    checks: Sequence[Check] = CHECKS,
+    argmax_images: Sequence[Float[np.ndarray, "N H W C"]] = (),
+    title: str = "comparison",
+) -> Report:
+    """Compares any network of ours with any `torch.nn.Module` whose parameters carry the same names.
+
+    Args:
+      variables: of `model`; the module's own parameters must be the same numbers (`from_torchvision`).
+      module: is left as it was.
+      images: batches for the forward comparison.
+      train_images: the first for the gradients, the first three for the running statistics, all for the trajectories,
+        one batch per step. Labels are drawn at random.
+      argmax_images: batches on which both sides must name the same class.
+      tolerances: such as `tolerances_for("float32")`.
+    """
+    rng = np.random.default_rng(0)
+    labelled = [(batch, rng.integers(0, model.num_classes, len(batch))) for batch in train_images]
+    report = Report(title, _setting(images, train_images))
+    sections: list[Section] = report.sections
+    if "forward" in checks:
+        for batch in images:
+            section, difference = compare_forward(trace(model, variables, batch), module, batch, tolerances)
+            sections.append(section)
+            report.difference = report.difference or difference
+    if argmax_images:
+        sections.append(compare_argmax(model, variables, module, argmax_images))
+    if "gradients" in checks:
+        sections.append(compare_gradients(model, variables, copy.deepcopy(module), *labelled[0], tolerances))
+    if "statistics" in checks:
+        passes = list(train_images[:3])
+        sections.append(compare_statistics(model, variables, copy.deepcopy(module), passes, tolerances))
+    if "trajectory" in checks:
+        for optimizer in optimizers:
+            copied = copy.deepcopy(module)
+            sections.append(compare_trajectory(model, variables, copied, labelled, optimizer, tolerances))
+    if report.difference is None:
+        report.difference = _first_failure(sections)
+    return report
+
+
+def _first_failure(sections: list[Section]) -> str | None:
+    for section in sections:
+        for row in section.rows:
+            if not row.ok:
+                return (
+                    f"first difference in {section.title}: {row.name}, relative error {row.relative:.1e} > "
+                    f"{row.tolerance:.0e}; worst: {section.worst.name}, {section.worst.relative:.1e}"
+                )
+    return None
+
+
+def _setting(images: Sequence[np.ndarray], train_images: Sequence[np.ndarray]) -> dict[str, Any]:
+    import torch
+
+    shape = lambda batch: "x".join(map(str, batch.shape))
+    return {
+        "jax": f"{jax.__version__} ({jax.default_backend()})",
+        "torch": torch.__version__,
+        "images": " and ".join(map(shape, images)),
+        "training images": shape(train_images[0]),
+    }

@@ -1,0 +1,82 @@
+"""The other side: PyTorch's network of the same name, with weights that hide nothing."""
+
+import sys
+from typing import Any
+
+from resnet_jax.errors import WeightsError, unknown_name
+
+
+def import_torchvision() -> Any:
+    """torchvision, also where its compiled operators do not fit the build of torch: no ResNet calls one of them.
+
+    Raises:
+      WeightsError: torch or torchvision is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(
+            "torch is needed to compare with; install it with `pip install torch torchvision`"
+        ) from error
+    try:
+        import torchvision
+    except ImportError as error:
+        raise WeightsError("torchvision is needed to compare with; `pip install torchvision`") from error
+    except RuntimeError:  # "operator torchvision::nms does not exist"
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        for operator in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        import torchvision
+    return torchvision
+
+
+def make_reference(name: str, num_classes: int = 1000) -> Any:
+    """torchvision's network called `name`, or timm's where torchvision has none, freshly initialised.
+
+    Raises:
+      WeightsError: neither has one, or what is needed is not installed.
+    """
+    known = import_torchvision().models.list_models()
+    if name in known:
+        return import_torchvision().models.get_model(name, weights=None, num_classes=num_classes)
+    try:
+        import timm
+    except ImportError as error:
+        raise WeightsError(f"torchvision has no {name!r}; for timm's networks `pip install timm`") from error
+    if not timm.is_model(name):
+        nets = [known for known in (*known, *timm.list_models()) if "resne" in known]
+        raise WeightsError(unknown_name("network of torchvision or timm", name, nets))
+    return timm.create_model(name, pretrained=False, num_classes=num_classes)
+
+
+def randomize(module: Any, images: Any, seed: int = 0) -> None:
+    """Gives every BatchNorm of `module` a scale, a bias and running statistics of its own, in place.
+
+    At initialisation scale 1, bias 0, mean 0 and variance 1 (or scale 0 at the end of a branch) hide most errors that a
+    port can make. The statistics are those of `images` (N, C, H, W) disturbed at random, so that activations stay of
+    moderate size however deep the network is. For the same reason the norm that ends a branch gets a small scale: with
+    large ones the gradients of a deep network explode, and training it multiplies rounding errors by 100 in every step.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(like: Any, low: float, high: float) -> Any:
+        return torch.empty(like.shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(like.dtype)
+
+    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    last = {getattr(block, "bn3", None) or getattr(block, "bn2", None) for block in module.modules()}
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
+            norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
+            norm.momentum = 1.0
+        for head in (part for part in module.modules() if isinstance(part, torch.nn.Linear)):
+            head.bias.copy_(draw(head.bias, -0.5, 0.5))
+        module.train()(images)
+        for norm in norms:
+            norm.momentum = 0.1
+            norm.running_mean.add_(draw(norm.running_mean, -0.5, 0.5) * norm.running_var.sqrt())
+            norm.running_var.mul_(draw(norm.running_var, 0.5, 2.0))
+            norm.num_batches_tracked.fill_(int(torch.randint(1, 1_000_000, (), generator=generator)))

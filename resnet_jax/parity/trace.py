@@ -1,0 +1,142 @@
+"""Forward passes of both sides, compared module by module while PyTorch runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, PyTree
+
+from resnet_jax.models import ResNet
+from resnet_jax.parity.report import Row, Section, compare_arrays
+from resnet_jax.parity.tolerances import Tolerances
+from resnet_jax.weights import layout_of
+from resnet_jax.weights.torchvision import torch_module
+
+Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input, output)
+
+# torchvision's and timm's names of what has no module of its own here.
+_STEM, _MAX_POOL, _POOL, _HEAD = ("relu", "act1"), "maxpool", ("avgpool", "global_pool"), "fc"
+
+
+def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
+    """What goes into every submodule of `model` and what comes out, in evaluation mode, by PyTorch's module names."""
+    layout = layout_of(model)
+
+    @jax.jit
+    def run(variables: PyTree[Array], images: Array) -> dict[str, tuple[Array, Array]]:
+        seen: dict[str, tuple[Array, Array]] = {}
+
+        def record(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+            out = call(*args, **kwargs)
+            if context.method_name == "__call__" and context.module.path:
+                seen[torch_module(context.module.path, layout)] = (args[0], out)
+            return out
+
+        with nn.intercept_methods(record):
+            stages = model.apply(variables, images, train=False, features=True)
+        for name in _STEM:
+            seen[name] = (seen["bn1"][1], stages["stem"])
+        first_block = seen["layer1.0"][0]
+        seen[_MAX_POOL] = (stages["stem"], first_block)
+        for i in range(1, len(model.stage_sizes) + 1):
+            seen[f"layer{i}"] = (seen[f"layer{i}.0"][0], stages[f"stage{i}"])
+        for name in _POOL:
+            seen[name] = (stages[f"stage{len(model.stage_sizes)}"], stages["pooled"])
+        return seen
+
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
+    return {name: (np.asarray(x), np.asarray(y)) for name, (x, y) in run(variables, images).items()}
+
+
+def compare_forward(
+    ours: Trace, module: Any, images: Float[np.ndarray, "N H W C"], tolerances: Tolerances
+) -> tuple[Section, str | None]:
+    """Runs `module` in evaluation mode and compares what every submodule puts out with `ours`.
+
+    Returns:
+      The rows in the order of computation, and where the two sides part (None: nowhere).
+    """
+    import torch
+
+    rows: list[Row] = []
+    found: list[str] = []
+    last_ok = ["the images"]
+
+    def compare(name: str, arguments: tuple, output: Any) -> None:
+        if name not in ours or any(row.name == name for row in rows):
+            return
+        tolerance = tolerances.logits if name == _HEAD else tolerances.forward
+        row = compare_arrays(name, to_nchw(ours[name][1]), _squeeze(output, ours[name][1]), tolerance)
+        rows.append(row)
+        if row.ok:
+            last_ok[0] = name
+        elif not found:
+            inputs = compare_arrays(name, to_nchw(ours[name][0]), _squeeze(arguments[0], ours[name][0]), tolerance)
+            found.append(_say(row, inputs, last_ok[0]))
+
+    handles = [
+        part.register_forward_hook(lambda _, arguments, output, name=name: compare(name, arguments, output))
+        for name, part in module.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            module.eval()(to_torch(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    shown = {row.name for row in rows if row.name.startswith("layer") and row.name.count(".") == 0}
+    return Section(f"forward, {images.shape[1]} px", rows, shown | {*_STEM, _MAX_POOL, *_POOL, _HEAD}), (
+        found[0] if found else None
+    )
+
+
+def compare_argmax(
+    model: ResNet, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
+) -> Section:
+    """Whether both sides name the same class on every image; the relative error is the fraction where they do not."""
+    import torch
+
+    apply = jax.jit(lambda images: model.apply(variables, images, train=False))
+    module.eval()
+    ours, theirs = [], []
+    for images in batches:
+        ours.append(np.argmax(apply(images), axis=-1))
+        with torch.no_grad():
+            theirs.append(module(to_torch(images)).argmax(-1).numpy())
+    a, b = np.concatenate(ours), np.concatenate(theirs)
+    wrong = int(np.sum(a != b))
+    row = Row("argmax", a.shape, b.shape, float(wrong > 0), wrong / len(a), 1.0, 0.0)
+    return Section(f"argmax, {len(a)} images of {batches[0].shape[1]} px", [row], {row.name})
+
+
+def to_nchw(array: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) -> (N, C, H, W); other ranks as they are."""
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+
+
+def to_torch(images: Float[np.ndarray, "N H W C"]) -> Any:
+    """(N, H, W, C) -> a contiguous (N, C, H, W) tensor."""
+    import torch
+
+    return torch.from_numpy(np.array(to_nchw(np.asarray(images)), order="C"))
+
+
+def _squeeze(tensor: Any, like: np.ndarray) -> np.ndarray:
+    """PyTorch's pool keeps (N, C, 1, 1) where ours gives (N, C)."""
+    array = tensor.detach().numpy()
+    return (
+        array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim == 4 and array[0, 0].size == 1 else array.copy()
+    )
+
+
+def _say(row: Row, inputs: Row, before: str) -> str:
+    if row.ours != row.theirs:
+        what = f"ours puts out {row.ours}, theirs {row.theirs}"
+    else:
+        what = f"relative error {row.relative:.1e} > {row.tolerance:.0e}"
+    if inputs.ok:
+        return f"first difference in {row.name}: {what}, though its input agrees"
+    return f"first difference between {before} and {row.name}: {what}, and its input differs already"

@@ -1,0 +1,32 @@
+"""Weights from PyTorch and back to it, and the published sets."""
+
+from resnet_jax.weights.catalog import WEIGHT_SETS, Preset, WeightSet, class_names, find_weight_set
+from resnet_jax.weights.download import cache_folder
+from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
+from resnet_jax.weights.hub import hub_preset
+from resnet_jax.weights.load import find_weights, load_pretrained, load_weights, save_weights
+from resnet_jax.weights.preprocess import preprocess
+from resnet_jax.weights.torchvision import from_torchvision, identify, layout_of, to_torchvision, translate
+
+__all__ = [
+    "WEIGHT_SETS",
+    "Preset",
+    "WeightSet",
+    "cache_folder",
+    "class_names",
+    "find_weight_set",
+    "find_weights",
+    "from_torchvision",
+    "hub_preset",
+    "identify",
+    "layout_of",
+    "load_pretrained",
+    "load_weights",
+    "preprocess",
+    "read_state_dict",
+    "save_weights",
+    "to_tensors",
+    "to_torchvision",
+    "translate",
+    "write_state_dict",
+]

@@ -1,0 +1,126 @@
+"""Published ImageNet weights as data: what they are, how accurate, and how their images were prepared.
+
+Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one), measured on the 50,000
+validation images. The last eight digits of a file name are the start of its SHA-256.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+from resnet_jax.errors import WeightsError, unknown_name
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+_URL = "https://download.pytorch.org/models/"
+# How they were trained.
+_GITHUB = "https://github.com/pytorch/vision/"
+_RESNET = _GITHUB + "tree/main/references/classification#resnet"
+_RESNEXT = _GITHUB + "tree/main/references/classification#resnext"
+_WIDE = _GITHUB + "pull/912#issue-445437439"
+_RESNEXT_64 = _GITHUB + "pull/5935"
+_NEW = _GITHUB + "issues/3995#new-recipe"
+_NEW_50 = _GITHUB + "issues/3995#issuecomment-1013906621"
+_NEW_FIXRES = _GITHUB + "issues/3995#new-recipe-with-fixres"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How an image is prepared for evaluation: the shorter side resized (antialiased), the centre cut out, normalised.
+
+    Attributes:
+      resize: pixels of the shorter side.
+      crop: pixels of the square that the network sees.
+      interpolation: of the resize.
+      mean: per channel, of pixels in [0, 1].
+      std: likewise.
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """One published file.
+
+    Attributes:
+      num_params: without BatchNorm's running statistics.
+      top1: percent of the validation images.
+      top5: likewise.
+      recipe: address of how it was trained.
+    """
+
+    model: str
+    name: str
+    file: str
+    num_params: int
+    top1: float
+    top5: float
+    preset: Preset
+    recipe: str
+
+    @property
+    def url(self) -> str:
+        return _URL + self.file
+
+    @property
+    def sha256_start(self) -> str:
+        return self.file.rsplit("-", 1)[1].split(".")[0]
+
+
+V1 = Preset()
+V2 = Preset(resize=232)
+
+# The V1 files of the two wide networks are float16.
+# fmt: off
+WEIGHT_SETS: tuple[WeightSet, ...] = tuple(WeightSet(*row) for row in (
+    ("resnet18", "IMAGENET1K_V1", "resnet18-f37072fd.pth", 11_689_512, 69.758, 89.078, V1, _RESNET),
+    ("resnet34", "IMAGENET1K_V1", "resnet34-b627a593.pth", 21_797_672, 73.314, 91.420, V1, _RESNET),
+    ("resnet50", "IMAGENET1K_V1", "resnet50-0676ba61.pth", 25_557_032, 76.130, 92.862, V1, _RESNET),
+    ("resnet50", "IMAGENET1K_V2", "resnet50-11ad3fa6.pth", 25_557_032, 80.858, 95.434, V2, _NEW_50),
+    ("resnet101", "IMAGENET1K_V1", "resnet101-63fe2227.pth", 44_549_160, 77.374, 93.546, V1, _RESNET),
+    ("resnet101", "IMAGENET1K_V2", "resnet101-cd907fc2.pth", 44_549_160, 81.886, 95.780, V2, _NEW),
+    ("resnet152", "IMAGENET1K_V1", "resnet152-394f9c45.pth", 60_192_808, 78.312, 94.046, V1, _RESNET),
+    ("resnet152", "IMAGENET1K_V2", "resnet152-f82ba261.pth", 60_192_808, 82.284, 96.002, V2, _NEW),
+    ("resnext50_32x4d", "IMAGENET1K_V1", "resnext50_32x4d-7cdf4587.pth", 25_028_904, 77.618, 93.698, V1, _RESNEXT),
+    ("resnext50_32x4d", "IMAGENET1K_V2", "resnext50_32x4d-1a0047aa.pth", 25_028_904, 81.198, 95.340, V2, _NEW),
+    ("resnext101_32x8d", "IMAGENET1K_V1", "resnext101_32x8d-8ba56ff5.pth", 88_791_336, 79.312, 94.526, V1, _RESNEXT),
+    ("resnext101_32x8d", "IMAGENET1K_V2", "resnext101_32x8d-110c445d.pth", 88_791_336, 82.834, 96.228, V2, _NEW_FIXRES),
+    ("resnext101_64x4d", "IMAGENET1K_V1", "resnext101_64x4d-173b62eb.pth", 83_455_272, 83.246, 96.454, V2, _RESNEXT_64),
+    ("wide_resnet50_2", "IMAGENET1K_V1", "wide_resnet50_2-95faca4d.pth", 68_883_240, 78.468, 94.086, V1, _WIDE),
+    ("wide_resnet50_2", "IMAGENET1K_V2", "wide_resnet50_2-9ba9bcbe.pth", 68_883_240, 81.602, 95.758, V2, _NEW_FIXRES),
+    ("wide_resnet101_2", "IMAGENET1K_V1", "wide_resnet101_2-32ee1156.pth", 126_886_696, 78.848, 94.284, V1, _WIDE),
+    ("wide_resnet101_2", "IMAGENET1K_V2", "wide_resnet101_2-d733dc28.pth", 126_886_696, 82.510, 96.020, V2, _NEW),
+))
+# fmt: on
+
+
+def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
+    """The published set called `name`; `DEFAULT` is the most accurate one.
+
+    Raises:
+      WeightsError: nothing is published for that network, or not under that name.
+    """
+    sets = {weights.name: weights for weights in WEIGHT_SETS if weights.model == model}
+    if not sets:
+        published = dict.fromkeys(weights.model for weights in WEIGHT_SETS)
+        raise WeightsError(
+            f"no weights are catalogued for {model!r}, only for {', '.join(published)}; "
+            "pass a file, or a repository of the Hugging Face hub such as 'timm/resnet50d.ra2_in1k'"
+        )
+    if name == "DEFAULT":
+        return max(sets.values(), key=lambda weights: weights.top1)
+    if name not in sets:
+        raise WeightsError(unknown_name(f"weight set of {model}", name, sets))
+    return sets[name]
+
+
+@cache
+def class_names() -> tuple[str, ...]:
+    """The 1000 ImageNet classes in the order of the logits, as torchvision calls them."""
+    return tuple(resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())

@@ -1,0 +1,212 @@
+"""Weight files: `.safetensors` (without torch), `.pth` and `.pt` (with it), read strictly and without running code.
+
+What a file is, its first bytes say, not its name. Arrays are views of the mapped file, so that reading costs no memory
+until an array is used.
+"""
+
+import json
+import mmap
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ml_dtypes
+import numpy as np
+
+from resnet_jax.errors import WeightsError
+
+StateDict = dict[str, np.ndarray]
+
+# Where training programs keep the network in what they save, and what wrapping adds in front of its keys:
+# DataParallel and exponential averages `module.`, torch.compile `_orig_mod.`.
+ENTRIES = ("state_dict", "model", "model_ema", "state_dict_ema")
+_PREFIXES = ("module.", "_orig_mod.")
+_NOT_WEIGHTS = {"n_averaged"}  # the counter of torch's AveragedModel, beside the network's keys
+
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def read_state_dict(path: str | Path, *, entry: str | None = None) -> StateDict:
+    """Reads a weight file as `{key: array}`, with PyTorch's keys.
+
+    Args:
+      path: a `.safetensors`, `.pth` or `.pt` file: a state dictionary, or a training checkpoint around one.
+      entry: which part of a checkpoint to take where it holds several, such as `"model_ema"`.
+
+    Raises:
+      WeightsError: the file does not exist, is empty, truncated, a web page, a pickle that wants to run code, holds no
+        state dictionary or several, or needs torch where there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no file {path}; check the path")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise WeightsError(f"{path} is empty; the download failed, fetch it again")
+    if start.lstrip()[:1] == b"<":
+        raise WeightsError(
+            f"{path} is a web page, not weights (it starts with {start.strip()[:20].decode(errors='replace')!r}); "
+            "download the file itself, often by a link named 'raw' or 'resolve'"
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a Git LFS pointer, not the weights themselves; run `git lfs pull`")
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        if path.suffix == ".safetensors":
+            raise WeightsError(f"{path} is a PyTorch file in spite of its name; rename it to end in .pth")
+        return _find_network(_read_torch(path), path, entry)
+    if start[8:9] == b"{":
+        return _find_network(_read_safetensors(path), path, entry)
+    raise WeightsError(
+        f"{path} is neither a safetensors nor a PyTorch file (it starts with {start[:8]!r}); it may be damaged, "
+        "fetch it again"
+    )
+
+
+def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes `{key: array}` as `.safetensors`, or as `.pth` / `.pt` (needs torch). It appears whole or not at all.
+
+    Raises:
+      WeightsError: another ending, or no torch where it is needed.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise WeightsError(f"{path} must end in .safetensors, .pth or .pt, which says how to write it")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            arrays = {key: np.asarray(array, order="C") for key, array in state_dict.items()}
+            save_file(arrays, temporary, {"format": "pt"})
+        else:
+            _import_torch(f"to write {path.name}").save(to_tensors(state_dict), temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_tensors(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The arrays as torch tensors, for `module.load_state_dict(...)`.
+
+    Raises:
+      WeightsError: torch is not installed.
+    """
+    torch = _import_torch("to make tensors")
+
+    def tensor(array: np.ndarray) -> Any:
+        if array.dtype == ml_dtypes.bfloat16:  # unknown to torch.from_numpy
+            return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+        return torch.tensor(array)
+
+    return {key: tensor(array) for key, array in state_dict.items()}
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy"):  # checks that the header is sound and that its arrays fill the file exactly
+            pass
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    if odd := {key: info["dtype"] for key, info in header.items() if info["dtype"] not in _DTYPES}:
+        raise WeightsError(f"{path} holds arrays of a type that no network here has: {odd}; convert it to float first")
+    return {
+        key: np.ndarray(info["shape"], _DTYPES[info["dtype"]], data, start + info["data_offsets"][0])
+        for key, info in header.items()
+    }
+
+
+def _read_torch(path: Path) -> Any:
+    import argparse
+
+    torch = _import_torch(f"to read {path.name}", remedy=", or convert it to .safetensors where it is")
+    is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; what was written before cannot be mapped
+    try:
+        # The recipes of torchvision and timm save their command line, a plain argparse.Namespace, with the network.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path} was refused: besides numbers it holds code or objects to be run on loading, which is how a "
+                "weight file attacks; nothing of it was run. If you trust its author, save its state_dict alone with "
+                f"torch, or ask for .safetensors. ({_first_line(error)})"
+            ) from error
+        raise WeightsError(f"{path} is damaged or no PyTorch file ({_first_line(error)}); fetch it again") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or cut short ({_first_line(error)}); fetch it again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
+    """The state dictionary in what a file held, as arrays, without the prefixes that wrapping adds."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}, not a state dictionary; save `model.state_dict()` instead"
+        )
+    entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
+    if entry is not None:
+        if entry not in content or not isinstance(content[entry], Mapping):
+            raise WeightsError(f"{path} has no state dictionary in {entry!r}; it has {entries or list(content)}")
+        content = content[entry]
+    elif len(entries) > 1:
+        raise WeightsError(
+            f"{path} holds several networks, {entries}; say which with entry=..., such as {entries[-1]!r}"
+        )
+    elif entries:
+        content = content[entries[0]]
+    content = {key: value for key, value in content.items() if key not in _NOT_WEIGHTS}
+    while content and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in content)), None)):
+        content = {key.removeprefix(prefix): value for key, value in content.items()}
+    found = {key: value if isinstance(value, np.ndarray) else _to_array(value) for key, value in content.items()}
+    arrays = {key: array for key, array in found.items() if array is not None}
+    if not arrays or len(arrays) < len(found):
+        others = [key for key in found if key not in arrays]
+        raise WeightsError(
+            f"{path} is no state dictionary: {f'{others} are not arrays' if others else 'it is empty'}; "
+            "save `model.state_dict()` by itself, or under 'state_dict' or 'model'"
+        )
+    return arrays
+
+
+def _to_array(value: Any) -> np.ndarray | None:
+    """A torch tensor as an array that shares its memory; None for anything else."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.is_quantized or value.layout != torch.strided:
+        return None
+    value = value.detach()
+    return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+
+
+def _import_torch(purpose: str, remedy: str = "") -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(f"torch is needed {purpose}; install it with `pip install torch`{remedy}") from error
+    return torch

@@ -1,0 +1,86 @@
+"""The front door: a network with published or own weights in one call, and back to a file."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Array, PyTree
+
+from resnet_jax.errors import WeightsError
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
+from resnet_jax.weights.download import find_file
+from resnet_jax.weights.files import read_state_dict, write_state_dict
+from resnet_jax.weights.hub import hub_weights
+from resnet_jax.weights.layouts import Layout
+from resnet_jax.weights.torchvision import from_torchvision, head_and_channels, to_torchvision
+
+_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def load_pretrained(name: str, source: str | Path = "DEFAULT", **options: Any) -> tuple[ResNet, PyTree[Array]]:
+    """A network and its weights: `load_pretrained("resnet152", "IMAGENET1K_V2")`.
+
+    Args:
+      name: of the network, one of `list_models()`.
+      source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
+        Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
+      **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it they must agree.
+
+    Returns:
+      `(model, variables)` for `model.apply(variables, images, train=False)`.
+
+    Raises:
+      WeightsError: the file cannot be had or read, or does not fit the network exactly.
+    """
+    state_dict = read_state_dict(find_weights(name, source))
+    classes, channels = head_and_channels(state_dict)
+    if classes is not None:
+        options = {"num_classes": classes, **options}
+    model = create_model(name, **options)
+    return model, from_torchvision(state_dict, model, channels=channels or 3)
+
+
+def load_weights(path: str | Path, model: ResNet, *, channels: int = 3, entry: str | None = None) -> PyTree[Array]:
+    """The variables of `model` from a weight file, which must fit it exactly.
+
+    Args:
+      channels: of the images.
+      entry: which part of a training checkpoint to take, such as `"model_ema"`.
+
+    Raises:
+      WeightsError: the file cannot be read, or does not fit: lists every difference.
+    """
+    return from_torchvision(read_state_dict(path, entry=entry), model, channels=channels)
+
+
+def save_weights(
+    path: str | Path,
+    variables: PyTree[Array],
+    *,
+    layout: Layout = "torchvision",
+    dtype: Any = None,
+    num_batches_tracked: int = 0,
+) -> None:
+    """Writes variables as a PyTorch state dictionary, `.safetensors` or `.pth`; for the rest see `to_torchvision`."""
+    write_state_dict(
+        path, to_torchvision(variables, layout=layout, dtype=dtype, num_batches_tracked=num_batches_tracked)
+    )
+
+
+def find_weights(name: str, source: str | Path = "DEFAULT") -> Path:
+    """The file that `load_pretrained(name, source)` reads, downloaded if need be.
+
+    Raises:
+      WeightsError: there is no such file, and `source` names none that is published.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    source = str(source)
+    if source == "DEFAULT" or source in {weights.name for weights in WEIGHT_SETS}:
+        return find_file(find_weight_set(name, source))
+    if source.endswith(_SUFFIXES) or source.startswith((".", "/", "~")):
+        raise WeightsError(f"there is no file {source}; check the path")
+    if source.count("/") == 1:
+        return hub_weights(source)
+    find_weight_set(name, source)  # raises, with the near names
+    raise AssertionError(source)

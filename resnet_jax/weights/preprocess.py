@@ -1,0 +1,43 @@
+"""Images as a published network expects them: the arithmetic by which its accuracy was measured."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from resnet_jax.weights.catalog import Preset
+
+
+def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
+    """Decodes, resizes, crops and normalises images, byte for byte as torchvision's evaluation transform of PIL images.
+
+    As there, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored (call
+    `PIL.ImageOps.exif_transpose` first to turn photographs upright).
+
+    Args:
+      images: one, or a list or tuple of several: a path, the bytes of a file, a PIL image or a uint8 array (H, W, 3).
+      preset: such as `find_weight_set("resnet50").preset`.
+
+    Raises:
+      DataError: an image that cannot be read.
+    """
+    from resnet_jax.data.transforms import resize_and_center_crop
+
+    pixels = np.stack(
+        [
+            resize_and_center_crop(_pixels(image), preset.resize, preset.crop, preset.interpolation)
+            for image in (images if isinstance(images, (list, tuple)) else [images])
+        ]
+    )
+    mean, std = (np.asarray(values, np.float32)[None, None, None] for values in (preset.mean, preset.std))
+    return (pixels.astype(np.float32) / 255 - mean) / std
+
+
+def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
+    from PIL import Image
+
+    from resnet_jax.data.decode import decode_image, image_pixels
+
+    if isinstance(image, np.ndarray):
+        return image
+    return image_pixels(image, 3) if isinstance(image, Image.Image) else decode_image(image, 3)

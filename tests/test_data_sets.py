@@ -1,0 +1,137 @@
+"""Training end to end from every kind of source that a user brings: the same images, so the same run."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import resnet_jax as rn
+from resnet_jax.config import DataConfig
+from resnet_jax.data import eval_batches, load_source, write_records
+from resnet_jax.training.evaluate import make_evaluate
+from resnet_jax.training.mesh import make_mesh
+
+ROOT = Path(__file__).parent.parent
+FIXTURE = ROOT / "tests" / "data" / "fixtures" / "array_record"
+SHORT = ["--epochs", "4", "--batch-size", "128", "--optim.warmup-epochs", "1", "--eval-every-epochs", "4"]
+
+
+def encode(scan, file_format):
+    buffer = io.BytesIO()
+    Image.fromarray(scan[..., 0]).save(buffer, file_format, quality=95)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Of each split: images and labels, sorted by class as a folder has them."""
+    config = DataConfig(name="digits", channels=1, mean=(0.5,), std=(0.5,))
+    splits = {}
+    for split in ("train", "test"):
+        source = load_source(config, split)
+        examples = sorted((source[i] for i in range(len(source))), key=lambda example: example["label"])
+        splits[split] = [(example["image"], example["label"]) for example in examples]
+    return splits
+
+
+def as_folder(digits, root, file_format):
+    for split, examples in digits.items():
+        for i, (scan, label) in enumerate(examples):
+            path = root / split / str(label) / f"{i:05}.{file_format.lower()}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(scan, file_format))
+    return f"folder:{root}"
+
+
+def as_npz(digits, root):
+    arrays = {}
+    for split, examples in digits.items():
+        arrays[f"{split}_images"] = np.stack([scan for scan, _ in examples])
+        arrays[f"{split}_labels"] = np.array([label for _, label in examples])
+    root.mkdir()
+    np.savez(root / "digits.npz", **arrays)
+    return f"npz:{root}/digits.npz"
+
+
+def as_parquet(digits, root):
+    root.mkdir()
+    (root / "names").write_text("".join(f"{i}\n" for i in range(10)))
+    for split, examples in digits.items():
+        images = [{"bytes": encode(scan, "PNG"), "path": None} for scan, _ in examples]
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        table = pa.table({"image": pa.array(images, kind), "label": [label for _, label in examples]})
+        pq.write_table(table, root / f"{split}-00000-of-00001.parquet", row_group_size=100)
+    return f"parquet:{root}"
+
+
+def as_records(digits, root):
+    folder = as_folder(digits, root / "files", "PNG")
+    sources = {split: load_source(DataConfig(name=folder), split) for split in digits}
+    write_records(sources, root / "records", short_side=8, encoding="raw", channels=1)
+    return f"records:{root}/records"
+
+
+def train(name, workdir, *options):
+    config = rn.load_config(ROOT / "configs" / "digits.py", [*SHORT, "--data.name", name, *options])
+    return rn.evaluate(config, rn.train(config, workdir))
+
+
+def test_every_kind_of_source_trains_the_same_run(digits, tmp_path):
+    makers = {"npz": as_npz, "parquet": as_parquet, "records": as_records}
+    names = {kind: make(digits, tmp_path / kind) for kind, make in makers.items()}
+    names["folder of PNG"] = as_folder(digits, tmp_path / "png", "PNG")
+    reports = {kind: train(name, tmp_path / "runs" / kind) for kind, name in names.items()}
+    first = reports["npz"]
+    assert first["count"] == 360
+    assert first["top1"] > 0.4, "four epochs must teach it something"
+    assert all(report == first for report in reports.values()), reports
+    jpeg = train(as_folder(digits, tmp_path / "jpeg", "JPEG"), tmp_path / "runs" / "jpeg")
+    assert abs(jpeg["top1"] - first["top1"]) < 0.15, "JPEG changes pixels a little, and a run of 45 steps by chance"
+
+
+def test_training_from_tfds(tmp_path):
+    """The fixture is too small to learn from; that it is read right is shown in tests/data/test_sources.py."""
+    options = ["--data.directory", str(FIXTURE), "--batch-size", "8", "--eval-batch-size", "8"]
+    report = train("tfds:tiny_digits", tmp_path / "run", *options)
+    assert report["count"] == 10
+
+
+def test_1797_images_in_batches_of_64_on_8_devices_are_1797():
+    assert jax.device_count() == 8
+    config = DataConfig(name="digits", channels=1, mean=(0.3,), std=(0.4,), image_size=8, eval_resize=8)
+    source = load_source(config, "all")
+    model = rn.create_model("cifar_resnet29", num_classes=10)
+    variables = rn.init(model, jax.random.key(0), channels=1)
+    evaluate = make_evaluate(
+        model,
+        lambda images: images / 255.0,
+        make_mesh(),
+        lambda: eval_batches(source, config, batch_size=64),
+        count=len(source),
+    )
+    assert evaluate(variables)["count"] == 1797
+
+
+def test_neither_tensorflow_nor_torch_is_imported(digits, tmp_path):
+    """Reading, batching and training from every kind of source, and preparing records."""
+    names = [as_parquet(digits, tmp_path / "p"), as_npz(digits, tmp_path / "n"), as_records(digits, tmp_path / "r")]
+    code = f"""
+import sys
+from resnet_jax.config import DataConfig
+from resnet_jax.data import eval_batches, load_source, train_batches
+import resnet_jax.run, resnet_jax.cli
+for name in [*{names!r}, "digits", "synthetic", "tfds:tiny_digits"]:
+    config = DataConfig(name=name, directory={str(FIXTURE)!r}, image_size=8, eval_resize=8, threads=2)
+    next(train_batches(load_source(config, "train"), config, batch_size=4, seed=0))
+    next(iter(eval_batches(load_source(config, "test"), config, batch_size=4)))
+assert not {{"tensorflow", "torch", "torchvision"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

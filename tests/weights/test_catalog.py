@@ -1,0 +1,51 @@
+"""The catalogue against torchvision's own."""
+
+import pytest
+
+from resnet_jax.errors import WeightsError
+from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set
+
+
+def theirs(torchvision, name):
+    return list(torchvision.models.get_model_weights(name))
+
+
+def test_the_catalogue_is_torchvisions(torchvision):
+    names = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"]
+    names += ["resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
+    published = [(name, weights) for name in names for weights in theirs(torchvision, name)]
+    assert len(published) == len(WEIGHT_SETS) == 17
+    for ours, (name, weights) in zip(WEIGHT_SETS, published, strict=True):
+        assert (ours.model, ours.name) == (name, weights.name)
+        assert ours.url == weights.url
+        assert ours.num_params == weights.meta["num_params"]
+        assert {"acc@1": ours.top1, "acc@5": ours.top5} == weights.meta["_metrics"]["ImageNet-1K"]
+        assert ours.recipe == weights.meta["recipe"]
+        transform = weights.transforms()
+        assert [ours.preset.resize] == transform.resize_size
+        assert [ours.preset.crop] == transform.crop_size
+        assert ours.preset.interpolation == transform.interpolation.value
+        assert list(ours.preset.mean) == transform.mean
+        assert list(ours.preset.std) == transform.std
+
+
+def test_the_hash_is_in_the_name():
+    assert find_weight_set("resnet152", "IMAGENET1K_V2").sha256_start == "f82ba261"
+
+
+def test_class_names_are_torchvisions(torchvision):
+    assert list(class_names()) == torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"]
+
+
+def test_default_is_the_most_accurate():
+    assert find_weight_set("resnet50").name == "IMAGENET1K_V2"
+    assert find_weight_set("resnet18").name == "IMAGENET1K_V1"
+
+
+def test_unknown_sets_name_the_near_ones():
+    with pytest.raises(
+        WeightsError, match=r"unknown weight set of resnet50 'IMAGENET1K_V3'. Did you mean 'IMAGENET1K_V"
+    ):
+        find_weight_set("resnet50", "IMAGENET1K_V3")
+    with pytest.raises(WeightsError, match=r"no weights are catalogued for 'resnet50d', only for resnet18, .*hub"):
+        find_weight_set("resnet50d")

@@ -1,0 +1,129 @@
+"""From a file to a network and back, and the command for it."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import resnet_jax as rn
+from resnet_jax.cli import main
+from resnet_jax.errors import WeightsError
+from resnet_jax.weights import read_state_dict, to_tensors, write_state_dict
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = rn.create_model("resnet18", num_classes=5)
+    return model, rn.init(model, jax.random.key(0), channels=4)
+
+
+@pytest.fixture
+def path(network, tmp_path):
+    rn.save_weights(tmp_path / "a.pth", network[1], num_batches_tracked=11)
+    return tmp_path / "a.pth"
+
+
+def test_head_and_channels_come_from_the_file(network, path):
+    model, variables = rn.load_pretrained("resnet18", path)
+    assert model == network[0]
+    assert int(variables.pop("num_batches_tracked")["bn1"]["count"]) == 11
+    jax.tree.map(np.testing.assert_array_equal, variables, network[1])
+
+
+def test_options_reach_the_network_and_a_head_that_is_asked_for_must_be_there(path):
+    model, variables = rn.load_pretrained("resnet18", path, dtype=jnp.bfloat16, param_dtype=jnp.float16)
+    assert model.dtype == jnp.bfloat16
+    assert variables["params"]["fc"]["kernel"].dtype == jnp.float16
+    with pytest.raises(WeightsError, match="to take them as they are pass num_classes=5"):
+        rn.load_pretrained("resnet18", path, num_classes=7)
+
+
+def test_load_weights_is_for_a_network_that_exists(network, path):
+    variables = rn.load_weights(path, network[0], channels=4)
+    np.testing.assert_array_equal(variables["params"]["fc"]["bias"], network[1]["params"]["fc"]["bias"])
+
+
+@pytest.mark.parametrize("target", ["b.safetensors", "b.pth"])
+def test_convert_recognises_the_network_and_keeps_every_bit(path, target, capsys):
+    target = path.with_name(target)
+    main(["convert", str(path), str(target)])
+    assert "resnet18: wrote 122 arrays to" in capsys.readouterr().out
+    before, after = read_state_dict(path), read_state_dict(target)
+    assert before.keys() == after.keys()
+    for key, array in before.items():
+        assert array.dtype == after[key].dtype
+        np.testing.assert_array_equal(array, after[key])
+
+
+def test_convert_to_other_names_and_numbers(path):
+    target = path.with_name("b.safetensors")
+    main(["convert", str(path), str(target), "--layout", "huggingface", "--dtype", "bfloat16"])
+    arrays = read_state_dict(target)
+    assert str(arrays["classifier.1.weight"].dtype) == "bfloat16"
+    counts = {array.dtype for key, array in arrays.items() if key.endswith("num_batches_tracked")}
+    assert counts == {np.dtype(np.int64)}
+    back = path.with_name("c.pth")
+    main(["convert", str(target), str(back), "--layout", "torchvision", "--model", "resnet18"])
+    assert read_state_dict(back).keys() == read_state_dict(path).keys()
+
+
+def test_convert_of_an_unknown_network(tmp_path):
+    write_state_dict(tmp_path / "a.safetensors", {"w": np.ones(3)})
+    with pytest.raises(SystemExit, match=r"error: .*a\.safetensors is of no network known here"):
+        main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.pth")])
+
+
+MEASURE = """
+import os, sys, threading, time
+import jax, torch
+from resnet_jax.models import create_model
+from resnet_jax.weights import from_torchvision, read_state_dict
+from resnet_jax.weights.torchvision import _paths
+
+def allocated():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) * 1024
+
+model = create_model("resnet152")
+jax.block_until_ready(jax.numpy.ones(3) + 1)
+peak, done, before = [0], [], allocated()
+def watch():
+    while not done:
+        peak[0] = max(peak[0], allocated())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+start = time.perf_counter()
+variables = jax.block_until_ready(from_torchvision(read_state_dict(sys.argv[1]), model))
+seconds = time.perf_counter() - start
+done.append(True)
+watcher.join()
+print((peak[0] - before) / os.path.getsize(sys.argv[1]), seconds)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's account of memory")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_conversion_of_resnet152_allocates_less_than_twice_its_file(torchvision, tmp_path, suffix):
+    """The file itself is mapped: its pages are the system's cache, which it takes back when it needs them."""
+    path = tmp_path / f"resnet152{suffix}"
+    module = torchvision.models.resnet152()
+    write_state_dict(path, {key: tensor.numpy() for key, tensor in module.state_dict().items()})
+    del module
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    times_the_file, seconds = map(float, done.stdout.split())
+    print(f"{times_the_file:.2f} times the file, {seconds:.2f} s")
+    assert times_the_file < 1.5
+
+
+def test_tensors_of_every_dtype_have_their_own_memory():
+    arrays = {"a": np.asarray(jnp.ones(3)), "b": np.asarray(jnp.ones(3, jnp.bfloat16))}
+    tensors = to_tensors(arrays)
+    tensors["a"].add_(1)
+    assert tensors["b"].dtype == torch.bfloat16
+    assert float(arrays["a"][0]) == 1
