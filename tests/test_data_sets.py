@@ -1,5 +1,6 @@
 """Training end to end from every kind of source that a user brings: the same images, so the same run."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 from PIL import Image
 
 import resnet_jax as rn
-from resnet_jax.config import DataConfig
-from resnet_jax.data import eval_batches, load_source, write_records
+from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.data import eval_batches, load_source, train_batches, write_records
 from resnet_jax.training.evaluate import make_evaluate
 from resnet_jax.training.mesh import make_mesh
 
@@ -83,10 +84,31 @@ def train(name, workdir, *options):
     return rn.evaluate(config, rn.train(config, workdir))
 
 
-def test_every_kind_of_source_trains_the_same_run(digits, tmp_path):
+def all_kinds(digits, root):
     makers = {"npz": as_npz, "parquet": as_parquet, "records": as_records}
-    names = {kind: make(digits, tmp_path / kind) for kind, make in makers.items()}
-    names["folder of PNG"] = as_folder(digits, tmp_path / "png", "PNG")
+    names = {kind: make(digits, root / kind) for kind, make in makers.items()}
+    return names | {"folder of PNG": as_folder(digits, root / "png", "PNG")}
+
+
+def test_every_kind_of_source_gives_the_same_batches(digits, tmp_path):
+    found = {}
+    for kind, name in all_kinds(digits, tmp_path).items():
+        config = DataConfig(name=name, channels=1, mean=(0.5,), std=(0.5,), image_size=8, eval_resize=8, threads=2)
+        config = dataclasses.replace(config, augment=AugmentConfig(random_resized_crop=False))
+        batches = train_batches(load_source(config, "train"), config, batch_size=479, seed=0)
+        found[kind] = [next(batches) for _ in range(3)]
+        found[kind] += list(eval_batches(load_source(config, "test"), config, batch_size=100))
+        batches.close()
+    for batches in found.values():
+        for batch, expected in zip(batches, found["npz"], strict=True):
+            assert {name: rows.tobytes() for name, rows in batch.items()} == {
+                name: rows.tobytes() for name, rows in expected.items()
+            }
+
+
+@pytest.mark.slow
+def test_every_kind_of_source_trains_the_same_run(digits, tmp_path):
+    names = all_kinds(digits, tmp_path)
     reports = {kind: train(name, tmp_path / "runs" / kind) for kind, name in names.items()}
     first = reports["npz"]
     assert first["count"] == 360

@@ -57,7 +57,7 @@ def make_init_state(
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
-            batch_stats=variables["batch_stats"],
+            batch_stats=variables.get("batch_stats", {}),  # a network may have none
             opt_state=optimizer.init(variables["params"]),
             key=jax.random.key_data(run_key),
         )

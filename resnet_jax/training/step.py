@@ -54,9 +54,10 @@ def make_train_step(
 
         def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Array, PyTree[Array]]]:
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            rngs = {"dropout": jax.random.fold_in(key, 1)}
+            logits, updates = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)
             loss = jnp.mean(cross_entropy(logits, targets, label_smoothing))
-            return loss, (logits, updates["batch_stats"])
+            return loss, (logits, updates.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -119,8 +119,8 @@ def test_the_same_draws_give_torchvisions_images_and_targets(torchvision, monkey
 
 @pytest.mark.parametrize("cut", [True, False])
 @pytest.mark.parametrize(("weight", "centre"), [(0.3, (5, 9)), (0.81, (0, 16)), (0.02, (11, 0))])
-def test_the_same_draws_give_timms_images_and_targets(monkeypatch, cut, weight, centre):
-    torch = pytest.importorskip("torch")
+def test_the_same_draws_give_timms_images_and_targets(torchvision, monkeypatch, cut, weight, centre):
+    import torch
     from timm.data.mixup import Mixup
 
     rng = np.random.default_rng(0)

@@ -19,8 +19,8 @@ def test_cross_entropy_is_torchs(smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_mixed_targets_is_torchs_and_timms(smoothing):
-    torch = pytest.importorskip("torch")
+def test_cross_entropy_of_mixed_targets_is_torchs_and_timms(torchvision, smoothing):
+    import torch
     from timm.data.mixup import mixup_target
     from timm.loss import SoftTargetCrossEntropy
 

@@ -122,3 +122,16 @@ def test_model_options_reach_the_network():
     model = build_model(load_config(CONFIGS / "digits.py").__class__(model=options, batch_size=8))
     assert (model.num_classes, model.bn_group_size, model.zero_init_residual) == (7, 4, False)
     assert model.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("options", [{"norm": "group"}, {"stochastic_depth": 0.5}])
+def test_networks_without_statistics_and_with_dropped_branches_train(options):
+    mesh = mesh_of(1)
+    model = create_model("cifar_resnet29", num_classes=10, width=32, stage_sizes=(1, 2), **options)
+    optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
+    state = make_init_state(model, optimizer, channels=1, sharding=replicated(mesh))(jax.random.key(0))
+    step = make_train_step(model, optimizer, partial(augment, config=DIGITS.data, num_classes=10), mesh)
+    for _ in range(2):
+        state, metrics = step(state, put_batch(random_batch(), split_batch(mesh)))
+    assert int(state.step) == 2
+    assert np.isfinite(metrics["loss"])

@@ -164,7 +164,7 @@ def test_huggingface_names_convert_both_ways(resnet18, model):
 def test_all_mismatches_are_listed_at_once(resnet18, model):
     broken = {**resnet18, "extra.weight": np.zeros(3, np.float32), "bn1.weight": np.zeros(65, np.float32)}
     del broken["layer1.0.bn1.bias"], broken["fc.bias"]
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(WeightsError, match="2 missing") as caught:
         from_torchvision(broken, model)
     text = str(caught.value)
     assert "2 missing: layer1.0.bn1.bias, fc.bias" in text or "2 missing: fc.bias, layer1.0.bn1.bias" in text
