@@ -55,6 +55,7 @@ def killed(start, workdir, event, count, delay, *arguments):
     assert_valid(workdir)
 
 
+@pytest.mark.slow
 def test_killed_in_a_step_an_evaluation_and_a_save(tiny, start, straight_process, tmp_path):
     killed(start, tmp_path, "save", 2, 0.05)
     killed(start, tmp_path, "evaluation", 1, 0.05)

@@ -86,6 +86,7 @@ loop.put_batch = hanging
 """
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_ends_the_run_and_the_next_attempt_completes_it(tiny, start, straight_process, tmp_path):
     extra = HANGS_ONCE.format(hung=str(tmp_path / "hung"))
     output = finish(start(tmp_path / "run", "--watchdog-seconds", "3", extra=extra), EXIT_HUNG)

@@ -113,6 +113,7 @@ Checkpoints.save = signalled
 """
 
 
+@pytest.mark.slow
 def test_the_exit_statuses_and_a_second_signal(tiny, start, straight_process, tmp_path):
     """The first ends with 75 and the second at once, during an asynchronous save, without hurting what was saved."""
     twice = SIGNALLED.format(step=6, times=2, name="SIGINT")

@@ -96,6 +96,7 @@ loop.put_batch = filling
     return start(workdir, *arguments, extra=extra)
 
 
+@pytest.mark.slow
 def test_training_stops_where_the_disk_is_full_and_goes_on_when_there_is_room(tiny, start, straight_process, tmp_path):
     with mounted(tmp_path / "disk", f"size={16 * MEGABYTE}") as disk:
         output = finish(on_a_full_disk(start, disk / "run", disk), 1)
@@ -107,6 +108,7 @@ def test_training_stops_where_the_disk_is_full_and_goes_on_when_there_is_room(ti
         assert_same_run(disk / "run", straight_process)
 
 
+@pytest.mark.slow
 def test_training_goes_on_over_a_full_disk_where_that_is_asked_for(tiny, start, straight_process, tmp_path):
     with mounted(tmp_path / "disk", f"size={16 * MEGABYTE}") as disk:
         output = finish(on_a_full_disk(start, disk / "run", disk, "--checkpoint.on-error", "continue"))
