@@ -26,7 +26,7 @@ DATA: Commands = {
 
 
 def data() -> None:
-    """Look at a data set; `data --help` lists the commands."""
+    """Data sets: info, prepare, show; `data --help` says more."""
 
 
 COMMANDS: Commands = {
