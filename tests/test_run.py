@@ -214,7 +214,7 @@ def test_commands_explain_what_they_cannot_do(trained, arguments, message):
 def test_models_prints_the_facts():
     table = python("-m", "resnet_jax", "models", "--pattern", "resnet1*").stdout
     assert "60,192,808" in table
-    assert "11.514" in table
+    assert "11.5136" in table
     assert "resnet50" not in table
 
 
