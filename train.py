@@ -2,10 +2,14 @@
 
 The config file comes first; without one, `configs/digits.py`. Every field of it can be overridden. If DIR holds
 a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
+
+Exit status: 0 complete, 1 a mistake that the message explains, 2 wrong arguments, 70 crashed, 75 stopped by SIGTERM or
+SIGINT after saving (the same command continues), 76 hung. See docs/reliability.md.
 """
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +18,8 @@ import tyro
 
 from resnet_jax.config import Config
 from resnet_jax.config_file import read_config_file
-from resnet_jax.errors import ResnetJaxError
+from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
+from resnet_jax.restart import run_with_restarts, without_flag
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 
@@ -26,16 +31,21 @@ class Arguments:
     """Where checkpoints, logs and results go; with several hosts, a folder that all of them see."""
     distributed: bool = False
     """Join the other processes of a TPU pod, Slurm or Open MPI job, which run this same command."""
+    restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Start again, up to N times, when the run crashes or hangs; it goes on from its last checkpoint."""
 
 
 def main(arguments: list[str]) -> None:
-    path = DEFAULT_CONFIG
+    given, path = arguments, DEFAULT_CONFIG
     if arguments and not arguments[0].startswith("-"):
         path, *arguments = Path(arguments[0]), *arguments[1:]
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
     prog = f"train.py {os.path.relpath(path)}"
     asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
 
+    if asked.restart_on_failure:
+        command = [sys.executable, __file__, *without_flag(given)]
+        sys.exit(run_with_restarts(command, asked.restart_on_failure))
     if asked.distributed:
         import jax
 
@@ -50,3 +60,9 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except ResnetJaxError as error:
         sys.exit(f"error: {error}")
+    except Preempted as stop:
+        print(stop)
+        sys.exit(EXIT_PREEMPTED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_CRASHED)

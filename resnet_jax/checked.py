@@ -49,7 +49,7 @@ def nearest_multiples(value: int, of: int) -> str:
 
 def differences(saved: Checked, asked: Checked) -> list[str]:
     """One line per field that differs, `optim.base_lr: 0.1 (saved) != 0.2 (asked)`; empty where the two are equal."""
-    a, b = (_flat(dataclasses.asdict(config)) for config in (saved, asked))  # type: ignore[call-overload]
+    a, b = (flat(dataclasses.asdict(config)) for config in (saved, asked))  # type: ignore[call-overload]
     return [f"{name}: {a[name]!r} (saved) != {b[name]!r} (asked)" for name in b if a[name] != b[name]]
 
 
@@ -70,11 +70,12 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     return cls(**arguments)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return leaves
 
 
 def _check(where: str, value: Any, hint: Any) -> None:

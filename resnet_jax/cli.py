@@ -9,6 +9,7 @@ from resnet_jax.commands.convert import convert
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
+from resnet_jax.commands.diff import diff
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
@@ -25,12 +26,13 @@ DATA: Commands = {
 
 
 def data() -> None:
-    """Look at a data set; `data --help` lists the commands."""
+    """Data sets: info, prepare, show; `data --help` says more."""
 
 
 COMMANDS: Commands = {
     "convert": convert,
     "data": data,
+    "diff": diff,
     "evaluate": evaluate,
     "models": models,
     "parity": parity,

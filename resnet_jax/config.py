@@ -188,6 +188,9 @@ class CheckpointConfig(Checked):
     keep_last: Annotated[int, AtLeastOne] = 2
     keep_best: Annotated[int, NotNegative] = 1
     """By top-1 accuracy on the evaluation split."""
+    on_error: Literal["stop", "continue"] = "stop"
+    """When a checkpoint or the log cannot be written (disk full, read-only): stop, or say so and train on. The last
+    checkpoint of a run must succeed, and with several processes all stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +209,12 @@ class Config(Checked):
     """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
     eval_every_epochs: Annotated[float, Positive] = 1.0
     log_every_steps: Annotated[int, AtLeastOne] = 50
+    on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """When the loss or gradient of a step is infinite or nan: stop; skip its update; or go back to the last checkpoint
+    and train on without its batch."""
+    watchdog_seconds: Annotated[float, NotNegative] = 1800.0
+    """A step that takes longer ends the run with every thread's stack; 0 = wait for ever. The first step (which
+    compiles), evaluations and checkpoints may take ten times as long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

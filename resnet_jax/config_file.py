@@ -23,6 +23,8 @@ from resnet_jax.errors import ConfigError, unknown_name
 from resnet_jax.files import write_atomically
 
 FILE_NAME = "config.json"
+# What may be changed when a run is continued, since it does not change what is computed from the same data.
+FREE = ("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds")
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
 """Fields of `data` that older runs saved and that are now fields of `data.augment`."""
 
@@ -89,19 +91,19 @@ def saved_config(workdir: str | Path) -> Config:
         )
     try:
         return from_dict(Config, _modernize(json.loads(path.read_text())))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 
 
 def check_same_run(config: Config, workdir: Path) -> bool:
-    """Whether `workdir` already holds a run with this config; False where it holds none.
+    """Whether `workdir` already holds a run with this config, but for fields in `FREE`; False where it holds none.
 
     Raises:
       ConfigError: it holds a run with another config; lists the differences.
     """
     if not (workdir / FILE_NAME).exists():
         return False
-    different = differences(saved_config(workdir), config)
+    different = [line for line in differences(saved_config(workdir), config) if line.partition(":")[0] not in FREE]
     if different:
         raise ConfigError(
             f"{workdir} holds a run with another config, and nothing in it was touched:\n  "

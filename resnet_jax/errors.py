@@ -6,6 +6,11 @@ Every message says what is wrong, the value, the rule and the remedy.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Exit statuses of `train.py` beside 0 (complete), 1 (a mistake of the user or of a file) and 2 (wrong arguments).
+EXIT_CRASHED = 70  # an error that nobody foresaw, or a peer that is gone
+EXIT_PREEMPTED = 75
+EXIT_HUNG = 76
+
 
 class ResnetJaxError(ValueError):
     """Base of the errors that a user can mend; the command line prints their text alone, without a traceback."""
@@ -31,12 +36,24 @@ class CheckpointError(ResnetJaxError):
     """A checkpoint folder that holds nothing that can be restored."""
 
 
+class StorageError(ResnetJaxError):
+    """A file of a run could not be written: the disk is full, or its folder is read-only."""
+
+
 class WeightsError(ResnetJaxError):
     """A weight file that does not fit the network, or cannot be read safely."""
 
 
 class NonFiniteLossError(ResnetJaxError):
-    """The loss became infinite or not a number; the last checkpoint was not touched."""
+    """The loss or the gradient of `step` is infinite or not a number; the last checkpoint is from before it."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Preempted(Exception):
+    """The run was asked to stop, and did so after saving a checkpoint: the same command continues it."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -18,22 +18,25 @@ from rich.console import Console
 from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
-from resnet_jax.errors import CheckpointError, ConfigError
-from resnet_jax.files import write_atomically
+from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
+from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.record import append_session, describe_environment
+from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.curves import plot_curves
 from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
-from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.training.metrics import RunLog
+from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.report import EvalReport
+from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, make_init_state, split_key
 from resnet_jax.training.step import make_train_step, step_key
+from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
-RESULT = "result.json"
 CLASS_NAMES = "class_names.json"
 
 
@@ -72,15 +75,17 @@ def build_model(config: Config) -> ResNet:
 def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves in `workdir`: `config.json`, `class_names.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`,
-    `curves.png` and, once complete, `result.json`. A complete run is not trained again.
+    Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/`, `curves.png` and, once complete, `result.json`. A complete run is not trained again.
 
     Returns the final state.
 
     Raises:
       ConfigError: the config cannot be run here, or `workdir` holds a run with another config.
       DataError: the data set cannot be read, or is not what the config says.
-      NonFiniteLossError: training diverged; the last checkpoint is whole.
+      NonFiniteLossError: training diverged, and `config.on_non_finite` does not help; the last checkpoint is whole.
+      StorageError: something could not be written; the last checkpoint is whole.
+      Preempted: SIGTERM or SIGINT; the run is saved and can be continued.
     """
     started = time.perf_counter()
     first = jax.process_index() == 0
@@ -90,7 +95,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
-        say(f"{workdir} holds a complete run, nothing to train: {_summary(result)}")
+        say(f"{workdir} holds a complete run, nothing to train: {summary(result)}")
         return load_run(workdir).state
 
     mesh = make_mesh()
@@ -102,39 +107,81 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     plan = plan_steps(config, len(source))
     optimizer = make_optimizer(config.optim, plan.schedule)
     augment = partial(data.augment, config=config.data, num_classes=config.model.num_classes)
-    train_step = make_train_step(model, optimizer, augment, mesh, label_smoothing=config.optim.label_smoothing)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        augment,
+        mesh,
+        label_smoothing=config.optim.label_smoothing,
+        skip_non_finite=config.on_non_finite == "skip",
+    )
     evaluate = _make_evaluate(config, model, eval_source)
     init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
-    batches = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    batches = SkippingBatches(data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size)))
+    forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
-    if first and not known:
-        workdir.mkdir(parents=True, exist_ok=True)
+    if first:
+        with explain_failed_write(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(workdir / CLASS_NAMES, json.dumps(source.class_names))
         save_config(config, workdir)  # last: a folder with a config is a run
 
-    with _open_checkpoints(config, workdir) as checkpoints:
-        key = jax.random.key(config.seed)
-        restored = checkpoints.restore_newest(init_state.eval_shape(key), set_aside=True)
+    fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
+    key = jax.random.key(config.seed)
+    like = init_state.eval_shape(key)
+    beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
+
+    def go() -> tuple[TrainState, RunLog]:
+        """From the newest checkpoint to the end."""
+        restored = checkpoints.restore_newest(like, set_aside=True)
         if restored is None:
-            state = init_state(key)
+            state, memory = init_state(key), beginning
         else:
-            state = restored.state
-            batches.set_state(restored.data_state)
+            state, memory = restored.state, restored.memory
             say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
+        batches.set_state(memory["data"])
+        if first:
+            session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
+            if changed := append_session(workdir, session):
+                say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
         with RunLog(
             workdir,
             total_steps=plan.total,
             start_step=int(state.step),
             images_per_step=config.batch_size,
             steps_per_epoch=plan.steps_per_epoch,
+            learning_rate=plan.lr,
+            layers=layer_names(like.params),
+            log_state=memory["log"],
+            forgive_failed_writes=forgive,
             console=console,
         ) as log:
-            state = fit(state, batches, split_batch(mesh), train_step, evaluate, plan, checkpoints, log)
+            sharding = split_batch(mesh)
+            state = fit(
+                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
+                forgive_failed_writes=forgive,
+            )
+        return state, log
+
+    with (
+        StopRequest(mesh) as stop,
+        Watchdog(config.watchdog_seconds) as watchdog,
+        _open_checkpoints(config, workdir) as checkpoints,
+    ):
+        while True:
+            try:
+                state, log = go()
+                break
+            except NonFiniteLossError as error:
+                if config.on_non_finite != "rollback" or batches.rollbacks >= ROLLBACKS_AT_MOST:
+                    raise
+                batches.skip_before(error.step)
+                say(f"Rolling back past the batch of step {error.step}: {error}")
 
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = _write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
-        say(f"{_summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
+        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
+        say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
 
@@ -206,29 +253,6 @@ def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
 
 
-def _write_result(config: Config, workdir: Path, *, seconds: float, devices: int) -> dict[str, Any]:
-    """Draws the curves, then writes `result.json`, by which a complete run is known."""
-    records = read_metrics(workdir)
-    evaluations = [record for record in records if record["kind"] == "eval"]
-    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
-    result = {
-        "model": config.model.name,
-        "data": config.data.name,
-        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
-        "best_top1": best["top1"],
-        "best_step": best["step"],
-        "steps": last["step"],
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "seconds": seconds,
-        "devices": f"{devices} x {jax.devices()[0].device_kind}",
-        "jax": jax.__version__,
-    }
-    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
-    write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
-    return result
-
-
 def _eval_source(config: Config) -> data.Source:
     source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
@@ -262,10 +286,3 @@ def _check_classes(config: Config, class_names: Sequence[str]) -> None:
             f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {len(class_names)} classes; "
             f"set model.num_classes = {len(class_names)}"
         )
-
-
-def _summary(result: dict[str, Any]) -> str:
-    return (
-        f"top-1 {100 * result['top1']:.2f} % of {result['count']} test images "
-        f"(best {100 * result['best_top1']:.2f} % at step {result['best_step']}), {result['seconds']:.0f} s"
-    )

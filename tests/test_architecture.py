@@ -16,6 +16,7 @@ MAX_LINES = 300
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "restart": 1,
     "checked": 0,
     "config": 0,
     "models": 1,
@@ -24,13 +25,16 @@ FLOORS = {
     "training": 2,
     "weights": 2,
     "profile": 3,
+    "record": 3,
+    "result": 3,
     "parity": 3,
     "run": 4,
     "commands": 5,
     "cli": 6,
     "__main__": 7,
 }
-SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors")}  # the imports within floor 0
+# The imports within floor 0.
+SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 
 

@@ -3,6 +3,7 @@
 from resnet_jax.data.batches import eval_batches, train_batches
 from resnet_jax.data.decode import decode_image
 from resnet_jax.data.device import augment, normalize
+from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.data.sources import Arrays, Example, Source, list_splits, load_source, write_records
 from resnet_jax.data.transforms import load_image, random_resized_crop, resize_and_center_crop
 
@@ -13,6 +14,7 @@ __all__ = [
     "augment",
     "decode_image",
     "eval_batches",
+    "fingerprint",
     "list_splits",
     "load_image",
     "load_source",

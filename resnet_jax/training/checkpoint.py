@@ -1,17 +1,12 @@
 """Checkpoints: saved in the background, kept by age and by accuracy, restored past damage.
 
-One step is one folder, written by Orbax under a temporary name and renamed when complete:
-
-    00000120/state    the training state: parameters, statistics, optimiser, rng, step
-    00000120/data     the position of the data iterator, JSON
-    00000120/metrics  what the last evaluation said, JSON
+What one of them holds, and how damage is told, is in `step_folder.py`.
 
 Reading goes past Orbax's manager, straight to the folders: the manager cannot even be opened where one step's metrics
 are damaged, and an evaluation must be able to read the folder of a run in progress without changing anything in it.
 """
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -27,18 +22,19 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, StorageError
+from resnet_jax.training.step_folder import Damaged, check_digests, make_record, read_record, read_state
 
 # What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
 log = logging.getLogger("resnet_jax")
 
 
 class Restored(NamedTuple):
-    """A checkpoint as it was saved; `data_state` is the position of the data iterator."""
+    """A checkpoint as it was saved; `memory` is what the run must remember besides its state."""
 
     step: int
     state: PyTree
-    data_state: dict[str, Any]
+    memory: dict[str, Any]
 
 
 class Checkpoints:
@@ -60,26 +56,27 @@ class Checkpoints:
         )
         self._manager: ocp.CheckpointManager | None = None
 
-    def save(self, step: int, state: PyTree, data_state: dict[str, Any], metrics: dict[str, float]) -> None:
+    def save(self, step: int, state: PyTree, memory: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state to the host and returns; the files are written in the background.
 
-        `data_state` must be JSON. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
+        `memory` must be JSON. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
 
         Raises:
-          CheckpointError: this step is saved already, or the save before this one failed (this one is not started).
-          TypeError: `data_state` is not JSON.
+          CheckpointError: this step is saved already.
+          StorageError: the save before this one failed (this one is not started), or this one cannot be begun.
+          TypeError: `memory` is not JSON.
         """
         self.wait()
         if self._manager is None:
-            self._manager = self._open()
+            with self._explain_failed_save():
+                self._manager = self._open()
         if step in self._manager.all_steps():
             raise CheckpointError(f"step {step} is already saved under {self.directory}; a step can be saved once")
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=ocp.args.JsonSave(json.loads(json.dumps(data_state))),  # a copy: it is written later, by a thread
-        )
+        metrics = {name: float(value) for name, value in metrics.items()}
+        record = make_record(state, memory, metrics)
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         with self._explain_failed_save():
-            self._manager.save(step, args=items, metrics={k: float(v) for k, v in metrics.items()}, force=True)
+            self._manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore_newest(self, like: PyTree, *, set_aside: bool = False) -> Restored | None:
         """The newest whole checkpoint, or None where there is none at all, whole or damaged.
@@ -119,7 +116,7 @@ class Checkpoints:
         """
         self.wait()
         paths = self._steps()
-        accuracies = {step: _top1(_read_metrics(path)) for step, path in paths.items()}
+        accuracies = {step: _accuracy(path) for step, path in paths.items()}
         if not accuracies:
             raise CheckpointError(
                 f"{self.directory} holds no checkpoint; train first, or name the workdir of a run that has saved one"
@@ -137,7 +134,7 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          CheckpointError: the last save failed.
+          StorageError: the last save failed; its half is no checkpoint.
         """
         if self._manager is not None:
             with self._explain_failed_save():
@@ -148,9 +145,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            if self._manager is not None:
-                self._manager.close()
-                self._manager = None
+            self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +155,18 @@ class Checkpoints:
     ) -> None:
         self.close()
 
+    def _let_go(self) -> None:
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with contextlib.suppress(Exception):  # what failed has been said by `wait`
+                manager.close()
+
     def _open(self) -> ocp.CheckpointManager:
         for step, path in self._steps().items():
-            if reason := _damage(path):
-                self._set_aside(step, reason)
+            try:
+                read_record(path)
+            except Damaged as error:
+                self._set_aside(step, str(error))
         return ocp.CheckpointManager(self.directory, options=self._options)
 
     def _steps(self) -> dict[int, epath.Path]:
@@ -175,13 +178,18 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step, path in paths.items():
             try:
-                restored, reason = _restore(step, path, like), ""
-            except _Damaged as error:
-                restored, reason = None, str(error)
+                record = read_record(path)
+                state, reason = read_state(path, record, like), ""
+            except Damaged as error:
+                state, reason = None, str(error)
             # All processes must go on from the same step, also where only one of them could not read its part.
-            damaged_somewhere = np.any(multihost_utils.process_allgather(np.array(restored is None)))
-            if restored is not None and not damaged_somewhere:
-                return restored, damaged
+            if _everywhere(not reason):
+                try:
+                    check_digests(state, record)
+                except Damaged as error:
+                    reason = str(error)
+                if _everywhere(not reason):
+                    return Restored(step, state, record["memory"]), damaged
             damaged[step] = reason or "another process could not read it"
         tried = "".join(f"\n  step {step}: {reason}" for step, reason in damaged.items())
         raise CheckpointError(
@@ -207,86 +215,22 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            raise CheckpointError(
+            self._let_go()  # the next save opens it anew, which sweeps up what this one has left
+            raise StorageError(
                 f"a checkpoint could not be written under {self.directory}: {type(error).__name__}: {error}. "
                 "Those saved before are as they were; see that there is room and that it is writable, then resume."
             ) from error
 
 
-class _Damaged(Exception):
-    """One checkpoint cannot be read; the message says why."""
+def _everywhere(true: bool) -> bool:
+    return bool(np.all(multihost_utils.process_allgather(np.array(true))))
 
 
-def _restore(step: int, path: epath.Path, like: PyTree) -> Restored:
-    if reason := _damage(path):
-        raise _Damaged(reason)
-    # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
-    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
-        with _any_error_is_damage():
-            saved = _describe(reader.metadata(path / "state").tree)
-        _check_same_model(saved, _describe(like), path)
-        with _any_error_is_damage():
-            template = ocp.args.StandardRestore(jax.tree.map(_with_sharding, like))
-            state = reader.restore(path / "state", args=template)
-    return Restored(step, state, json.loads((path / "data" / "metadata").read_text()))
-
-
-def _damage(path: epath.Path) -> str | None:
-    """What can be seen to be wrong with a step's folder without reading the arrays; None where nothing is."""
-    if not ocp.utils.is_checkpoint_finalized(path):
-        return "its save was never finished"
-    for name in ("data/metadata", "metrics/metrics"):
-        try:
-            json.loads((path / name).read_text())
-        except (OSError, ValueError) as error:
-            return f"{name}: {error}"
-    return None
-
-
-@contextlib.contextmanager
-def _any_error_is_damage() -> Iterator[None]:
+def _accuracy(path: epath.Path) -> float:
     try:
-        yield
-    except Exception as error:  # Orbax, TensorStore, zarr and JSON have no error in common
-        cause = error.__cause__ or error
-        reason = str(cause).partition(" [tensorstore_spec")[0].strip()
-        raise _Damaged(f"{type(cause).__name__}: {reason}") from error
-
-
-def _check_same_model(saved: dict[str, str], asked: dict[str, str], path: epath.Path) -> None:
-    missing, extra = asked.keys() - saved.keys(), saved.keys() - asked.keys()
-    lines = [f"{name}: not in the checkpoint" for name in sorted(missing)]
-    lines += [f"{name}: only in the checkpoint" for name in sorted(extra)]
-    lines += [
-        f"{name}: {saved[name]} (saved) != {asked[name]} (asked)"
-        for name in asked
-        if name in saved and saved[name] != asked[name]
-    ]
-    if lines:
-        shown = lines[:10] + [f"and {len(lines) - 10} more"] * (len(lines) > 10)
-        raise CheckpointError(
-            f"{path} was saved with another model or optimiser; {len(lines)} arrays differ:\n  "
-            + "\n  ".join(shown)
-            + "\nUse the config it was trained with, or another workdir."
-        )
-
-
-def _describe(tree: PyTree) -> dict[str, str]:
-    """`params/conv1/kernel` -> `float32 (7, 7, 3, 64)`, for arrays and for Orbax's descriptions of arrays alike."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype} {x.shape}" for path, x in leaves}
-
-
-def _with_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _read_metrics(path: epath.Path) -> dict[str, float]:
-    try:
-        return json.loads((path / "metrics" / "metrics").read_text())
-    except (OSError, ValueError):
-        return {}
+        return _top1(read_record(path)["metrics"])
+    except Damaged:
+        return math.inf  # it may have been the best: tried first, it is reported
 
 
 def _top1(metrics: dict[str, float]) -> float:

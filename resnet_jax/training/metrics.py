@@ -1,11 +1,10 @@
 """The log of a run: `metrics.jsonl`, TensorBoard, and a progress bar or plain lines."""
 
 import json
+import logging
 import math
-import sys
 import time
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,10 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import NonFiniteLossError
-from resnet_jax.files import write_atomically
+from resnet_jax.files import forgive_failed_write
+from resnet_jax.training.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
+from resnet_jax.training.sinks import JsonLines, Screen, Sink, TensorBoard
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console
+
+log = logging.getLogger("resnet_jax")
 
 FILE_NAME = "metrics.jsonl"
 
@@ -48,7 +51,14 @@ class RunLog:
       start_step: the step the run goes on from. What an earlier session logged after it is cut away, so that the log
         has neither gap nor duplicate; 0 starts a new log.
       steps_per_epoch: need not be a whole number.
+      learning_rate: of a step.
+      layers: names, for the steps' `worst_layer`.
+      log_state: what `get_state` gave at `start_step`.
+      forgive_failed_writes: say that a file could not be written and go on; the lines are kept until they can be.
       console: where to show progress; standard output by default.
+
+    Raises:
+      StorageError: the files cannot be written at all; likewise every method that writes.
     """
 
     def __init__(
@@ -59,24 +69,29 @@ class RunLog:
         start_step: int,
         images_per_step: int,
         steps_per_epoch: float,
+        learning_rate: Callable[[int], float],
+        layers: Sequence[str] = (),
+        log_state: list[Any] | None = None,
+        forgive_failed_writes: bool = False,
         console: "Console | None" = None,
     ):
         self._total_steps, self._start_step = total_steps, start_step
         self._images_per_step, self._steps_per_epoch = images_per_step, steps_per_epoch
-        self._collected: list[tuple[int, Mapping[str, Array]]] = []
+        self._collected: list[tuple[int, Mapping[str, Array | float]]] = [(step, m) for step, m in log_state or []]
+        self._learning_rate, self._layers, self._forgive = learning_rate, layers, forgive_failed_writes
         self._opened = time.perf_counter()
         self._first_step_at: float | None = None
         self._clock, self._timed_steps = self._opened, 0
         workdir = Path(workdir)
         kept = [record for record in read_metrics(workdir) if record["step"] <= start_step] if start_step else []
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
-        self._sinks: list[_JsonLines | _TensorBoard | _Screen] = []
+        self._sinks: list[Sink] = []
         if jax.process_index() == 0:
             workdir.mkdir(parents=True, exist_ok=True)
             self._sinks = [
-                _JsonLines(workdir / FILE_NAME, kept),
-                _TensorBoard(workdir / "tensorboard", start_step),
-                _Screen(console, total_steps, start_step),
+                JsonLines(workdir / FILE_NAME, kept),
+                TensorBoard(workdir / "tensorboard", start_step),
+                Screen(console, total_steps, start_step),
             ]
 
     def collect(self, step: int, metrics: Mapping[str, Float[Array, ""]]) -> None:
@@ -88,21 +103,18 @@ class RunLog:
         else:
             self._timed_steps += 1
 
-    def write_train(self, step: int, *, lr: float) -> None:
+    def write_train(self, step: int) -> None:
         """Waits for what was collected and writes its means.
 
         Raises:
-          NonFiniteLossError: a loss among them is infinite or not a number; nothing is written.
+          NonFiniteLossError: a step among them was not finite and not skipped, or too many were; nothing is written.
         """
         if not self._collected:
             return
-        steps = [step for step, _ in self._collected]
-        values = jax.device_get([metrics for _, metrics in self._collected])
-        losses = [float(metrics["loss"]) for metrics in values]
-        self._check_finite(steps, losses)
+        collected = self._fetch()
+        self._check_finite(collected)
         self._collected.clear()
-        means = {name: float(np.mean([metrics[name] for metrics in values], dtype=np.float64)) for name in values[0]}
-        record = self._record("train", step) | means | {"lr": float(lr)}
+        record = self._record("train", step) | _means(collected) | {"lr": float(self._learning_rate(step))}
         if self._timed_steps:
             duration = time.perf_counter() - self._clock
             record["images_per_second"] = self._timed_steps * self._images_per_step / duration
@@ -111,6 +123,18 @@ class RunLog:
     def write_eval(self, step: int, report: Mapping[str, float]) -> None:
         """Writes the report of an evaluation after step `step`."""
         self._write(self._record("eval", step) | {name: _plain(value) for name, value in report.items()})
+
+    def get_state(self) -> list[Any]:
+        """What was collected and not yet written, as JSON. What was written is on the disk when this returns.
+
+        Raises:
+          NonFiniteLossError: as `write_train`.
+        """
+        collected = self._fetch()
+        self._check_finite(collected)
+        for sink in self._sinks:
+            sink.sync()
+        return [[step, metrics] for step, metrics in collected]
 
     def close(self) -> None:
         for sink in self._sinks:
@@ -131,7 +155,8 @@ class RunLog:
 
     def _write(self, record: dict[str, Any]) -> None:
         for sink in self._sinks:
-            sink.write(record, self._seconds_left(record["step"]))
+            with forgive_failed_write(self._forgive):
+                sink.write(record, self._seconds_left(record["step"]))
         self._restart_clock()
 
     def _restart_clock(self) -> None:
@@ -144,16 +169,45 @@ class RunLog:
             return None
         return (time.perf_counter() - self._first_step_at) / steps * (self._total_steps - step)
 
-    @staticmethod
-    def _check_finite(steps: list[int], losses: list[float]) -> None:
-        bad = [(step, loss) for step, loss in zip(steps, losses, strict=True) if not math.isfinite(loss)]
-        if bad:
-            step, loss = bad[0]
+    def _fetch(self) -> list[tuple[int, dict[str, float]]]:
+        values = jax.device_get([metrics for _, metrics in self._collected])
+        steps = [step for step, _ in self._collected]
+        return [(step, {k: float(v) for k, v in m.items()}) for step, m in zip(steps, values, strict=True)]
+
+    def _check_finite(self, collected: list[tuple[int, dict[str, float]]]) -> None:
+        bad = [(step, metrics) for step, metrics in collected if not was_finite(metrics)]
+        if not bad:
+            return
+        step, metrics = bad[0]
+        what = f"the loss is {metrics['loss']}"
+        if "grad_norm" in metrics:
+            what += f" and the norm of the gradient {metrics['grad_norm']}"
+        what += f" at step {step} (learning rate {self._learning_rate(step):.3g}"
+        if "worst_layer" in metrics:
+            name = self._layers[int(metrics["worst_layer"])] if self._layers else f"array {metrics['worst_layer']:.0f}"
+            what += f", largest gradient norm {metrics['worst_norm']:.3g} in {name}"
+        what += f"), the first of {len(bad)} that are not finite in steps {collected[0][0]} to {collected[-1][0]}"
+        if "skipped" not in metrics:
             raise NonFiniteLossError(
-                f"the loss is {loss} at step {step}, the first of {len(bad)} that are not finite in steps {steps[0]} "
-                f"to {steps[-1]}. Lower optim.base_lr, lengthen optim.warmup_epochs or use model.dtype float32, then "
-                "run again: training goes on from the last checkpoint, which is from before these steps"
+                f"{what}. The last checkpoint is from before these steps. Go on from it with --on-non-finite skip or "
+                "rollback, or begin anew in another workdir with a lower optim.base_lr, a longer optim.warmup_epochs "
+                "or model.dtype float32",
+                step,
             )
+        if len(bad) == len(collected) >= SKIPPED_AT_MOST:
+            raise NonFiniteLossError(f"{what}, and all of those were skipped: there is nothing left to train", step)
+        log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
+
+
+def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Of the steps that were not skipped, where all metrics are; and how many were skipped, where that can happen."""
+    values = [metrics for _, metrics in collected]
+    taken = [metrics for metrics in values if not metrics.get("skipped")]
+    names = [name for name in values[0] if name not in (*DIAGNOSIS, "skipped")]
+    means = {name: float(np.mean([metrics[name] for metrics in taken])) if taken else math.nan for name in names}
+    if "skipped" in values[0]:
+        means["skipped"] = len(values) - len(taken)
+    return means
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -163,108 +217,10 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return records
 
 
-class _JsonLines:
-    def __init__(self, path: Path, kept: list[dict[str, Any]]):
-        write_atomically(path, "".join(map(_line, kept)))
-        self._file = path.open("a", buffering=1)  # flushed at every line
-
-    def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
-        self._file.write(_line(record))
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _TensorBoard:
-    """Charts named `train/loss`, `eval/top1`, ... over steps."""
-
-    def __init__(self, folder: Path, start_step: int):
-        # purge_step is the first step that TensorBoard is to forget.
-        self._writer = _summary_writer(str(folder), purge_step=start_step and start_step + 1, flush_secs=10)
-
-    def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
-        for name, value in record.items():
-            if name not in ("kind", "step"):
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def _summary_writer(*args: Any, **options: Any) -> Any:
-    # tensorboardX imports torch where it finds it, to accept tensors: seconds, and a second OpenMP runtime beside
-    # XLA's. Python takes a module that is None for one that is not installed.
-    hide_torch = "torch" not in sys.modules
-    if hide_torch:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hide_torch:
-            del sys.modules["torch"]
-    return SummaryWriter(*args, **options)
-
-
-_SHOWN = {
-    "loss": "loss {:.4f}",
-    "top1": "top-1 {:.2%}",
-    "top5": "top-5 {:.2%}",
-    "lr": "lr {:.3g}",
-    "images_per_second": "{:,.0f} images/s",
-}
-_BAR_STYLES = {
-    "train": {"loss": "bold", "images_per_second": "cyan", "left": "dim"},
-    "eval": {"top1": "green"},
-}
-
-
-class _Screen:
-    """A progress bar on a terminal; elsewhere (a file, a batch system) one plain line per record."""
-
-    def __init__(self, console: "Console | None", total_steps: int, start_step: int):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._console = console or Console()
-        self._total_steps = total_steps
-        self._progress: Progress | None = None
-        if self._console.is_terminal:
-            styles = {name: style for kind in _BAR_STYLES.values() for name, style in kind.items()}
-            columns = [TextColumn(f"{{task.fields[{name}]}}", style=style) for name, style in styles.items()]
-            self._progress = Progress(BarColumn(16), MofNCompleteColumn(), *columns, console=self._console)
-            empty: dict[str, Any] = dict.fromkeys(styles, "")
-            self._task = self._progress.add_task("", total=total_steps, completed=start_step, **empty)
-            self._progress.start()
-
-    def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
-        kind, step = record["kind"], record["step"]
-        texts: dict[str, Any] = {
-            name: form.format(record[name]) for name, form in _SHOWN.items() if record.get(name) is not None
-        }
-        if kind == "train" and seconds_left is not None:
-            texts["left"] = f"{timedelta(seconds=round(seconds_left))} left"
-        if self._progress is not None:
-            fields = {name: text for name, text in texts.items() if name in _BAR_STYLES[kind]}
-            self._progress.update(self._task, completed=step, **fields)
-        if self._progress is None or kind == "eval":
-            where = f"step {step:{len(str(self._total_steps))}}/{self._total_steps}  epoch {record['epoch']:.2f}"
-            words = [where, *(["evaluation:"] if kind == "eval" else []), *texts.values()]
-            self._console.print("  ".join(words), markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-
 def _plain(value: Any) -> int | float:
     return value if isinstance(value, int) else float(value)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree, UInt8
 from resnet_jax.models import ResNet
 from resnet_jax.training.losses import cross_entropy, in_top_k
 from resnet_jax.training.mesh import replicated, split_batch
+from resnet_jax.training.non_finite import is_finite, keep_where, worst_layer
 from resnet_jax.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -33,16 +34,18 @@ def make_train_step(
     mesh: Mesh,
     *,
     label_smoothing: float = 0.0,
+    skip_non_finite: bool = False,
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
 
     Args:
       augment: `(key, uint8 images, labels) -> (normalised float32 images, targets (N, K))`, where a target is a
         distribution over the classes. The key is `step_key`'s, so that neither depends on the number of devices.
+      skip_non_finite: where loss or gradient is not finite only the step counts; `skipped` (0 or 1) is reported.
 
     The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars
     of this batch: `loss`, `top1` (how often the class with the largest target is predicted), `grad_norm` (L2 over all
-    parameters).
+    parameters), and what `non_finite.worst_layer` says.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -62,6 +65,7 @@ def make_train_step(
             "loss": loss,
             "top1": jnp.mean(in_top_k(logits, jnp.argmax(targets, axis=-1), 1)),
             "grad_norm": optax.tree.norm(grads),
+            **worst_layer(grads),
         }
         new_state = state.replace(
             step=state.step + 1,
@@ -69,6 +73,10 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
+        if skip_non_finite:
+            good = is_finite(metrics)
+            new_state = keep_where(good, new_state, state)
+            metrics["skipped"] = 1.0 - good
         return new_state, metrics
 
     return jax.jit(

@@ -107,7 +107,8 @@ def test_unknown_names_suggest_the_near_ones():
         create_model("resnet50", num_class=3)
     with pytest.raises(ValueError, match="num_classes = -1"):
         create_model("resnet50", num_classes=-1)
-    assert list_models("resnet1*") == ["resnet18", "resnet101", "resnet152"]
+    assert list_models("resnet1*")[:3] == ["resnet18", "resnet101", "resnet152"]
+    assert all(name.startswith("resnet1") for name in list_models("resnet1*"))
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.float32)])

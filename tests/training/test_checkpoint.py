@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.errors import CheckpointError
+from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.training.checkpoint import Checkpoints
 
 ACCURACY = {1: 0.5, 2: 0.9, 3: 0.3, 4: 0.2, 5: 0.1}
@@ -72,7 +72,7 @@ def save_steps(folder, accuracies=ACCURACY, **keep):
 def assert_is_step(restored, step):
     assert restored is not None
     assert restored.step == step
-    assert restored.data_state == position(step)
+    assert restored.memory == position(step)
     want = make_state(step)
     assert jax.tree.structure(restored.state) == jax.tree.structure(want)
     for got, wanted in zip(jax.tree.leaves(restored.state), jax.tree.leaves(want), strict=True):
@@ -139,7 +139,7 @@ def test_training_may_go_on_while_a_save_is_written(tmp_path):
         for _ in range(5):
             state = step(state)
         restored = checkpoints.restore_newest(state)
-    assert restored.data_state == {"next_index": 0}
+    assert restored.memory == {"next_index": 0}
     for i in range(8):
         np.testing.assert_array_equal(restored.state[f"w{i}"], np.full((500, 500), float(i)))
 
@@ -309,7 +309,7 @@ def test_a_failed_save_surfaces(run, surfaces_in, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(ocp.StandardCheckpointHandler, "finalize", disk_full)
         checkpoints.save(6, make_state(6), position(6), {})
-        with pytest.raises(CheckpointError, match=r"could not be written under .*No space left .*there is room"):
+        with pytest.raises(StorageError, match=r"could not be written under .*No space left .*there is room"):
             next_call[surfaces_in]()
     checkpoints.close()
     assert_is_step(open_checkpoints(run).restore_newest(make_state(0)), 5)
@@ -353,7 +353,7 @@ if process == 0:  # what process 1 wrote, only process 1 will read
 sync_global_devices("damaged")
 with Checkpoints(folder, keep_last=3, keep_best=0) as checkpoints:
     restored = checkpoints.restore_newest(make_state(0), set_aside=True)
-    assert (restored.step, restored.data_state) == (1, {"next_index": 1})
+    assert (restored.step, restored.memory) == (1, {"next_index": 1})
     assert (restored.state["w"].addressable_data(0) == make_state(1)["w"].addressable_data(0)).all()
     checkpoints.save(2, make_state(2), {"next_index": 2}, {})
 """

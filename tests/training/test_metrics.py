@@ -43,6 +43,7 @@ def open_log(workdir, start_step=0, console=None, total_steps=1000):
         start_step=start_step,
         images_per_step=32,
         steps_per_epoch=12.5,
+        learning_rate=lambda step: 0.1 / step,
         console=console or quiet(),
     )
 
@@ -56,7 +57,7 @@ def log_run(workdir, steps, start_step=0, every=5, **options):
         for step in range(start_step + 1, steps + 1):
             log.collect(step, step_metrics(1 / step))
             if step % every == 0:
-                log.write_train(step, lr=0.1 / step)
+                log.write_train(step)
                 log.write_eval(step, {"loss": 2 / step, "top1": step / 100, "top5": 0.9, "count": 360})
 
 
@@ -66,14 +67,14 @@ def test_train_records_are_means_since_the_last_write(tmp_path):
         for step in range(1, 8):
             log.collect(step, step_metrics(losses[step - 1], accuracies[step - 1]))
             if step in (3, 7):
-                log.write_train(step, lr=0.1 * step)
+                log.write_train(step)
     first, second = read_metrics(tmp_path)
     for record, part in ((first, slice(0, 3)), (second, slice(3, 7))):
         assert record["kind"] == "train"
         assert record["loss"] == pytest.approx(losses[part].astype(np.float64).mean(), rel=1e-12)
         assert record["top1"] == pytest.approx(accuracies[part].astype(np.float64).mean(), rel=1e-12)
-    assert (first["step"], first["epoch"], first["lr"]) == (3, 0.24, pytest.approx(0.3))
-    assert (second["step"], second["epoch"], second["lr"]) == (7, 0.56, pytest.approx(0.7))
+    assert (first["step"], first["epoch"], first["lr"]) == (3, 0.24, pytest.approx(0.1 / 3))
+    assert (second["step"], second["epoch"], second["lr"]) == (7, 0.56, pytest.approx(0.1 / 7))
 
 
 def test_eval_records_hold_the_report(tmp_path):
@@ -98,7 +99,7 @@ def test_every_line_is_on_disk_at_once_and_is_plain_json(tmp_path):
 
     with open_log(tmp_path) as log:
         log.collect(1, step_metrics(1.0, top1=float("nan")))
-        log.write_train(1, lr=0.1)
+        log.write_train(1)
         (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=refuse)["top1"] is None
 
@@ -123,7 +124,7 @@ def test_speed_is_that_of_training_alone(tmp_path, clock):
         for step in range(1, 6):
             log.collect(step, step_metrics(1.0))
             clock.now += 0.5
-        log.write_train(5, lr=0.1)
+        log.write_train(5)
         clock.now += 30  # evaluation
         log.write_eval(5, {"top1": 0.5})
         for step in range(6, 16):
@@ -132,7 +133,7 @@ def test_speed_is_that_of_training_alone(tmp_path, clock):
             if step == 10:
                 clock.now += 30  # an evaluation between two training lines
                 log.write_eval(10, {"top1": 0.5})
-        log.write_train(15, lr=0.1)
+        log.write_train(15)
     records = read_metrics(tmp_path)
     assert [record.get("images_per_second") for record in records] == [
         pytest.approx(4 * 32 / 2.5),  # the first step's images are not counted; its computation may be
@@ -155,12 +156,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, bad):
     with open_log(tmp_path) as log:
         for step in range(1, 11):
             log.collect(step, step_metrics(1.0))
-        log.write_train(10, lr=0.1)
+        log.write_train(10)
         for step in range(11, 21):
             log.collect(step, step_metrics(bad if step in (14, 17) else 1.0))
-        message = f"loss is {bad} at step 14, the first of 2 that are not finite in steps 11 to 20. Lower optim.base_lr"
+        message = rf"loss is {bad} at step 14 \(learning rate 0.00714\), the first of 2 .* in steps 11 to 20"
         with pytest.raises(NonFiniteLossError, match=message):
-            log.write_train(20, lr=0.1)
+            log.write_train(20)
     assert [record["step"] for record in read_metrics(tmp_path)] == [10]
 
 
@@ -205,7 +206,7 @@ def test_reading_a_log_that_is_not_there(tmp_path):
 
 def test_writing_without_anything_collected_writes_nothing(tmp_path):
     with open_log(tmp_path) as log:
-        log.write_train(5, lr=0.1)
+        log.write_train(5)
     assert read_metrics(tmp_path) == []
 
 
@@ -253,7 +254,7 @@ def test_time_left(tmp_path, clock):
         for step in range(501, 602):
             log.collect(step, step_metrics(1.0))
             clock.now += 2
-        log.write_train(601, lr=0.1)
+        log.write_train(601)
     assert text.getvalue().strip().endswith("0:13:26 left")  # (101 x 2 s) / 100 steps x 399 steps
 
 
@@ -272,6 +273,7 @@ def test_torch_stays_out_of_the_process(tmp_path):
         "import resnet_jax.training.metrics as metrics\n"
         "assert not {'rich', 'tensorboardX', 'torch'} & set(sys.modules), 'imported too early'\n"
         "sizes = {'total_steps': 5, 'start_step': 0, 'images_per_step': 2, 'steps_per_epoch': 1}\n"
+        "sizes['learning_rate'] = float\n"
         f"with metrics.RunLog({str(tmp_path)!r}, **sizes) as log:\n"
         "    log.write_eval(1, {'top1': 0.5})\n"
         "assert 'tensorboardX' in sys.modules\n"

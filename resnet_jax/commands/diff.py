@@ -1,0 +1,33 @@
+"""`python -m resnet_jax diff DIR DIR`"""
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+
+def diff(first: Positional[Path], second: Positional[Path], as_json: bool = False) -> None:
+    """Show how two runs differ: config, code, versions, devices, data and result.
+
+    Args:
+        first: The folder of a run.
+        second: The folder of another.
+        as_json: Print one JSON object instead of a table.
+    """
+    from resnet_jax.record import compare_runs
+
+    differences = compare_runs(first, second)
+    if as_json:
+        print(json.dumps({name: list(values) for name, values in differences.items()}))
+        return
+    if not differences:
+        print("The two runs do not differ.")
+        return
+    table = Table()
+    for heading in ("", str(first), str(second)):
+        table.add_column(heading, overflow="fold")
+    for name, values in differences.items():
+        table.add_row(name, *("-" if value is None else str(value) for value in values))
+    Console().print(table)

@@ -1,0 +1,63 @@
+"""`train.py --restart-on-failure N`: a parent that starts the same command again. Standard library only."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from resnet_jax.errors import EXIT_CRASHED, EXIT_HUNG
+
+FLAG = "--restart-on-failure"
+
+
+def run_with_restarts(command: Sequence[str], restarts: int, *, pause_seconds: float = 5.0) -> int:
+    """Runs `command` until it ends well, in a mistake or preempted, or has crashed `restarts` + 1 times.
+
+    A crash is an end by a signal (killed for memory, a segmentation fault), an unforeseen error or a hang. SIGTERM and
+    SIGINT are handed on, and nothing is started after one.
+
+    Returns:
+      the exit status of the last attempt, 128 + n for signal n as shells have it.
+    """
+    stopped = False
+    child: subprocess.Popen | None = None
+
+    def hand_on(number: int, _: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if child is not None:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for attempt in range(restarts + 1):
+            # A group of its own: Ctrl-C on a terminal reaches whole groups, and the child must get it once.
+            child = subprocess.Popen(command, process_group=0)
+            status = child.wait()
+            crashed = status < 0 or status in (EXIT_CRASHED, EXIT_HUNG)
+            status = 128 - status if status < 0 else status
+            if not crashed or stopped or attempt == restarts:
+                break
+            print(f"train.py ended with status {status}; restart {attempt + 1} of {restarts}", file=sys.stderr)
+            time.sleep(pause_seconds)
+            if stopped:
+                break
+        return status
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def without_flag(arguments: Sequence[str]) -> list[str]:
+    """The arguments of the child: without `--restart-on-failure N`, in both of the ways to write it."""
+    kept: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.replace("_", "-") == FLAG:
+            if not value:
+                next(words, None)
+        else:
+            kept.append(word)
+    return kept

@@ -1,0 +1,45 @@
+"""`result.json`: what a complete run came to, and by which it is known to be complete."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from resnet_jax.config import Config
+from resnet_jax.files import write_atomically
+from resnet_jax.training.curves import plot_curves
+from resnet_jax.training.metrics import read_metrics
+
+RESULT = "result.json"
+
+
+def write_result(config: Config, workdir: Path, *, seconds: float, devices: int) -> dict[str, Any]:
+    """Draws the curves, then writes `result.json`, by which a complete run is known."""
+    records = read_metrics(workdir)
+    evaluations = [record for record in records if record["kind"] == "eval"]
+    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
+    result = {
+        "model": config.model.name,
+        "data": config.data.name,
+        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
+        "best_top1": best["top1"],
+        "best_step": best["step"],
+        "steps": last["step"],
+        "epochs": config.epochs,
+        "seed": config.seed,
+        "seconds": seconds,
+        "devices": f"{devices} x {jax.devices()[0].device_kind}",
+        "jax": jax.__version__,
+    }
+    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
+    write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """One line for a person."""
+    return (
+        f"top-1 {100 * result['top1']:.2f} % of {result['count']} test images "
+        f"(best {100 * result['best_top1']:.2f} % at step {result['best_step']}), {result['seconds']:.0f} s"
+    )

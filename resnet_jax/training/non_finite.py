@@ -1,0 +1,85 @@
+"""What to do about a step whose loss or gradient is not finite: stop, skip the update, or roll back past its batch."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+ROLLBACKS_AT_MOST = 10  # in a run; each further one at the same step skips twice as many batches
+SKIPPED_AT_MOST = 100  # in a row
+DIAGNOSIS = ("worst_layer", "worst_norm")  # in a step's metrics; no means are taken of these
+
+
+class Batches(Protocol):
+    """Endless batches with a position that can be saved, such as `resnet_jax.data.train_batches` gives."""
+
+    def __next__(self) -> Any: ...
+    def get_state(self) -> dict[str, Any]: ...
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+def worst_layer(grads: PyTree[Array]) -> dict[str, Float[Array, ""]]:
+    """`worst_layer`, the index in `layer_names` of the largest gradient norm, and `worst_norm`; nan is the largest."""
+    norms = jnp.stack([jnp.sqrt(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(grads)])
+    worst = jnp.argmax(norms)  # argmax takes the first nan where there is one
+    return {"worst_layer": worst.astype(jnp.float32), "worst_norm": norms[worst]}
+
+
+def layer_names(params: PyTree) -> list[str]:
+    """`layer1_0/conv1/kernel`, ... in the order of `worst_layer`."""
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
+
+
+def is_finite(metrics: Mapping[str, Float[Array, ""]]) -> Bool[Array, ""]:
+    """Whether loss and gradient are, in the jitted step."""
+    return jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+
+
+def was_finite(metrics: Mapping[str, float]) -> bool:
+    """`is_finite` of numbers on the host."""
+    return math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0))
+
+
+def keep_where(good: Bool[Array, ""], new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
+    """`new` where `good`; else `old`, but for integers: what counts steps goes on, what is learned stays."""
+    return jax.tree.map(lambda n, o: jnp.where(good, n, o) if jnp.issubdtype(n.dtype, jnp.inexact) else n, new, old)
+
+
+class SkippingBatches:
+    """Batches without those that a rollback leaves out. Its state remembers them, so that a resumed run is the same.
+
+    What is left out is said by steps ("one batch before step 9"), not by what the last checkpoint happened to be: the
+    run is the one in whose data those batches never were, wherever it was interrupted.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+        self._step = 0
+        self._skips: dict[int, int] = {}
+
+    @property
+    def rollbacks(self) -> int:
+        """How many led to what is skipped."""
+        return sum((count + 1).bit_length() - 1 for count in self._skips.values())
+
+    def skip_before(self, step: int) -> None:
+        """Leaves out the batch of `step`: 1, then 3, 7, ... batches where it is asked again for the same step."""
+        self._skips[step] = 2 * self._skips.get(step, 0) + 1
+
+    def __next__(self) -> Any:
+        self._step += 1
+        for _ in range(self._skips.get(self._step, 0)):
+            next(self._batches)
+        return next(self._batches)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"batches": self._batches.get_state(), "step": self._step, "skips": sorted(self._skips.items())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a saved position. What was asked to be skipped since then stays so."""
+        self._batches.set_state(state["batches"])
+        self._step = state["step"]
+        self._skips |= {step: max(count, self._skips.get(step, 0)) for step, count in state["skips"]}

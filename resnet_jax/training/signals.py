@@ -1,0 +1,78 @@
+"""SIGTERM and SIGINT: the first asks the run to stop at the next step, a second one ends the process at once.
+
+A thread reads the signals from a pipe, so that also the second one is answered while the main thread is inside XLA,
+compiling or waiting for a device, where Python's own handlers do not run.
+"""
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from resnet_jax.training.mesh import replicated, split_batch
+
+log = logging.getLogger("resnet_jax")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # Cloud TPU announces maintenance and preemption by SIGTERM
+STEPS_OF_DELAY = 2  # between asking the other processes and reading their answers, so that no step waits for one
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop; a context manager, during which the signals do not end the process.
+
+    Outside the main thread of Python no signals are taken.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._asked = False
+        self._answers: deque[jax.Array] = deque()
+        self._sharding = split_batch(mesh)
+        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
+
+    def asked(self) -> bool:
+        """To be called after every step, by all processes, which all get the same answer after the same step."""
+        if jax.process_count() == 1:
+            return self._asked
+        own = np.full(jax.local_device_count(), self._asked)
+        self._answers.append(self._any(jax.make_array_from_process_local_data(self._sharding, own)))
+        return len(self._answers) > STEPS_OF_DELAY and bool(self._answers.popleft())
+
+    def __enter__(self) -> Self:
+        self._taken = threading.current_thread() is threading.main_thread()
+        if self._taken:
+            self._read_end, self._write_end = os.pipe()
+            os.set_blocking(self._write_end, False)
+            self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+            self._wakeup_fd = signal.set_wakeup_fd(self._write_end)
+            self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._taken:
+            signal.set_wakeup_fd(self._wakeup_fd)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            os.close(self._write_end)  # ends the thread
+            self._thread.join()
+            os.close(self._read_end)
+
+    def _listen(self) -> None:
+        while number := os.read(self._read_end, 1):
+            if number[0] not in SIGNALS:
+                continue
+            if self._asked:
+                os._exit(128 + number[0])
+            self._asked = True
+            name = signal.Signals(number[0]).name
+            log.warning("%s: saving a checkpoint after this step, then stopping. A second one ends at once", name)

@@ -1,0 +1,118 @@
+"""One checkpoint is one folder, written by Orbax under a temporary name and renamed when complete:
+
+    00000120/state    the training state: parameters, statistics, optimiser, rng, step
+    00000120/record   JSON: what else the run must remember, the digests of every array, and a digest of all this
+    00000120/metrics  what the last evaluation said, JSON, where Orbax looks for the best ones
+
+Reading it either gives exactly what was saved or raises `Damaged`.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jaxtyping import PyTree
+
+from resnet_jax.errors import CheckpointError
+from resnet_jax.training.digests import describe, digest_arrays, digest_json
+
+Record = dict[str, Any]
+
+
+class Damaged(Exception):
+    """A checkpoint cannot be read, or is not what was saved; the message says why."""
+
+
+def make_record(state: PyTree, memory: Mapping[str, Any], metrics: Mapping[str, float]) -> Record:
+    """What is saved beside the state; `memory` is what else the run must remember, as JSON.
+
+    Raises:
+      TypeError: `memory` is not JSON.
+    """
+    record = {"memory": memory, "metrics": metrics, "arrays": describe(state), "digests": digest_arrays(state)}
+    record = json.loads(json.dumps(record))  # a copy, since it is written later, by a thread
+    return record | {"digest": digest_json(record)}
+
+
+def read_record(path: epath.Path) -> Record:
+    """The record of a step's folder. Raises `Damaged` for all that is wrong but can be seen without the arrays."""
+    if not ocp.utils.is_checkpoint_finalized(path):
+        raise Damaged("its save was never finished")
+    record, metrics = _read_json(path / "record" / "metadata"), _read_json(path / "metrics" / "metrics")
+    whole = isinstance(record, dict) and record.keys() == {"memory", "metrics", "arrays", "digests", "digest"}
+    if not whole or record.pop("digest") != digest_json(record):
+        raise Damaged("record/metadata: the content is not what was saved")
+    if digest_json(metrics) != digest_json(record["metrics"]):  # by their text, in which nan equals nan
+        raise Damaged("metrics/metrics: the content is not what was saved")
+    return record
+
+
+def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
+    """The state as Orbax reads it, of the names, types and shapes that were saved. Processes need not act together.
+
+    Raises:
+      Damaged: the files cannot be read, or speak of other arrays than those saved.
+      CheckpointError: `like` is another model or optimiser.
+    """
+    _check_same_model(record["arrays"], describe(like), path)
+    # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
+        if describe(reader.metadata(path / "state").tree) != record["arrays"]:
+            raise Damaged("state: names, types or shapes of the arrays are not those saved")
+        template = ocp.args.StandardRestore(jax.tree.map(_with_sharding, like))
+        return reader.restore(path / "state", args=template)
+
+
+def check_digests(state: PyTree, record: Record) -> None:
+    """Raises `Damaged` where an array is not bit for bit what was saved. All processes must call it together."""
+    found = digest_arrays(state)
+    wrong = [name for name, digest in record["digests"].items() if found.get(name) != digest]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise Damaged(f"the content of {wrong[0]}{more} is not what was saved")
+
+
+def _read_json(path: epath.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path.parent.name}/{path.name}: {error}") from error
+
+
+@contextlib.contextmanager
+def _any_error_is_damage() -> Iterator[None]:
+    try:
+        yield
+    except Damaged:
+        raise
+    except Exception as error:  # Orbax, TensorStore, zarr and JSON have no error in common
+        cause = error.__cause__ or error
+        reason = str(cause).partition(" [tensorstore_spec")[0].strip()
+        raise Damaged(f"{type(cause).__name__}: {reason}") from error
+
+
+def _check_same_model(saved: dict[str, str], asked: dict[str, str], path: epath.Path) -> None:
+    missing, extra = asked.keys() - saved.keys(), saved.keys() - asked.keys()
+    lines = [f"{name}: not in the checkpoint" for name in sorted(missing)]
+    lines += [f"{name}: only in the checkpoint" for name in sorted(extra)]
+    lines += [
+        f"{name}: {saved[name]} (saved) != {asked[name]} (asked)"
+        for name in asked
+        if name in saved and saved[name] != asked[name]
+    ]
+    if lines:
+        shown = lines[:10] + [f"and {len(lines) - 10} more"] * (len(lines) > 10)
+        raise CheckpointError(
+            f"{path} was saved with another model or optimiser; {len(lines)} arrays differ:\n  "
+            + "\n  ".join(shown)
+            + "\nUse the config it was trained with, or another workdir."
+        )
+
+
+def _with_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
