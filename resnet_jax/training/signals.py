@@ -50,7 +50,7 @@ class StopRequest:
         if self._taken:
             self._read_end, self._write_end = os.pipe()
             os.set_blocking(self._write_end, False)
-            self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
             self._wakeup_fd = signal.set_wakeup_fd(self._write_end)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
             self._thread.start()
@@ -67,11 +67,17 @@ class StopRequest:
             self._thread.join()
             os.close(self._read_end)
 
+    def _ask(self, *_: object) -> None:
+        """Python's own handler: where the main thread runs Python, it knows of the signal before its next step."""
+        self._asked = True
+
     def _listen(self) -> None:
+        signals = 0
         while number := os.read(self._read_end, 1):
             if number[0] not in SIGNALS:
                 continue
-            if self._asked:
+            signals += 1
+            if signals > 1:
                 os._exit(128 + number[0])
             self._asked = True
             name = signal.Signals(number[0]).name

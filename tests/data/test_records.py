@@ -83,9 +83,9 @@ def test_an_interrupted_preparation_goes_on(folder, tmp_path, monkeypatch):
 
     def interrupt(split, done):
         if done >= 4:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("pulled the plug")
 
-    with pytest.raises(KeyboardInterrupt, match=""):
+    with pytest.raises(KeyboardInterrupt, match="pulled the plug"):
         write_records(sources(folder), resumed, short_side=32, on_progress=interrupt)
     with pytest.raises(DataError, match="holds no finished records: .*Correct `records:PATH`, or make them with"):
         load_source(DataConfig(name=f"records:{resumed}"), "train")
