@@ -12,7 +12,7 @@ from resnet_jax.errors import Preempted
 from resnet_jax.training import loop
 from resnet_jax.training.checkpoint import Checkpoints
 
-from .conftest import STEPS, assert_same_run, config, finish, records
+from .conftest import assert_same_run, config, finish, records
 
 
 def during_a_step(patch, number):
