@@ -1,10 +1,10 @@
 """`result.json`: what a complete run came to, and by which it is known to be complete."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from resnet_jax.config import Config
 from resnet_jax.files import write_atomically
@@ -14,7 +14,7 @@ from resnet_jax.training.metrics import read_metrics
 RESULT = "result.json"
 
 
-def write_result(config: Config, workdir: Path, *, seconds: float, devices: int) -> dict[str, Any]:
+def write_result(config: Config, workdir: epath.Path, *, seconds: float, devices: int) -> dict[str, Any]:
     """Draws the curves, then writes `result.json`, by which a complete run is known."""
     records = read_metrics(workdir)
     evaluations = [record for record in records if record["kind"] == "eval"]
