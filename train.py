@@ -28,7 +28,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str
-    """Where checkpoints, logs and results go; with several hosts, a folder that all of them see."""
+    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
     distributed: bool = False
     """Join the other processes of a TPU pod, Slurm or Open MPI job, which run this same command."""
     restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
