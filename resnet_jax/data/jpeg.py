@@ -22,7 +22,6 @@ _END = b"\xff\xd9"
 _BASELINE = 0xC0
 _FRAMES = (_BASELINE, 0xC1, 0xC2)  # sequential and progressive Huffman codes; all others are rare
 _END_WITHIN = 64  # bytes: some writers pad their files
-_LARGEST_BLOCK = 32  # rows; a row of blocks is at most so high, and smoothing of colours looks one row of it ahead
 # Fresh memory costs a page fault every 4 kB, a tenth of the time of decoding: each thread decodes into its own again.
 _REUSED_BYTES = 16_000_000
 _thread = local()
@@ -67,11 +66,9 @@ def decode_box(
     """
     check_pixels(frame.height, frame.width, name)
     top, left, height, width = box
-    rows = min(frame.height, top + height + _LARGEST_BLOCK)
-    if frame.baseline and rows < frame.height:
+    rows = top + height if frame.baseline else frame.height
+    if rows < frame.height:  # the last row of blocks is decoded as a whole, and fast upsampling looks at no other
         data = b"".join((data[: frame.at], rows.to_bytes(2), data[frame.at + 2 :]))
-    else:
-        rows = frame.height
     shrink = next((k for k in (8, 4, 2) if min(height, width) >= k * size), 1)
     try:
         pixels = simplejpeg.decode_jpeg(

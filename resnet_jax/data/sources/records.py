@@ -132,7 +132,7 @@ def write_records(
                     example = source[index]
                     return encode(example, example.get("name", f"image {index}"))
                 except ImageError as error:
-                    broken.add(index, error)
+                    broken.add(index, str(error))
                     return None
 
             shards = []
