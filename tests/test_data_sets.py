@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cloudpickle
 import jax
 import numpy as np
 import pyarrow as pa
@@ -157,3 +158,16 @@ assert not {{"tensorflow", "torch", "torchvision"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_kind_of_source_can_be_sent_to_worker_processes(digits, tmp_path):
+    """By cloudpickle, as Grain sends it; files that are open here are opened again there."""
+    for name in [*all_kinds(digits, tmp_path).values(), "digits", "synthetic", "tfds:tiny_digits"]:
+        config = DataConfig(name=name, directory=str(FIXTURE), image_size=8, eval_resize=8)
+        source = load_source(config, "test")
+        sent = cloudpickle.loads(cloudpickle.dumps(source))
+        assert len(sent) == len(source)
+        for index in (0, len(source) - 1):
+            here, there = source[index], sent[index]
+            assert here["label"] == there["label"]
+            assert bytes(here["image"]) == bytes(there["image"])

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 import grain
+from absl.flags import FLAGS
 
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
@@ -105,7 +106,7 @@ def train_batches(
 
     def open_at(position: int) -> grain.IterDataset[tuple[Batch, list[Broken]]]:
         make = MakeBatch(rows, start=position, **_share(config, batch_size, process_index, process_count))
-        return grain.MapDataset.range(sys.maxsize).map(make).to_iter_dataset(_AHEAD)
+        return _ahead(grain.MapDataset.range(sys.maxsize).map(make), config)
 
     return TrainBatches(open_at, batch_size, BrokenImages(len(source), config.max_broken_fraction))
 
@@ -131,12 +132,22 @@ def eval_batches(
     _check_batches(source, batch_size, process_count)
     make = MakeBatch(EvalRows(source, config), start=0, **_share(config, batch_size, process_index, process_count))
     count = -(-len(source) // batch_size)
-    return grain.MapDataset.range(count).map(make).map(itemgetter(0)).to_iter_dataset(_AHEAD)
+    return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
+
+
+def _ahead(batches: grain.MapDataset, config: DataConfig) -> grain.IterDataset:
+    """Batches in order, made while the ones before are used. Of P worker processes, process p makes each P-th."""
+    made = batches.to_iter_dataset(_AHEAD)
+    if not config.workers:
+        return made
+    if not FLAGS.is_parsed():
+        FLAGS.mark_as_parsed()  # Grain's processes read flags of absl, which nobody else here uses
+    return made.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
 
 
 def _share(config: DataConfig, batch_size: int, process_index: int, process_count: int) -> dict[str, int]:
     return {
-        "threads": config.threads,
+        "threads": -(-config.threads // max(config.workers, 1)),
         "batch_size": batch_size,
         "process_index": process_index,
         "process_count": process_count,

@@ -1,7 +1,7 @@
 """From a file or its bytes to the uint8 image that the network's host hands to the device. NumPy in, NumPy out.
 
-Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation goes through Pillow, as torchvision's
-published accuracies do; the random crop of training goes through simplejpeg and OpenCV, which are faster.
+Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation has the bytes of Pillow, as
+torchvision's published accuracies do; the random crop of training goes through simplejpeg and OpenCV, which are faster.
 """
 
 import math
@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.decode import check_pixels, decode_image, to_channels
-from resnet_jax.data.jpeg import Box, decode_box, read_frame
+from resnet_jax.data.jpeg import Box, decode_box, decode_exactly, read_frame
 
 # The pipeline runs one image per thread; OpenCV's own threads on top of those would only fight for the same cores.
 cv2.setNumThreads(0)
@@ -70,11 +70,10 @@ def random_crop_into(
 
 def decode(image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
     """The pixels of an image as a source gives it: the bytes of a file, or pixels already. Raises `ImageError`."""
-    return (
-        decode_image(image, channels, name=name)
-        if isinstance(image, bytes)
-        else to_channels(image, channels, name=name)
-    )
+    if not isinstance(image, bytes):
+        return to_channels(image, channels, name=name)
+    pixels = decode_exactly(image, channels, name=name)
+    return decode_image(image, channels, name=name) if pixels is None else pixels
 
 
 def random_resized_crop(

@@ -8,8 +8,8 @@ from PIL import Image
 
 from resnet_jax.data import jpeg
 from resnet_jax.data.decode import MAX_PIXELS, decode_image
-from resnet_jax.data.jpeg import decode_box, read_frame
-from resnet_jax.data.transforms import decode_random_crop, random_crop_box, random_resized_crop
+from resnet_jax.data.jpeg import decode_box, decode_exactly, read_frame
+from resnet_jax.data.transforms import decode, decode_random_crop, random_crop_box, random_resized_crop
 from resnet_jax.errors import ImageError
 
 
@@ -84,6 +84,36 @@ def test_a_box_is_decoded_at_the_smallest_scale_that_suffices(side, shrink, prog
     crop = Image.fromarray(image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]])
     small = np.asarray(crop.resize(part.shape[1::-1], Image.Resampling.BOX)).astype(int)
     assert np.abs(part - small).mean() < 6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_whole_jpegs_are_pillows_to_the_byte(channels, mode):
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        buffer = io.BytesIO()
+        options = {"subsampling": int(rng.integers(3)), "progressive": bool(seed % 2), "quality": int(rng.integers(99))}
+        image = Image.fromarray(photo(*rng.integers(1, 200, 2), seed)).convert(mode)
+        image.save(buffer, "JPEG", **options)
+        found = decode_exactly(buffer.getvalue(), channels, name="a photo")
+        np.testing.assert_array_equal(found, decode_image(buffer.getvalue(), channels), err_msg=str(options))
+
+
+def test_damaged_jpegs_look_as_pillow_sees_them():
+    """It alone decides what a damaged file looks like in evaluation, and whether it is an image at all."""
+    whole, rng, left_to_pillow = encode(photo(97, 131)), np.random.default_rng(0), 0
+    for _ in range(60):
+        at, length = (int(n) for n in rng.integers(0, (len(whole) - 60, 60)))
+        data = whole[:at] + rng.bytes(int(rng.integers(length + 1))) + whole[at + length :]
+        left_to_pillow += decode_exactly(data, 3, name="a photo") is None
+        try:
+            expected = decode_image(data, 3)
+        except ImageError:
+            with pytest.raises(ImageError):
+                decode(data, 3, name="a photo")
+        else:
+            np.testing.assert_array_equal(decode(data, 3, name="a photo"), expected)
+    assert 10 < left_to_pillow < 60
 
 
 @pytest.mark.parametrize("channels", [1, 3])
