@@ -28,7 +28,8 @@ _AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 class TrainBatches(grain.DatasetIterator[Batch]):
     """An endless iterator over batches that can be stopped, saved and continued, also on another number of hosts.
 
-    Its state is `{"position": images handed out so far, over all hosts}`.
+    Its state is `{"position": images handed out so far, over all hosts}` and, if this host had to pass over any,
+    `"broken"`: pairs of an image's index and why it cannot be read.
     """
 
     def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int, broken: BrokenImages) -> None:
@@ -54,11 +55,13 @@ class TrainBatches(grain.DatasetIterator[Batch]):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        return {"position": self._position}
+        state: dict[str, Any] = {"position": self._position}
+        return {**state, "broken": sorted(self.broken.reasons.items())} if len(self.broken) else state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._stop()
         self._position = int(state["position"])
+        self.broken.remember(state.get("broken", ()))
 
     def start_prefetch(self) -> None:
         self._assert_not_closed()
@@ -96,7 +99,7 @@ def train_batches(
       batch_size: images per batch over all hosts (B).
       seed: of the order and of the crops.
     Returns:
-      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}`, whose state is one integer.
+      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}` that can be saved.
     Raises:
       DataError: no images, or a batch size that the hosts cannot share equally; while iterating, more unreadable images
         than `config.max_broken_fraction`.

@@ -1,8 +1,13 @@
 """Counting images that cannot be read."""
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import Lock
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from resnet_jax.errors import DataError
 
@@ -45,6 +50,10 @@ class BrokenImages:
             log.warning("leaving out image %d: %s", index, reason)
         self.check(len(self.reasons))
 
+    def remember(self, known: Iterable[Broken]) -> None:
+        """Adds what was found, named and checked before, by the run that is continued."""
+        self.reasons |= {int(index): reason for index, reason in known}
+
     def check(self, broken: int) -> None:
         """Raises a DataError for so many broken images, if they are too many."""
         if broken > self._max_fraction * self._count:
@@ -64,3 +73,14 @@ def too_many(reasons: Mapping[int, str], count: int, max_fraction: float, broken
         f"{len(reasons) if broken is None else broken} of {count} images cannot be read, more than "
         f"max_broken_fraction = {max_fraction:g} allows. The first: {first}. Mend the data set, or allow more"
     )
+
+
+def found_by_any_host(reasons: Mapping[int, str]) -> dict[int, str]:
+    """What all hosts together found broken. Each must call this, with what it found itself."""
+    if jax.process_count() == 1:
+        return dict(sorted(reasons.items()))
+    text = np.frombuffer(json.dumps(list(reasons.items())).encode(), np.uint8)
+    lengths = process_allgather(np.array(len(text)))
+    texts = process_allgather(np.pad(text, (0, lengths.max() - len(text))))
+    each = (json.loads(bytes(row[:length])) for row, length in zip(texts, lengths, strict=True))
+    return dict(sorted((index, reason) for found in each for index, reason in found))
