@@ -16,7 +16,7 @@ from PIL import Image
 from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, found_by_any_host, load_source, train_batches
 from resnet_jax.data.broken import BrokenImages
-from resnet_jax.data.decode import MAX_PIXELS, to_channels
+from resnet_jax.data.decode import MAX_PIXELS, decode_image, to_channels
 from resnet_jax.data.transforms import decode, decode_random_crop, resize_and_center_crop
 from resnet_jax.errors import DataError, ImageError
 
@@ -253,6 +253,19 @@ def test_two_thousand_mutated_files_are_all_accounted_for(tmp_path):
         assert crop.shape == (16, 16, 3)
         return crop.tobytes()
 
+    def evaluated(index):
+        """As evaluation does it: to the byte what Pillow makes of the file, or its refusal."""
+        example = source[index]
+        try:
+            expected = decode_image(example["image"], 3, name="a file")
+        except ImageError:
+            with pytest.raises(ImageError):
+                decode(example["image"], 3, name="a file")
+        else:
+            np.testing.assert_array_equal(decode(example["image"], 3, name="a file"), expected)
+
+    for index in range(2000):
+        evaluated(index)
     first = [read(index) for index in range(2000)]
     unreadable = {index for index in range(2000) if first[index] is None}
     assert 600 < len(unreadable) < 1800, "the test must have both kinds"
