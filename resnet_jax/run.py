@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, write_atomically
+from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
@@ -72,7 +72,7 @@ def build_model(config: Config) -> ResNet:
     )
 
 
-def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
+def train(config: Config, workdir: epath.PathLike, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
@@ -92,7 +92,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     first = jax.process_index() == 0
     console = console or Console(quiet=not first)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
@@ -225,7 +225,7 @@ def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K
     return jax.nn.softmax(run.model.apply(run.state.variables, normalized, train=False))
 
 
-def load_run(workdir: str | Path, which: Which = "last") -> Run:
+def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """Reads a run back from its folder.
 
     Args:
@@ -235,7 +235,7 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
       ConfigError: the folder holds no run.
       CheckpointError: it holds no whole checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
     config = saved_config(workdir)
     model = build_model(config)
     # Only for the shapes of its state, which are the same whatever the schedule.
@@ -251,7 +251,7 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
     return Run(config=config, model=model, state=restored.state, class_names=class_names)
 
 
-def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
+def _open_checkpoints(config: Config, workdir: epath.Path) -> Checkpoints:
     keep = config.checkpoint
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
 
