@@ -76,7 +76,8 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/`, `curves.png` and, once complete, `result.json`. A complete run is not trained again.
+    `checkpoints/`, `curves.png` and, once complete, `result.json` (and `broken_images.json`, if images were left out).
+    A complete run is not trained again.
 
     Returns the final state.
 
@@ -117,7 +118,8 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     )
     evaluate = _make_evaluate(config, model, eval_source)
     init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
-    batches = SkippingBatches(data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size)))
+    stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
     if first:
@@ -178,9 +180,10 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
                 batches.skip_before(error.step)
                 say(f"Rolling back past the batch of step {error.step}: {error}")
 
+    broken = data.found_by_any_host(stream.broken.reasons)
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
+        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size, broken=broken)
         say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
