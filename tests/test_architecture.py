@@ -24,6 +24,7 @@ FLOORS = {
     "config_file": 1,
     "training": 2,
     "weights": 2,
+    "assemble": 3,
     "profile": 3,
     "record": 3,
     "result": 3,

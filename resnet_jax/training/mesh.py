@@ -10,20 +10,23 @@ from jaxtyping import Array
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.errors import ConfigError
 
+AXIS = "data"
 
-def make_mesh() -> Mesh:
-    """All devices of all hosts along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """All devices of all hosts, or the first so many, along the axis `data`."""
+    chosen = jax.devices()[:devices]
+    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array: parameters, statistics, optimizer state."""
+    """Every device holds the whole array: parameters, statistics."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
     """Each device holds its share of the first dimension: batches."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, Array]:
@@ -31,16 +34,17 @@ def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def check_batch_size(batch_size: int, bn_group_size: int, devices: int) -> None:
-    """Refuses a batch whose BatchNorm groups would not lie whole on the devices.
+def check_batch_size(batch_size: int, bn_group_size: int, devices: int, accumulate: int = 1) -> None:
+    """Refuses a batch whose BatchNorm groups would not lie whole on the devices, in each of the parts they compute.
 
     Raises:
-      ConfigError: `batch_size` is not a multiple of devices times group size; names the nearest that are.
+      ConfigError: `batch_size` is not a multiple of devices x parts x group size; names the nearest that are.
     """
-    unit = devices * max(bn_group_size, 1)
+    unit = devices * accumulate * max(bn_group_size, 1)
     if batch_size % unit:
+        parts = f" x {accumulate} parts (accumulate)" if accumulate > 1 else ""
         group = f" x {bn_group_size} images of a BatchNorm group (model.bn_group_size)" if bn_group_size else ""
         raise ConfigError(
-            f"batch_size = {batch_size} is not divisible by {unit} = {devices} device(s){group}; "
+            f"batch_size = {batch_size} is not divisible by {unit} = {devices} device(s){parts}{group}; "
             f"the nearest that are: {nearest_multiples(batch_size, unit)}"
         )

@@ -33,7 +33,7 @@ def digits_step(devices, bn_group_size, options=DIGITS.data.augment):
     mesh = mesh_of(devices)
     model = create_model("cifar_resnet29", num_classes=10, bn_group_size=bn_group_size, stage_sizes=(1, 1))
     optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    init_state = make_init_state(model, optimizer, channels=1, sharding=replicated(mesh))
+    init_state = make_init_state(model, optimizer, mesh, channels=1)
     data = dataclasses.replace(DIGITS.data, augment=options)
     augment_digits = partial(augment, config=data, num_classes=10)
     step = make_train_step(model, optimizer, augment_digits, mesh, label_smoothing=0.1)
@@ -84,7 +84,7 @@ def test_every_config_traces_a_step_at_full_size(path):
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size)
     model, plan = build_model(config), plan_steps(config, 1_281_167)
     optimizer = make_optimizer(config.optim, plan.schedule)
-    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
+    init_state = make_init_state(model, optimizer, mesh, channels=config.data.channels)
     classes = config.model.num_classes
     step = make_train_step(model, optimizer, partial(augment, config=config.data, num_classes=classes), mesh)
     state = init_state.eval_shape(jax.random.key(0))
@@ -129,7 +129,7 @@ def test_networks_without_statistics_and_with_dropped_branches_train(options):
     mesh = mesh_of(1)
     model = create_model("cifar_resnet29", num_classes=10, width=32, stage_sizes=(1, 2), **options)
     optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    state = make_init_state(model, optimizer, channels=1, sharding=replicated(mesh))(jax.random.key(0))
+    state = make_init_state(model, optimizer, mesh, channels=1)(jax.random.key(0))
     step = make_train_step(model, optimizer, partial(augment, config=DIGITS.data, num_classes=10), mesh)
     for _ in range(2):
         state, metrics = step(state, put_batch(random_batch(), split_batch(mesh)))
