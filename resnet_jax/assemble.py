@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from resnet_jax import data
 from resnet_jax.config import Config
-from resnet_jax.models import ResNet
+from resnet_jax.models import ResNet, create_model
 from resnet_jax.training.ema import make_average, scaled_decay
 from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
@@ -31,9 +31,24 @@ class Training:
     train_step: TrainStep
     batch: dict[str, jax.ShapeDtypeStruct]
 
-    def compile_step(self) -> jax.stages.Compiled:
-        """The compiled step, without data or memory for its state."""
-        return self.train_step.lower(self.init_state.eval_shape(jax.random.key(0)), self.batch).compile()
+    def lower_step(self) -> jax.stages.Lowered:
+        """The step, ready to be compiled, without data or memory for its state."""
+        return self.train_step.lower(self.init_state.eval_shape(jax.random.key(0)), self.batch)
+
+
+def build_model(config: Config) -> ResNet:
+    """The network that a config describes."""
+    options = config.model
+    return create_model(
+        options.name,
+        num_classes=options.num_classes,
+        zero_init_residual=options.zero_init_residual,
+        bn_group_size=options.bn_group_size,
+        stochastic_depth=options.stochastic_depth,
+        remat=options.remat,
+        dtype=jnp.dtype(jnp.float32 if options.dtype == "tf32" else options.dtype),
+        precision=None if options.dtype == "tf32" else "highest",
+    )
 
 
 def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> Training:

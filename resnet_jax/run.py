@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
 from resnet_jax import data
-from resnet_jax.assemble import assemble, init_state_of
+from resnet_jax.assemble import assemble, build_model, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, write_atomically
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.hosts import check_same_everywhere, describe_code
+from resnet_jax.models import ResNet
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
@@ -58,21 +59,6 @@ class Run:
     class_names: tuple[str, ...]
 
 
-def build_model(config: Config) -> ResNet:
-    """The network that a config describes."""
-    options = config.model
-    return create_model(
-        options.name,
-        num_classes=options.num_classes,
-        zero_init_residual=options.zero_init_residual,
-        bn_group_size=options.bn_group_size,
-        stochastic_depth=options.stochastic_depth,
-        remat=options.remat,
-        dtype=jnp.dtype(jnp.float32 if options.dtype == "tf32" else options.dtype),
-        precision=None if options.dtype == "tf32" else "highest",
-    )
-
-
 def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
@@ -93,6 +79,8 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     console = console or Console(quiet=not first)
     say = partial(console.print, highlight=False, soft_wrap=True)
     workdir = Path(workdir)
+    # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
+    check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())

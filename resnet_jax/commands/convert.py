@@ -37,7 +37,7 @@ def convert(
 
     if source.is_dir():
         trained = run.load_run(source, checkpoint)
-        network, name = run.build_model(trained.config), trained.config.model.name
+        network, name = trained.model, trained.config.model.name
         state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:

@@ -1,18 +1,19 @@
 """A batch computed in parts: by every device for itself, and on a device one after the other."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from resnet_jax.training.mesh import AXIS
 from resnet_jax.training.zero import mean_over_devices
 
 Batch = dict[str, Array]
-MeanOf = Callable[[PyTree[Array], Batch], PyTree[Float[Array, "..."]]]
+MeanOf = Callable[[PyTree[Array], Batch], dict[str, Any]]
 """`(what is the same for all parts, a part of a batch) -> means over the part's images`."""
 
 
@@ -25,7 +26,7 @@ def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
     if parts == 1:
         return mean_of
 
-    def mean_of_all(common: PyTree[Array], batch: Batch) -> PyTree[Array]:
+    def mean_of_all(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
         stacked = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
 
         def add(total: PyTree[Array], part: Batch) -> tuple[PyTree[Array], None]:
@@ -46,7 +47,7 @@ def on_every_device(mean_of: MeanOf, mesh: Mesh, layout: PyTree[PartitionSpec]) 
       layout: of each result: on every device, or `spread`, each device getting its own part.
     """
 
-    def share(common: PyTree[Array], batch: Batch) -> PyTree[Array]:
+    def share(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
         return mean_over_devices(mean_of(common, batch), layout)
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)

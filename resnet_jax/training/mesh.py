@@ -1,6 +1,6 @@
 """Devices as one axis of data parallelism, and how arrays lie on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -13,9 +13,9 @@ from resnet_jax.errors import ConfigError
 AXIS = "data"
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
-    """All devices of all hosts, or the first so many, along the axis `data`."""
-    chosen = jax.devices()[:devices]
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of all hosts, along the axis `data`."""
+    chosen = jax.devices() if devices is None else devices
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
 
 

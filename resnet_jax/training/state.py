@@ -19,7 +19,7 @@ class TrainState(struct.PyTreeNode):
     """The state of a run after `step` updates.
 
     Attributes:
-      ema: the moving averages of `variables`; empty where none are kept.
+      ema: the moving averages of `variables`; None where none are kept.
       loss_scale: None but for float16.
     """
 
@@ -28,7 +28,8 @@ class TrainState(struct.PyTreeNode):
     batch_stats: PyTree[Array]
     opt_state: optax.OptState
     key: UInt32[Array, " words"]  # raw words, so that every checkpoint format can hold it; constant in a run
-    ema: dict[str, PyTree[Array]] = struct.field(default_factory=dict)
+    # None, not empty: so checkpoints from before these fields are still those of such a state.
+    ema: dict[str, PyTree[Array]] | None = None
     loss_scale: LossScale | None = None
 
     @property

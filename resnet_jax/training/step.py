@@ -18,12 +18,13 @@ from resnet_jax.training.ema import Average
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
 from resnet_jax.training.losses import cross_entropy, in_top_k
 from resnet_jax.training.mesh import AXIS, replicated, split_batch
-from resnet_jax.training.non_finite import is_finite, keep_where, worst_layer
+from resnet_jax.training.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.state import TrainState, state_sharding
 from resnet_jax.training.zero import gather, spread
 
 Metrics = dict[str, Float[Array, ""]]
 Augment = Callable[..., tuple[Float[Array, "N H W C"], Float[Array, "N K"]]]
+WHOLE = PartitionSpec()
 
 
 class TrainStep(Protocol):
@@ -68,17 +69,16 @@ def make_train_step(
       average: the rule of the moving averages, for a state that holds them.
 
     The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars
-    of this batch: `loss`, `top1` (how often the class with the largest target is predicted), `grad_norm` (L2 over all
-    parameters), what `non_finite.worst_layer` says, and for float16 `loss_scale` and `skipped`.
+    of this batch: `loss`, `top1` (how often the class with the largest target is predicted), what
+    `non_finite.gradient_norms` says, and for float16 `loss_scale` and `skipped`.
 
     Raises:
       ConfigError: from the step, a batch that cannot be computed in so many parts.
     """
 
-    def mean_of(model: ResNet, common: dict[str, Any], batch: Batch) -> dict[str, PyTree[Array]]:
+    def mean_of(model: ResNet, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
         """Gradients, running statistics and metrics of a part of the batch."""
-        key, scale = jax.random.wrap_key_data(common["key"]), common["scale"]
-        positions = batch["position"]
+        key, positions = jax.random.wrap_key_data(common["key"]), batch["position"]
         images, targets = augment(key, batch["image"], batch["label"], positions=positions)
 
         def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Array, Array, PyTree[Array]]]:
@@ -88,38 +88,34 @@ def make_train_step(
                 variables, images, train=True, positions=positions, mutable=["batch_stats"], rngs=rngs
             )
             loss = jnp.mean(cross_entropy(logits, targets, label_smoothing))
-            return loss * scale, (loss, logits, updates.get("batch_stats", {}))
+            return loss * common["loss_scale"], (loss, logits, updates.get("batch_stats", {}))
 
         grads, (loss, logits, batch_stats) = jax.grad(loss_of, has_aux=True)(common["params"])
+        grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
         top1 = jnp.mean(in_top_k(logits, jnp.argmax(targets, axis=-1), 1))
         return {"grads": grads, "batch_stats": batch_stats, "metrics": {"loss": loss, "top1": top1}}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        size = len(batch["label"])
+        size, scaling = len(batch["label"]), state.loss_scale
         batch = {**batch, "position": jnp.arange(size)}
         common = {
             "params": state.params,
             "batch_stats": state.batch_stats,
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
-            "scale": state.loss_scale.scale if state.loss_scale else jnp.float32(1),
+            "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,
         }
         split = spread(state.params, mesh.size) if shard_optimizer else _everywhere(state.params)
         if is_separable(size, model.bn_group_size, mix_group_size, mesh.size, accumulate):
             net = model if model.bn_group_size else model.clone(bn_axis_name=AXIS)
             compute = one_after_the_other(partial(mean_of, net), accumulate)
-            metrics = {"loss": PartitionSpec(), "top1": PartitionSpec()}
-            specs = {"grads": split, "batch_stats": _everywhere(state.batch_stats), "metrics": metrics}
-            means = on_every_device(compute, mesh, specs)(common, batch)
+            layout = {"batch_stats": _everywhere(state.batch_stats), "metrics": {"loss": WHOLE, "top1": WHOLE}}
+            means = on_every_device(compute, mesh, {**layout, "grads": split})(common, batch)
         else:
             means = mean_of(model, common, batch)
 
-        grads = means["grads"]
-        if state.loss_scale:
-            grads = jax.tree.map(lambda grad: grad / state.loss_scale.scale, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(means["grads"], state.opt_state, state.params)
         if shard_optimizer:
             updates = gather(updates, split, mesh)
-        metrics = {**means["metrics"], "grad_norm": optax.tree.norm(grads), **worst_layer(grads)}
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -128,24 +124,25 @@ def make_train_step(
         )
         if average:
             new_state = new_state.replace(ema=average(new_state.step, state.ema, new_state.variables))
+        metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
         good = is_finite(metrics)
-        if skip_non_finite or state.loss_scale:
+        if skip_non_finite or scaling:
             new_state = keep_where(good, new_state, state)
             metrics["skipped"] = 1.0 - good
-        if state.loss_scale:
-            metrics["loss_scale"] = state.loss_scale.scale
+        if scaling:
+            metrics["loss_scale"] = scaling.scale
             if not skip_non_finite:
-                metrics["skipped"] = overflowed(state.loss_scale, good).astype(jnp.float32)
-            new_state = new_state.replace(loss_scale=next_loss_scale(state.loss_scale, good))
-        layout = state_sharding(state, mesh, shard_optimizer=shard_optimizer)
-        return jax.lax.with_sharding_constraint(new_state, layout), metrics
+                metrics["skipped"] = overflowed(scaling, good).astype(jnp.float32)
+            new_state = new_state.replace(loss_scale=next_loss_scale(scaling, good))
+        state_layout = state_sharding(state, mesh, shard_optimizer=shard_optimizer)
+        return jax.lax.with_sharding_constraint(new_state, state_layout), metrics
 
     in_shardings, out_shardings = (None, split_batch(mesh)), (None, replicated(mesh))
     return jax.jit(train_step, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=0)
 
 
 def _everywhere(tree: PyTree) -> PyTree[PartitionSpec]:
-    return jax.tree.map(lambda _: PartitionSpec(), tree)
+    return jax.tree.map(lambda _: WHOLE, tree)
 
 
 def is_separable(batch_size: int, bn_group_size: int, mix_group_size: int, devices: int, accumulate: int) -> bool:

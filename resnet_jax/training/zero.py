@@ -37,7 +37,7 @@ def mean_over_devices(tree: PyTree[Array], layout: PyTree[PartitionSpec]) -> PyT
         return lax.psum_scatter(rows, AXIS, scatter_dimension=0) / len(rows)
 
     whole, parts, join = _pick_apart(tree, layout)
-    return join(lax.pmean(whole, AXIS), _packed(parts, scatter, lax.axis_size(AXIS), 1) if parts else [])
+    return join(_mean(whole), _packed(parts, scatter, lax.axis_size(AXIS), 1) if parts else [])
 
 
 def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> PyTree[Array]:
@@ -51,6 +51,16 @@ def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> Py
     return jax.shard_map(everywhere, mesh=mesh, in_specs=(layout,), out_specs=PartitionSpec(), check_vma=False)(tree)
 
 
+def _mean(arrays: list[Array]) -> list[Array]:
+    """Over the devices. Scalars and vectors, hundreds in a ResNet, go as one array: XLA joins only so many."""
+    small = [array for array in arrays if array.ndim < 2]
+    packed = jnp.concatenate([array.reshape(-1) for array in small])
+    *large, packed = lax.pmean([*(array for array in arrays if array.ndim >= 2), packed], AXIS)
+    pieces = iter(jnp.split(packed, np.cumsum([array.size for array in small])[:-1]))
+    rest = iter(large)
+    return [next(pieces).reshape(array.shape).astype(array.dtype) if array.ndim < 2 else next(rest) for array in arrays]
+
+
 def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, rows_after: int) -> list[Array]:
     """`exchange` of all arrays as one, of `rows` rows before and `rows_after` after, split along first dimensions."""
     packed = exchange(jnp.concatenate([part.reshape(rows, -1) for part in parts], axis=1)).reshape(rows_after, -1)
@@ -62,17 +72,16 @@ def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, r
 def _pick_apart(
     tree: PyTree[Array], layout: PyTree[PartitionSpec]
 ) -> tuple[list[Array], list[Array], Callable[[list[Array], list[Array]], PyTree[Array]]]:
-    """The arrays that are whole in `layout`, those that are split, turned so that it is along their first dimension, and
-    the function that puts the two back into the tree."""
+    """The arrays that are whole in `layout`, those that are split, turned so that they are along their first dimension,
+    and the function that puts the two back into the tree."""
     leaves, structure = jax.tree.flatten(tree)
-    splits = [len(spec) - 1 for spec in structure.flatten_up_to(layout)]  # the dimension; -1: whole
+    splits = [len(spec) - 1 for spec in jax.tree.leaves(layout)]  # the dimension; -1: whole
     whole = [leaf for leaf, split in zip(leaves, splits, strict=True) if split < 0]
     parts = [jnp.moveaxis(leaf, split, 0) for leaf, split in zip(leaves, splits, strict=True) if split >= 0]
 
     def join(whole: list[Array], parts: list[Array]) -> PyTree[Array]:
         from_whole, from_parts = iter(whole), iter(parts)
-        return structure.unflatten(
-            [jnp.moveaxis(next(from_parts), 0, split) if split >= 0 else next(from_whole) for split in splits]
-        )
+        turned = [jnp.moveaxis(next(from_parts), 0, split) if split >= 0 else next(from_whole) for split in splits]
+        return jax.tree.unflatten(structure, turned)
 
     return whole, parts, join

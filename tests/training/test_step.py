@@ -1,7 +1,6 @@
-"""The compiled step: the same on any number of devices, its collectives."""
+"""The train step of every config, and what it refuses."""
 
 import dataclasses
-import re
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from resnet_jax import AugmentConfig, ModelConfig, load_config
+from resnet_jax import ModelConfig, load_config
+from resnet_jax.assemble import build_model
 from resnet_jax.data import augment
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
-from resnet_jax.run import build_model
-from resnet_jax.training.mesh import check_batch_size, put_batch, replicated, split_batch
+from resnet_jax.training.mesh import check_batch_size, put_batch, split_batch
 from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import make_train_step
@@ -46,35 +45,6 @@ def random_batch(size=32):
         "image": rng.integers(0, 256, (size, 8, 8, 1), np.uint8),
         "label": rng.integers(0, 10, size).astype(np.int32),
     }
-
-
-def compiled(devices, bn_group_size, options=DIGITS.data.augment):
-    step, state, sharding = digits_step(devices, bn_group_size, options)
-    return step.lower(state, put_batch(random_batch(), sharding)).compile().as_text()
-
-
-def collectives(program):
-    return sorted(re.findall(r" (all-\w+|collective-permute|reduce-scatter)(?:-start)?\(", program))
-
-
-MIXED = AugmentConfig(shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
-
-
-@pytest.mark.parametrize(("bn_group_size", "options"), [(0, DIGITS.data.augment), (4, MIXED)])
-def test_one_and_eight_devices_train_alike(bn_group_size, options):
-    results = []
-    for devices in (1, 8):
-        step, state, sharding = digits_step(devices, bn_group_size, options)
-        for _ in range(3):
-            state, metrics = step(state, put_batch(random_batch(), sharding))
-        results.append(jax.device_get((state.params, state.batch_stats, metrics)))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), *results)
-
-
-def test_grouped_batch_norm_and_mixing_need_no_communication_of_their_own():
-    """All that the devices exchange is one all-reduce of gradients, statistics and metrics; SyncBN needs many."""
-    assert collectives(compiled(8, 4, MIXED)) == ["all-reduce"]
-    assert len(collectives(compiled(8, 0))) > 10
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
