@@ -5,8 +5,12 @@
 
 The JPEGs are cut from photographs that ship inside scikit-image and scikit-learn: 500x375 on average, quality 92. Every
 pipeline reads all of them from the page cache, in rounds that take turns, and the best round of each counts, in images
-per second of wall clock and per second of CPU time (of one core). A pipeline whose packages are missing is skipped, and
-says so. `--tensorflow-python` names the interpreter of another environment that has TensorFlow.
+per second of wall clock and per second of CPU time (of one core; of all processes together). A pipeline whose packages
+are missing is skipped, and says so. `--tensorflow-python` names the interpreter of another environment that has
+TensorFlow.
+
+What is not the same: ours flips in the compiled step, the others on the host, so there is a line in which ours does
+that, too. torchvision's resizes antialias; tf.data's do not, unless told to, and ours in training only beyond twofold.
 """
 
 import argparse
@@ -19,12 +23,15 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import cv2
 import numpy as np
 from PIL import Image
 from tf_data_rounds import Rate, timed
 
-from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.config import DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches, write_records
 
 BATCH = 64
@@ -54,23 +61,32 @@ def make_folder(root: Path, count: int) -> None:
         photo.resize((width, height), Image.Resampling.LANCZOS, box=box).save(path, quality=92)
 
 
-def ours(name: str, count: int, threads: int, *, train: bool) -> Callable[[], int]:
-    config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train", augment=AugmentConfig())
+def ours(name: str, count: int, threads: int, *, train: bool, flip: bool = False) -> Callable[[], int]:
+    config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train")
     source = load_source(config, "train")
-    batches = train_batches(
-        source, config, batch_size=BATCH, seed=0
-    )  # runs on from round to round, always a batch ahead
+    rng = np.random.default_rng(0)
+    batches = train_batches(source, config, batch_size=BATCH, seed=0)
 
     def work() -> int:
         if not train:
             return sum(int(batch["weight"].sum()) for batch in eval_batches(source, config, batch_size=BATCH))
         for _ in range(count // BATCH):
             batch = next(batches)
-            flipped = np.random.default_rng(0).random(BATCH) < 0.5  # on a device it is free; here it is counted
-            batch["image"][flipped] = batch["image"][flipped, :, ::-1]
+            for image in batch["image"]:
+                if flip and rng.random() < 0.5:
+                    cv2.flip(image, 1, image)
+        settle()  # a round begins with batches that are ready, so it must leave as many
         return count // BATCH * BATCH
 
     return work
+
+
+def settle() -> None:
+    """Returns when this process has nothing left to do."""
+    before = -1.0
+    while time.process_time() - before > 0.001:
+        before = time.process_time()
+        time.sleep(0.005)
 
 
 def torchvision_loader(folder: Path, threads: int, *, train: bool) -> Callable[[], int]:
@@ -94,11 +110,11 @@ def torchvision_loader(folder: Path, threads: int, *, train: bool) -> Callable[[
 class Elsewhere:
     """tf.data in another interpreter, one round at a time."""
 
-    def __init__(self, python: str, folder: Path, threads: int, train: bool) -> None:
+    def __init__(self, python: str, folder: Path, threads: int, mode: str) -> None:
         command = [python, str(Path(__file__).with_name("tf_data_rounds.py")), str(folder), str(threads)]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         self._process = subprocess.Popen(
-            [*command, "train" if train else "eval"],
+            [*command, mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -118,27 +134,55 @@ class Elsewhere:
         return wall, cpu
 
 
-def hidden_share(folder: Path, threads: int, batches: int = 12) -> tuple[float, float]:
-    """The share of a batch's making that a step hides which takes 1/0.8 of it, and that step in seconds.
+def waiting(folder: Path, threads: int, busy: float, batches: int = 30) -> tuple[float, float, float]:
+    """Seconds that a batch takes to make, that a step takes, and that it then waits for its batch (mean).
 
-    The step is a sleep: a device that is busy while the host is free.
+    The step is a sleep, as of a device that works while the host is free; the making of a batch takes `busy` of it.
     """
     config = DataConfig(name=f"folder:{folder}", threads=threads, eval_split="train")
     stream = train_batches(load_source(config, "train"), config, batch_size=BATCH, seed=0)
-    for _ in range(2):
+    for _ in range(3):
         next(stream)
     began = time.perf_counter()
     for _ in range(batches):
         next(stream)
     making = (time.perf_counter() - began) / batches
-    step, waits = making / 0.8, []
+    step, waits = making / busy, []
     for _ in range(batches):
         time.sleep(step)
         began = time.perf_counter()
         next(stream)
         waits.append(time.perf_counter() - began)
     stream.close()
-    return 1 - float(np.median(waits)) / making, step
+    return making, step, float(np.mean(waits))
+
+
+def one_process(folder: Path, threads: int) -> float:
+    """Images per second where decoding and resizing take their time but no core: as if there were one for each thread.
+
+    What is left is Python, which one process runs in one thread at a time.
+    """
+    pixels = np.zeros((2000, 2000, 3), np.uint8)
+
+    def decode_jpeg(*_: Any, **__: Any) -> np.ndarray:
+        time.sleep(0.0005)
+        return pixels
+
+    def resize(*_: Any, dst: np.ndarray, **__: Any) -> np.ndarray:
+        time.sleep(0.0001)
+        return dst
+
+    config = DataConfig(name=f"folder:{folder}", threads=threads, eval_split="train")
+    stream = train_batches(load_source(config, "train"), config, batch_size=256, seed=0)
+    with patch("simplejpeg.decode_jpeg", decode_jpeg), patch("cv2.resize", resize):
+        for _ in range(3):
+            next(stream)
+        began = time.perf_counter()
+        for _ in range(12):
+            next(stream)
+        rate = 12 * 256 / (time.perf_counter() - began)
+        stream.close()
+    return rate
 
 
 def main() -> None:
@@ -163,8 +207,16 @@ def main() -> None:
             report(
                 "train: decode, random-resized-crop to 224, flip" if train else "eval: resize to 256, crop 224", rates
             )
-        hidden, step = hidden_share(folder, threads)
-        print(f"\nWith a step of {1000 * step:.0f} ms, 1/0.8 of a batch's time: {100 * hidden:.0f} % of it is hidden")
+        print("\nWaiting for the next batch, where making it takes so much of a step:")
+        for busy in (0.7, 0.8, 0.9):
+            making, step, waits = waiting(folder, threads, busy)
+            print(
+                f"{busy:4.0%}: step {1000 * step:.0f} ms, batch {1000 * making:.0f} ms, waits {1000 * waits:.1f} ms: "
+                f"{1 - waits / making:.1%} of the making is hidden, the device is busy {step / (step + waits):.1%}"
+            )
+        print("\nWhat the Python of one process can keep up with, if cores were plenty:")
+        for many in (4, 8, 16, 32):
+            print(f"{many:3} threads: {one_process(folder, many):6.0f} images/s")
 
 
 def measure(folder: Path, temporary: Path, arguments: argparse.Namespace, *, train: bool) -> Iterator[tuple[str, Rate]]:
@@ -183,9 +235,13 @@ def measure(folder: Path, temporary: Path, arguments: argparse.Namespace, *, tra
 
     threads, count = arguments.threads, arguments.images
     add("ours", lambda: here(ours(f"folder:{folder}", count, threads, train=train)))
+    if train:
+        add("ours, flipping on the host", lambda: here(ours(f"folder:{folder}", count, threads, train=True, flip=True)))
     add("ours, records of JPEG 256", lambda: here(ours(f"records:{temporary}/jpeg", count, threads, train=train)))
     add("ours, records of pixels 256", lambda: here(ours(f"records:{temporary}/raw", count, threads, train=train)))
-    add("tf.data", lambda: Elsewhere(arguments.tensorflow_python, folder, threads, train).round)
+    modes = {"tf.data": "train"} if train else {"tf.data": "eval", "tf.data, antialias": "eval-antialias"}
+    for name, mode in modes.items():
+        add(name, lambda mode=mode: Elsewhere(arguments.tensorflow_python, folder, threads, mode).round)
     add("torchvision DataLoader", lambda: here(torchvision_loader(folder, threads, train=train)))
     results: dict[str, list[Rate]] = {name: [] for name in rounds}
     for _ in range(arguments.rounds):

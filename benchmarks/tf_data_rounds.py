@@ -1,6 +1,6 @@
 """tf.data's part of `input_pipeline.py`, in a process of its own: a line on stdin asks for a round.
 
-    python tf_data_rounds.py FOLDER THREADS train|eval
+    python tf_data_rounds.py FOLDER THREADS train|eval|eval-antialias
 
 It needs nothing but TensorFlow, so it may run in an environment of its own.
 """
@@ -26,22 +26,40 @@ def timed(work: Callable[[], int]) -> Rate:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
-    return sum(os.times()[:4])
+    """Of this process and of all that descend from it, whether they have ended or not."""
+    return time.process_time() + sum(os.times()[2:4]) + sum(_cpu_seconds_of(child) for child in _children(os.getpid()))
 
 
-def tf_data(folder: Path, threads: int, *, train: bool) -> Callable[[], int]:
+def _cpu_seconds_of(process: int) -> float:
+    try:
+        times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:15]
+    except OSError:  # it has just ended
+        return 0.0
+    ticks = sum(int(time) for time in times)  # its own and those of its children that have ended
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(_cpu_seconds_of(child) for child in _children(process))
+
+
+def _children(process: int) -> list[int]:
+    try:
+        lists = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    except OSError:
+        return []
+    return [int(child) for children in lists for child in children]
+
+
+def tf_data(folder: Path, threads: int, mode: str) -> Callable[[], int]:
     import tensorflow as tf  # here, so that the rest can be imported without it
 
     files = sorted(str(path) for path in folder.glob("train/*/*.jpg"))
 
     def read(path: Any) -> Any:
         data = tf.io.read_file(path)
-        if not train:
+        if mode != "train":
             image = tf.io.decode_jpeg(data, channels=3)
             scale = 256 / tf.cast(tf.reduce_min(tf.shape(image)[:2]), tf.float32)
             shape = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
-            return tf.cast(tf.image.resize_with_crop_or_pad(tf.image.resize(image, shape), 224, 224), tf.uint8)
+            image = tf.image.resize(image, shape, antialias=mode == "eval-antialias")
+            return tf.cast(tf.image.resize_with_crop_or_pad(image, 224, 224), tf.uint8)
         begin, size, _ = tf.image.sample_distorted_bounding_box(
             tf.io.extract_jpeg_shape(data),
             tf.zeros([1, 0, 4]),
@@ -57,12 +75,12 @@ def tf_data(folder: Path, threads: int, *, train: bool) -> Callable[[], int]:
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     data = tf.data.Dataset.from_tensor_slices(files)
-    data = data.shuffle(len(files)) if train else data
+    data = data.shuffle(len(files)) if mode == "train" else data
     data = data.map(read, num_parallel_calls=threads).batch(BATCH).prefetch(1).with_options(options)
     return lambda: sum(int(batch.shape[0]) for batch in data)
 
 
 if __name__ == "__main__":
-    work = tf_data(Path(sys.argv[1]), int(sys.argv[2]), train=sys.argv[3] == "train")
+    work = tf_data(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     for _ in sys.stdin:
         print(json.dumps(timed(work)), flush=True)

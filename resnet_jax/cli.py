@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.commands.convert import convert
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
@@ -31,6 +32,7 @@ def data() -> None:
 
 
 COMMANDS: Commands = {
+    "benchmark": benchmark,
     "convert": convert,
     "data": data,
     "diff": diff,

@@ -132,6 +132,9 @@ class DataConfig(Checked):
     """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
     """Threads of one host that read and decode images."""
+    workers: Annotated[int, NotNegative] = 0
+    """Processes of one host that these threads are spread over; 0 = none but the one that trains. Worth their memory
+    and start where one process cannot keep up (docs/data.md says when)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from resnet_jax.assemble import assemble, build_model, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, write_atomically
+from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
 from resnet_jax.record import append_session, describe_environment
@@ -59,11 +59,12 @@ class Run:
     class_names: tuple[str, ...]
 
 
-def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
+def train(config: Config, workdir: epath.PathLike, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/`, `curves.png` and, once complete, `result.json`. A complete run is not trained again.
+    `checkpoints/`, `curves.png` and, once complete, `result.json` (and `broken_images.json`, if images were left out).
+    A complete run is not trained again.
 
     Returns the final state.
 
@@ -78,7 +79,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     first = jax.process_index() == 0
     console = console or Console(quiet=not first)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
     # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
@@ -95,7 +96,8 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     training = assemble(config, model, mesh, num_images=len(source))
     plan = training.plan
     evaluate = _make_evaluate(config, model, eval_source)
-    batches = SkippingBatches(data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size)))
+    stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
     if first:
@@ -156,9 +158,10 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
                 batches.skip_before(error.step)
                 say(f"Rolling back past the batch of step {error.step}: {error}")
 
+    broken = data.found_by_any_host(stream.broken.reasons)
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size)
+        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size, broken=broken)
         say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
@@ -200,7 +203,7 @@ def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K
     return jax.nn.softmax(run.model.apply(run.state.eval_variables, normalized, train=False))
 
 
-def load_run(workdir: str | Path, which: Which = "last") -> Run:
+def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """Reads a run back from its folder.
 
     Args:
@@ -210,7 +213,7 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
       ConfigError: the folder holds no run.
       CheckpointError: it holds no whole checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
     config = saved_config(workdir)
     model = build_model(config)
     like = init_state_of(config, model, make_mesh()).eval_shape(jax.random.key(0))
@@ -222,7 +225,7 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
     return Run(config=config, model=model, state=restored.state, class_names=class_names)
 
 
-def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
+def _open_checkpoints(config: Config, workdir: epath.Path) -> Checkpoints:
     keep = config.checkpoint
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
 

@@ -29,6 +29,7 @@ FLOORS = {
     "assemble": 3,
     "collectives": 3,
     "profile": 3,
+    "benchmark": 4,
     "record": 3,
     "result": 3,
     "parity": 3,
@@ -94,7 +95,7 @@ def test_models_and_training_need_only_jax_flax_optax_and_orbax():
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({[*absent, "torch", "tensorflow"]}))  # importing one of these now fails
-import resnet_jax.models, resnet_jax.profile
+import resnet_jax.models, resnet_jax.profile, resnet_jax.benchmark
 from resnet_jax.training import checkpoint, evaluate, loop, losses, mesh, metrics, optim, state, step
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,6 +1,7 @@
 """Data: sources by name, host transforms, batches, and augmentation on the device."""
 
 from resnet_jax.data.batches import eval_batches, train_batches
+from resnet_jax.data.broken import found_by_any_host
 from resnet_jax.data.decode import decode_image
 from resnet_jax.data.device import augment, normalize
 from resnet_jax.data.fingerprint import fingerprint
@@ -15,6 +16,7 @@ __all__ = [
     "decode_image",
     "eval_batches",
     "fingerprint",
+    "found_by_any_host",
     "list_splits",
     "load_image",
     "load_source",

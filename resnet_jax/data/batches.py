@@ -7,37 +7,35 @@ number of hosts and threads, and a single integer is all that has to be saved to
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import grain
-import numpy as np
+from absl.flags import FLAGS
 
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
-from resnet_jax.data.broken import BrokenImages
-from resnet_jax.data.policies import apply_policy
+from resnet_jax.data.broken import Broken, BrokenImages
+from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, TrainRows
 from resnet_jax.data.sources import Source
-from resnet_jax.data.transforms import decode, decode_random_crop, resize_and_center_crop
-from resnet_jax.errors import DataError, ImageError
+from resnet_jax.errors import DataError
 
-Batch = dict[str, np.ndarray]
-"""`image` uint8 (N, S, S, C), `label` int32 (N,) and, in evaluation, `weight` float32 (N,)."""
-
-# Which stream of random numbers: a shuffle, a crop and a policy never share one.
-_SHUFFLE, _CROP, _POLICY = 0, 1, 2
+# While the device works on a batch, the next two are filled: the second of them so that no thread waits for the last
+# image of the first.
+_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 class TrainBatches(grain.DatasetIterator[Batch]):
     """An endless iterator over batches that can be stopped, saved and continued, also on another number of hosts.
 
-    Its state is `{"position": images handed out so far, over all hosts}`.
+    Its state is `{"position": images handed out so far, over all hosts}` and, if this host had to pass over any,
+    `"broken"`: pairs of an image's index and why it cannot be read.
     """
 
     def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int, broken: BrokenImages) -> None:
         super().__init__()
         self.broken = broken
-        """The images that this host found to be unreadable so far."""
+        """The images that were passed over in the batches that this host got so far."""
         self._open_at = open_at
         self._batch_size = batch_size
         self._position = 0
@@ -47,7 +45,9 @@ class TrainBatches(grain.DatasetIterator[Batch]):
         self.start_prefetch()
         assert self._batches is not None
         try:
-            batch = next(self._batches)
+            batch, broken = next(self._batches)
+            for index, reason in broken:
+                self.broken.add(index, reason)
         except BaseException:
             self.set_state(self.get_state())  # part of the batch is consumed: the next call begins it again
             raise
@@ -55,11 +55,13 @@ class TrainBatches(grain.DatasetIterator[Batch]):
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        return {"position": self._position}
+        state: dict[str, Any] = {"position": self._position}
+        return {**state, "broken": sorted(self.broken.reasons.items())} if len(self.broken) else state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._stop()
         self._position = int(state["position"])
+        self.broken.remember(state.get("broken", ()))
 
     def start_prefetch(self) -> None:
         self._assert_not_closed()
@@ -97,38 +99,19 @@ def train_batches(
       batch_size: images per batch over all hosts (B).
       seed: of the order and of the crops.
     Returns:
-      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}`, whose state is one integer.
+      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}` that can be saved.
     Raises:
       DataError: no images, or a batch size that the hosts cannot share equally; while iterating, more unreadable images
         than `config.max_broken_fraction`.
     """
     _check_batches(source, batch_size, process_count)
-    length = len(source)
-    broken = BrokenImages(length, config.max_broken_fraction)
-    spread = np.argsort(np.arange(batch_size) % config.repeats, kind="stable")  # first copies, then second ones, ...
+    rows = TrainRows(source, config, batch_size, seed)
 
-    @lru_cache(maxsize=2)  # where batches run over the end of an epoch, two orders are in use
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([_SHUFFLE, seed, epoch]).permutation(length)
+    def open_at(position: int) -> grain.IterDataset[tuple[Batch, list[Broken]]]:
+        make = MakeBatch(rows, start=position, **_share(config, batch_size, process_index, process_count))
+        return _ahead(grain.MapDataset.range(sys.maxsize).map(make), config)
 
-    def example(position: int) -> dict[str, Any]:
-        batch, row = divmod(position, batch_size)
-        epoch, offset = divmod(batch * batch_size + int(spread[row]), length)
-        first = offset // config.repeats
-        for place in range(first, first + length):
-            index = int(order(epoch)[place % length])
-            if index in broken:
-                continue
-            try:
-                return _train_example(source, index, config, seed, position)
-            except ImageError as error:
-                broken.add(index, error)
-        raise broken.too_many(len(broken))
-
-    def open_at(position: int) -> grain.IterDataset[Batch]:
-        return _batches(example, sys.maxsize, position, config.threads, batch_size, process_index, process_count)
-
-    return TrainBatches(open_at, batch_size, broken)
+    return TrainBatches(open_at, batch_size, BrokenImages(len(source), config.max_broken_fraction))
 
 
 def eval_batches(
@@ -150,54 +133,28 @@ def eval_batches(
       DataError: no images, or a batch size that the hosts cannot share equally; while iterating, an unreadable image.
     """
     _check_batches(source, batch_size, process_count)
-    padding = np.zeros((config.image_size, config.image_size, config.channels), np.uint8)
-
-    def example(position: int) -> dict[str, Any]:
-        if position >= len(source):
-            return {"image": padding, "label": np.int32(0), "weight": np.float32(0)}
-        found = source[position]
-        image = decode(found["image"], config.channels, name=found.get("name", f"image {position}"))
-        image = resize_and_center_crop(image, config.eval_resize, config.image_size)
-        return {"image": image, "label": np.int32(found["label"]), "weight": np.float32(1)}
-
+    make = MakeBatch(EvalRows(source, config), start=0, **_share(config, batch_size, process_index, process_count))
     count = -(-len(source) // batch_size)
-    rows = count * (batch_size // process_count)
-    return _batches(example, rows, 0, config.threads, batch_size, process_index, process_count)
+    return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
 
 
-def _batches(
-    example: Callable[[int], dict[str, Any]],
-    count: int,
-    start: int,
-    threads: int,
-    batch_size: int,
-    process_index: int,
-    process_count: int,
-) -> grain.IterDataset[Batch]:
-    """Batches of `example(position)` for the first `count` positions of this host that are not below `start`."""
-    rows = batch_size // process_count
-
-    def position(i: int) -> int:
-        batch, row = divmod(i, rows)
-        return start + batch * batch_size + process_index * rows + row
-
-    # One batch ahead: while the device works on a batch, the threads fill the next one.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=rows + threads)
-    return grain.MapDataset.range(count).map(position).map(example).to_iter_dataset(options).batch(rows)
+def _ahead(batches: grain.MapDataset, config: DataConfig) -> grain.IterDataset:
+    """Batches in order, made while the ones before are used. Of P worker processes, process p makes each P-th."""
+    made = batches.to_iter_dataset(_AHEAD)
+    if not config.workers:
+        return made
+    if not FLAGS.is_parsed():
+        FLAGS.mark_as_parsed()  # Grain's processes read flags of absl, which nobody else here uses
+    return made.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
 
 
-def _train_example(source: Source, index: int, config: DataConfig, seed: int, position: int) -> dict[str, Any]:
-    example, augment = source[index], config.augment
-    encoded, name = example["image"], example.get("name", f"image {index}")
-    if augment.random_resized_crop:
-        rng = np.random.default_rng([_CROP, seed, position])
-        image = decode_random_crop(encoded, rng, config.train_size, augment.crop_min_area, config.channels, name=name)
-    else:
-        image = decode(encoded, config.channels, name=name)
-        image = resize_and_center_crop(image, config.eval_resize, config.train_size)
-    if augment.policy != "none":
-        image = apply_policy(image, np.random.default_rng([_POLICY, seed, position]), augment)
-    return {"image": image, "label": np.int32(example["label"])}
+def _share(config: DataConfig, batch_size: int, process_index: int, process_count: int) -> dict[str, int]:
+    return {
+        "threads": -(-config.threads // max(config.workers, 1)),
+        "batch_size": batch_size,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
 
 
 def _check_batches(source: Source, batch_size: int, process_count: int) -> None:

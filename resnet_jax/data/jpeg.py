@@ -1,4 +1,4 @@
-"""Just the part of a JPEG that a random crop of training needs, as fast as it can be had (measured in docs/data.md).
+"""JPEGs as fast as they can be had (measured in docs/data.md): just what a random crop of training needs, or all of it.
 
 Nearly all of a JPEG's cost is in its entropy code, which can only be read from the top. So the rows below the box are
 never decoded, and a box that will be shrunk is decoded at 1/2, 1/4 or 1/8 of its size, which the format gives nearly
@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
-from resnet_jax.data.decode import check_pixels, decode_image
+from resnet_jax.data.decode import check_pixels, decode_image, to_channels
 
 Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
@@ -22,7 +22,6 @@ _END = b"\xff\xd9"
 _BASELINE = 0xC0
 _FRAMES = (_BASELINE, 0xC1, 0xC2)  # sequential and progressive Huffman codes; all others are rare
 _END_WITHIN = 64  # bytes: some writers pad their files
-_LARGEST_BLOCK = 32  # rows; a row of blocks is at most so high, and smoothing of colours looks one row of it ahead
 # Fresh memory costs a page fault every 4 kB, a tenth of the time of decoding: each thread decodes into its own again.
 _REUSED_BYTES = 16_000_000
 _thread = local()
@@ -55,6 +54,23 @@ def read_frame(data: bytes) -> Frame | None:
     return None
 
 
+def decode_exactly(data: bytes, channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"] | None:
+    """What `decode_image` makes of a complete JPEG, to the byte and twice as fast; None for what is left to Pillow.
+
+    Raises:
+      ImageError: more than `MAX_PIXELS` pixels.
+    """
+    frame = read_frame(data)
+    if frame is None:
+        return None
+    check_pixels(frame.height, frame.width, name)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")  # the slow methods are Pillow's
+    except ValueError:
+        return None
+    return to_channels(pixels, channels, name=name)
+
+
 def decode_box(
     data: bytes, frame: Frame, box: Box, size: int, channels: int, *, name: str
 ) -> UInt8[np.ndarray, "h w C"]:
@@ -67,11 +83,9 @@ def decode_box(
     """
     check_pixels(frame.height, frame.width, name)
     top, left, height, width = box
-    rows = min(frame.height, top + height + _LARGEST_BLOCK)
-    if frame.baseline and rows < frame.height:
+    rows = top + height if frame.baseline else frame.height
+    if rows < frame.height:  # the last row of blocks is decoded as a whole, and fast upsampling looks at no other
         data = b"".join((data[: frame.at], rows.to_bytes(2), data[frame.at + 2 :]))
-    else:
-        rows = frame.height
     shrink = next((k for k in (8, 4, 2) if min(height, width) >= k * size), 1)
     try:
         pixels = simplejpeg.decode_jpeg(

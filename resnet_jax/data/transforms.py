@@ -1,7 +1,7 @@
 """From a file or its bytes to the uint8 image that the network's host hands to the device. NumPy in, NumPy out.
 
-Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation goes through Pillow, as torchvision's
-published accuracies do; the random crop of training goes through simplejpeg and OpenCV, which are faster.
+Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation has the bytes of Pillow, as
+torchvision's published accuracies do; the random crop of training goes through simplejpeg and OpenCV, which are faster.
 """
 
 import math
@@ -15,7 +15,7 @@ from PIL import Image
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.decode import check_pixels, decode_image, to_channels
-from resnet_jax.data.jpeg import Box, decode_box, read_frame
+from resnet_jax.data.jpeg import Box, decode_box, decode_exactly, read_frame
 
 # The pipeline runs one image per thread; OpenCV's own threads on top of those would only fight for the same cores.
 cv2.setNumThreads(0)
@@ -41,22 +41,39 @@ def decode_random_crop(
     Raises:
       ImageError: as `decode_image`, which `name` is for.
     """
+    out = np.empty((size, size, channels), np.uint8)
+    random_crop_into(out, image, rng, min_area, name=name)
+    return out
+
+
+def random_crop_into(
+    out: UInt8[np.ndarray, "S S C"],
+    image: bytes | UInt8[np.ndarray, "H W K"],
+    rng: np.random.Generator,
+    min_area: float,
+    *,
+    name: str,
+) -> None:
+    """`decode_random_crop` into memory that is there already, such as a row of a batch."""
+    channels = out.shape[2]
     frame = read_frame(image) if isinstance(image, bytes) else None
     if frame is None:
-        return random_resized_crop(decode(image, channels, name=name), rng, size, min_area)
-    assert isinstance(image, bytes)
-    box = random_crop_box(rng, frame.height, frame.width, min_area)
-    crop = decode_box(image, frame, box, size, channels, name=name)
-    return crop.copy() if crop.shape[:2] == (size, size) else resize_square(crop, size)
+        pixels = decode(image, channels, name=name)
+        top, left, height, width = random_crop_box(rng, pixels.shape[0], pixels.shape[1], min_area)
+        crop = pixels[top : top + height, left : left + width]
+    else:
+        assert isinstance(image, bytes)
+        box = random_crop_box(rng, frame.height, frame.width, min_area)
+        crop = decode_box(image, frame, box, out.shape[0], channels, name=name)
+    resize_square_into(out, crop)
 
 
 def decode(image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
     """The pixels of an image as a source gives it: the bytes of a file, or pixels already. Raises `ImageError`."""
-    return (
-        decode_image(image, channels, name=name)
-        if isinstance(image, bytes)
-        else to_channels(image, channels, name=name)
-    )
+    if not isinstance(image, bytes):
+        return to_channels(image, channels, name=name)
+    pixels = decode_exactly(image, channels, name=name)
+    return decode_image(image, channels, name=name) if pixels is None else pixels
 
 
 def random_resized_crop(
@@ -66,22 +83,28 @@ def random_resized_crop(
 
     The law is that of Szegedy et al. 2015, section 6, as torchvision's `RandomResizedCrop` has it.
     """
+    out = np.empty((size, size, image.shape[2]), np.uint8)
     top, left, height, width = random_crop_box(rng, image.shape[0], image.shape[1], min_area)
-    return resize_square(image[top : top + height, left : left + width], size)
+    resize_square_into(out, image[top : top + height, left : left + width])
+    return out
 
 
-def resize_square(image: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "S S C"]:
+def resize_square_into(out: UInt8[np.ndarray, "S S C"], image: UInt8[np.ndarray, "H W C"]) -> None:
     """Makes an image square, fast.
 
     Bilinear, and by averaging over areas where it shrinks more than twofold: up to there two taps per side leave out no
     pixel, beyond it they would alias.
     """
     height, width, channels = image.shape
+    size = len(out)
     if (height, width) == (size, size):
-        return image
+        out[...] = image
+        return
     averages = min(height, width) >= size and max(height, width) > 2 * size
     interpolation = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=interpolation).reshape(size, size, channels)
+    resized = cv2.resize(image, (size, size), dst=out, interpolation=interpolation)
+    if not np.shares_memory(resized, out):
+        out[...] = resized.reshape(size, size, channels)
 
 
 def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area: float) -> Box:

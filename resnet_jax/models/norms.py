@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -67,7 +68,8 @@ class BatchNorm(nn.Module):
             if self.use_batch_stats:
                 grouped, mean, var = groups, batch_mean, batch_var
         factor = lax.rsqrt(var + self.epsilon) * _like(scale, var)
-        out = (grouped - _like(mean, grouped)) * _like(factor, grouped) + _like(bias, grouped)
+        shift = _like(bias, var) - mean * factor  # one multiply-add per value, and `x` alone is kept for the backward
+        out = grouped * _like(factor, grouped) + _like(shift, grouped)
         return out.reshape(x.shape).astype(dtype)
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
@@ -84,8 +86,7 @@ class BatchNorm(nn.Module):
                 f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
                 "statistics need at least two: use larger groups or images, or use_batch_stats=False"
             )
-        mean = jnp.mean(grouped, axis=(1, 2, 3), keepdims=True)
-        var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2, 3), keepdims=True)
+        mean, var = moments(grouped)
         if self._members > 1:  # one exchange: the variance is that within the members and that between them
             mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
             var = var + (square - jnp.square(mean))
@@ -99,6 +100,28 @@ class BatchNorm(nn.Module):
     def _move(self, running: nn.Variable, batch: Array) -> None:
         new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
         running.value = self.momentum * running.value + (1 - self.momentum) * new
+
+
+@jax.custom_jvp
+def moments(x: Float[Array, "G N H W C"]) -> tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]:
+    """Mean and biased variance of each channel of each group, with a derivative in terms of `x` alone.
+
+    Derived automatically, the variance would keep its deviations from the mean, an array as large as `x`, for the
+    backward pass. Derivatives of all orders and both modes are right.
+    """
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    # The other way round than below, so that the compiler does not take both for one value to keep.
+    return mean, jnp.mean(jnp.square(mean - x), axis=(1, 2, 3), keepdims=True)
+
+
+@moments.defjvp
+def _moments_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    (x,), (dx,) = primals, tangents
+    mean, var = moments(x)
+    d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
+    # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
+    d_var = 2 * jnp.mean((x - mean) * dx, axis=(1, 2, 3), keepdims=True)
+    return (mean, var), (d_mean, d_var)
 
 
 def _like(per_channel: Array, x: Array) -> Array:

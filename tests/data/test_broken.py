@@ -1,7 +1,12 @@
 """Images that cannot be read: left out, counted, named; and everything that may be wrong with a file."""
 
 import io
+import json
 import logging
+import socket
+import subprocess
+import sys
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -9,9 +14,9 @@ import pytest
 from PIL import Image
 
 from resnet_jax.config import AugmentConfig, DataConfig
-from resnet_jax.data import eval_batches, load_source, train_batches
+from resnet_jax.data import eval_batches, found_by_any_host, load_source, train_batches
 from resnet_jax.data.broken import BrokenImages
-from resnet_jax.data.decode import MAX_PIXELS, to_channels
+from resnet_jax.data.decode import MAX_PIXELS, decode_image, to_channels
 from resnet_jax.data.transforms import decode, decode_random_crop, resize_and_center_crop
 from resnet_jax.errors import DataError, ImageError
 
@@ -100,6 +105,43 @@ def test_evaluation_leaves_nothing_out():
         list(eval_batches(Files(20, broken=(3,)), DataConfig(**SMALL, max_broken_fraction=0.5), batch_size=4))
 
 
+def test_what_was_left_out_is_remembered_by_a_run_that_goes_on():
+    source, config = Files(20, broken=(3, 7)), DataConfig(**SMALL, max_broken_fraction=0.1)
+    before = train_batches(source, config, batch_size=6, seed=0)
+    list(islice(before, 5))
+    state = json.loads(json.dumps(before.get_state()))
+    assert [index for index, _ in state["broken"]] == [3, 7]
+    after = train_batches(source, config, batch_size=6, seed=0)
+    after.set_state(state)
+    assert after.broken.reasons == before.broken.reasons
+    after.set_state({"position": 0})
+    assert len(after.broken) == 2, "going back in the data does not make images whole"
+
+
+GATHER = """
+import sys, jax
+process, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, process)
+from resnet_jax.data import found_by_any_host
+mine = [{}, {7: "torn", 30: "burnt"}][process] | {12: "leer \u00e4"}
+assert found_by_any_host(mine) == {7: "torn", 12: "leer \u00e4", 30: "burnt"}
+print("agreed")
+"""
+
+
+@pytest.mark.timeout(120)
+def test_all_hosts_together_know_what_is_broken():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    start = partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    both = [start([sys.executable, "-c", GATHER, str(process), port]) for process in range(2)]
+    for process in both:
+        said, _ = process.communicate(timeout=100)
+        assert "agreed" in said, said
+    assert found_by_any_host({9: "b", 2: "a"}) == {2: "a", 9: "b"}
+
+
 class Failing(Files):
     def __init__(self, error):
         super().__init__(20)
@@ -121,12 +163,12 @@ def test_a_thread_that_dies_is_reported_with_its_cause(error):
 
 def test_broken_images_are_counted_once():
     broken = BrokenImages(1000, 0.002)
-    broken.add(5, ImageError("torn"))
-    broken.add(5, ImageError("torn"))
-    broken.add(6, ImageError("burnt"))
+    broken.add(5, "torn")
+    broken.add(5, "torn")
+    broken.add(6, "burnt")
     assert (len(broken), 5 in broken, 7 in broken) == (2, True, False)
     with pytest.raises(DataError, match=r"3 of 1000 images .* = 0.002 allows. The first: torn. Mend the data set, or"):
-        broken.add(7, ImageError("lost"))
+        broken.add(7, "lost")
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)])
@@ -211,6 +253,19 @@ def test_two_thousand_mutated_files_are_all_accounted_for(tmp_path):
         assert crop.shape == (16, 16, 3)
         return crop.tobytes()
 
+    def evaluated(index):
+        """As evaluation does it: to the byte what Pillow makes of the file, or its refusal."""
+        example = source[index]
+        try:
+            expected = decode_image(example["image"], 3, name="a file")
+        except ImageError:
+            with pytest.raises(ImageError):
+                decode(example["image"], 3, name="a file")
+        else:
+            np.testing.assert_array_equal(decode(example["image"], 3, name="a file"), expected)
+
+    for index in range(2000):
+        evaluated(index)
     first = [read(index) for index in range(2000)]
     unreadable = {index for index in range(2000) if first[index] is None}
     assert 600 < len(unreadable) < 1800, "the test must have both kinds"

@@ -136,3 +136,11 @@ def test_load_image(tmp_path):
     np.testing.assert_array_equal(load_image(tmp_path / "photo.png", config), resize_and_center_crop(image, 32, 24))
     with pytest.raises(DataError, match=r"cannot read .*nowhere\.png: there is no such file; .*Correct the path"):
         load_image(tmp_path / "nowhere.png", config)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 3), (30, 2, 1), (17, 19, 3)])
+def test_images_smaller_than_the_crop_are_enlarged(shape):
+    """No error: torchvision does so, too, and such images are in ImageNet."""
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    assert random_resized_crop(image, np.random.default_rng(0), 64, 0.08).shape == (64, 64, shape[2])
+    assert resize_and_center_crop(image, 72, 64).shape == (64, 64, shape[2])

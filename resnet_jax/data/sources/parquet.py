@@ -4,6 +4,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +38,8 @@ class Parquet:
         if split not in found:
             raise DataError(unknown_name(f"split of parquet:{folder} (files SPLIT-*.parquet)", split, found))
         self._where = f"parquet:{folder}, split {split!r}"
-        self._files = [_open(path) for path in found[split]]
-        schema = self._files[0].schema_arrow
+        files = [_open(path) for path in found[split]]
+        schema = files[0].schema_arrow
         self._image = _image_column(schema, self._where)
         names = _class_names(folder, schema, self._where)
         self.class_names = tuple(names)
@@ -46,17 +47,28 @@ class Parquet:
         schemas = {name: _open(found[name][0]).schema_arrow for name in existing}
         same = {split: names, **{name: _class_names(folder, each, self._where) for name, each in schemas.items()}}
         check_same_classes(f"parquet:{folder}", same)
-        self._labels = np.concatenate([_labels(file, self._where) for file in self._files])
+        self._labels = np.concatenate([_labels(file, self._where) for file in files])
         check_labels(self._labels, names, self._where)
         groups = [
             (number, group, file.metadata.row_group(group).num_rows)
-            for number, file in enumerate(self._files)
+            for number, file in enumerate(files)
             for group in range(file.num_row_groups)
         ]
         self._groups = [(number, group) for number, group, _ in groups]
         self._ends = np.cumsum([rows for _, _, rows in groups])
-        self._locks = [Lock() for _ in groups]
+        self._files = [(file.path, file.metadata) for file in files]
+        self._start()
+
+    def _start(self) -> None:
+        self._locks = [Lock() for _ in self._groups]
         self._read_group = lru_cache(ROW_GROUPS_IN_MEMORY)(self._read_group_uncached)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_locks", "_read_group")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start()
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -83,8 +95,8 @@ class Parquet:
     def _read_group_uncached(self, at: int) -> pa.ChunkedArray:
         number, group = self._groups[at]
         # A file of its own for each reading: they are not made for several threads.
-        known = self._files[number].metadata
-        with pq.ParquetFile(self._files[number].path, metadata=known, memory_map=True) as file:
+        path, metadata = self._files[number]
+        with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
             column = file.read_row_group(group, columns=[self._image]).column(0)
         if pa.types.is_struct(column.type):
             column = pa.chunked_array(

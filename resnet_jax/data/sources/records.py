@@ -62,9 +62,12 @@ class Records:
     def __getitem__(self, index: int) -> Example:
         record = self._records[index]
         label, height, width, channels = _HEADER.unpack_from(record)
-        image: Any = record[_HEADER.size :]
+        image: Any
         if channels:
-            image = np.frombuffer(image, np.uint8).reshape(height, width, channels)
+            pixels = np.frombuffer(record, np.uint8, offset=_HEADER.size)  # a view: most of it may not be wanted
+            image = pixels.reshape(height, width, channels)
+        else:
+            image = record[_HEADER.size :]
         return {"image": image, "label": label, "name": f"example {index} of {self._where}"}
 
     def labels(self) -> Int[np.ndarray, " N"]:
@@ -132,7 +135,7 @@ def write_records(
                     example = source[index]
                     return encode(example, example.get("name", f"image {index}"))
                 except ImageError as error:
-                    broken.add(index, error)
+                    broken.add(index, str(error))
                     return None
 
             shards = []

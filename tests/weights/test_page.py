@@ -1,0 +1,66 @@
+"""docs/weights.md: what it prints runs, with a ResNet-18 of random weights for each file that it names."""
+
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnet_jax as rn
+from resnet_jax.cli import main
+from resnet_jax.weights import load, read_state_dict
+
+pytest.importorskip("torch")
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "weights.md").read_text()
+
+
+def blocks(language):
+    return [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S) if kind == language]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    rn.save_weights(path, rn.init(rn.create_model("resnet18"), jax.random.key(0)))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, weights, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet50-11ad3fa6.pth", "resnet152-f82ba261.pth", "in.pth"):
+        (tmp_path / name).symlink_to(weights)
+    for name in ("cat.jpg", "dog.jpg"):
+        noise = np.random.default_rng(0).integers(0, 256, (260, 300, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+    return tmp_path
+
+
+def test_python(folder, weights, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(load, "find_file", lambda weight_set: asked.append(weight_set.name) or weights)
+    monkeypatch.setattr(load, "hub_weights", lambda repository: asked.append(repository) or weights)
+    (code,) = blocks("python")
+    exec(re.sub(r'load_pretrained\("resnet\d+"', 'load_pretrained("resnet18"', _with_known_sets(code)), {})
+    assert asked == ["IMAGENET1K_V1", "timm/resnet152.tv_in1k"]
+    named = capsys.readouterr().out
+    assert any(name in named for name in rn.class_names())
+    assert read_state_dict("mine.pth")["fc.weight"].shape == (1000, 512)
+
+
+def _with_known_sets(code):
+    """ResNet-18 has no second set."""
+    return code.replace('load_pretrained("resnet152", "IMAGENET1K_V2")', 'load_pretrained("resnet18", "IMAGENET1K_V1")')
+
+
+def test_commands(folder):
+    commands = [shlex.split(line, comments=True) for line in blocks("")[0].splitlines()]
+    assert [words[3] for words in commands] == ["convert"] * 3
+    for words in commands:
+        if words[4].startswith("runs/"):
+            continue  # a trained run: tests/parity/test_export.py
+        main(words[3:])
+        assert len(read_state_dict(words[5])) == 122
