@@ -85,13 +85,14 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
         state_bytes=memory.argument_size_in_bytes - batch_bytes,
         batch_bytes=batch_bytes,
         temporary_bytes=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        kept_bytes=_kept_bytes(config, model, config.batch_size // len(devices) // config.accumulate),
+        kept_bytes=kept_bytes(config, model, config.batch_size // len(devices) // config.accumulate),
         flops=3 * 2 * macs * config.batch_size // len(devices),
         collectives=tuple(read_collectives(compiled.as_text(), len(devices))),
     )
 
 
-def _kept_bytes(config: Config, model: ResNet, images: int) -> int:
+def kept_bytes(config: Config, model: ResNet, images: int) -> int:
+    """What the forward pass over so many images keeps for the backward pass, by JAX's count; nothing is compiled."""
     side, channels = config.data.train_size, config.data.channels
     batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, channels)), train=False))

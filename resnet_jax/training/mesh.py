@@ -14,9 +14,14 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices, by default all of all hosts, along the axis `data`."""
+    """The devices, by default all of all hosts, along the axis `data`.
+
+    Those of a host lie together, and hosts in their order: so the rows that host p reads are the p-th share of a batch,
+    which `jax.make_mesh` would not promise.
+    """
     chosen = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    in_order = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(in_order), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -17,6 +17,7 @@ from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 MIXED = AugmentConfig(random_resized_crop=False, shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
 PLAIN = AugmentConfig(random_resized_crop=False, shift_pixels=1)
 SGD = OptimConfig(warmup_epochs=0.0)
+SPLIT = replace(SGD, shard_state=True, ema_decay=0.9, ema_every_steps=2)
 LARGE_BATCH = OptimConfig(
     optimizer="lamb", base_lr=0.1, clip_norm=0.5, no_decay=("bn",), ema_decay=0.9, ema_every_steps=2, warmup_epochs=0.0
 )
@@ -109,12 +110,17 @@ def test_global_batch_norm_on_any_number_of_devices(float64):
     assert_same(float64(make_config(bn_group_size=0), 8), expected)
 
 
-def test_mixing_on_a_device_and_across_devices(float64):
-    """What no device can do alone is left to the partitioner. Images are mixed in float32, whose rounding differs."""
-    across = AugmentConfig(random_resized_crop=False, mixup_alpha=0.5)
-    assert_same(float64(make_config(augment=across), 8), float64(make_config(augment=across), 1), 1e-8)
+def test_mixing_on_each_device(float64):
+    """Images are mixed in float32, whose rounding differs."""
     expected = float64(make_config(augment=MIXED), 1)
     assert_same(float64(make_config(augment=MIXED, accumulate=2), 4), expected, 1e-8)
+
+
+@pytest.mark.slow
+def test_mixing_across_devices(float64):
+    """What no device can do alone is left to the partitioner."""
+    across = AugmentConfig(random_resized_crop=False, mixup_alpha=0.5)
+    assert_same(float64(make_config(augment=across), 8), float64(make_config(augment=across), 1), 1e-8)
 
 
 def test_a_split_optimizer_with_all_that_goes_with_large_batches(float64):

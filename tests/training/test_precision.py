@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def products(dtype):
             if equation.primitive.name in ("dot_general", "conv_general_dilated"):
                 precision = equation.params["precision"]
                 found.add((str(equation.invars[0].aval.dtype), str(precision[0]) if precision else None))
-            for inner in jax.core.jaxprs_in_params(equation.params):
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
                 walk(inner)
 
     walk(jaxpr.jaxpr)

@@ -5,6 +5,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -37,7 +38,7 @@ TRAIN = """
 import importlib, jax.numpy as jnp
 test = importlib.import_module("tests.training.test_devices")
 jax.config.update("jax_disable_most_optimizations", True)
-config = test.make_config(accumulate=2, optim=test.replace(test.LARGE_BATCH, shard_state=True))
+config = test.make_config(accumulate=2, optim=test.SPLIT)
 result = test.train(config, None, param_dtype=jnp.float64, stochastic_depth=0.5)
 if rank == 0:
     pickle.dump(result, open({out!r}, "wb"))
@@ -83,7 +84,7 @@ def one_process():
     """The same training on one device of this process."""
     jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
-        config = devices.make_config(optim=devices.LARGE_BATCH)
+        config = devices.make_config(optim=replace(devices.SPLIT, shard_state=False))
         result = devices.train(config, 1, param_dtype=jnp.float64, stochastic_depth=0.5)
     jax.config.update("jax_disable_most_optimizations", False)
     return result

@@ -14,7 +14,7 @@ from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 
 from . import test_devices as devices
 
-CONFIG = devices.make_config(optim=replace(devices.LARGE_BATCH, shard_state=True))
+CONFIG = devices.make_config(optim=devices.SPLIT)
 
 
 @pytest.fixture(autouse=True)
