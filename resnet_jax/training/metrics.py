@@ -174,7 +174,7 @@ class RunLog:
         bad = [(step, metrics) for step, metrics in collected if not was_finite(metrics)]
         if not bad:
             return
-        step, metrics = bad[0]
+        step, metrics = next((found for found in bad if not found[1].get("skipped")), bad[0])
         what = f"the loss is {metrics['loss']}"
         if "grad_norm" in metrics:
             what += f" and the norm of the gradient {metrics['grad_norm']}"
@@ -183,7 +183,7 @@ class RunLog:
             name = self._layers[int(metrics["worst_layer"])] if self._layers else f"array {metrics['worst_layer']:.0f}"
             what += f", largest gradient norm {metrics['worst_norm']:.3g} in {name}"
         what += f"), the first of {len(bad)} that are not finite in steps {collected[0][0]} to {collected[-1][0]}"
-        if "skipped" not in metrics:
+        if not metrics.get("skipped"):
             raise NonFiniteLossError(
                 f"{what}. The last checkpoint is from before these steps. Go on from it with --on-non-finite skip or "
                 "rollback, or begin anew in another workdir with a lower optim.base_lr, a longer optim.warmup_epochs "
@@ -192,7 +192,8 @@ class RunLog:
             )
         if len(bad) == len(collected) >= SKIPPED_AT_MOST:
             raise NonFiniteLossError(f"{what}, and all of those were skipped: there is nothing left to train", step)
-        log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
+        if "loss_scale" not in metrics:  # with float16 that happens now and then, and is logged as `skipped`
+            log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
 
 
 def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
