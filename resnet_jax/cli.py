@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.commands.convert import convert
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.evaluate import evaluate
+from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
@@ -30,10 +32,12 @@ def data() -> None:
 
 
 COMMANDS: Commands = {
+    "benchmark": benchmark,
     "convert": convert,
     "data": data,
     "diff": diff,
     "evaluate": evaluate,
+    "memory": memory,
     "models": models,
     "parity": parity,
     "predict": predict,

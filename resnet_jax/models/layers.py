@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 
@@ -36,11 +36,12 @@ def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
 class Conv(nn.Module):
     """2-D convolution, padded by `(kernel_size - 1) // 2 * dilation` on every side as torchvision's are.
 
-    A 1x1 kernel is computed as a matrix product: XLA's `dot` runs a ResNet-50 train step about 1.8x faster than its
-    `conv` does on a CPU.
+    A 1x1 kernel is computed as a product of two matrices: on a CPU XLA's `dot` is faster than its `conv`, and of two
+    dimensions it needs no transposed copy of the activations for the kernel's gradient (docs/performance.md).
 
     Attributes:
       padding: (before, after) in pixels of both axes instead.
+      precision: of products of float32 numbers; None = the platform's default.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
     """
@@ -54,6 +55,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     standardize: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
+    precision: lax.PrecisionLike = None
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -77,8 +79,11 @@ class Conv(nn.Module):
             var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2), keepdims=True)
             kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        precision = self.precision if x.dtype == jnp.float32 else None
         if size == 1 and self.groups == 1:
-            y = jnp.einsum("nhwc,cd->nhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            x = x[:, :: self.stride, :: self.stride]
+            flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
+            y = flat.reshape(*x.shape[:-1], self.features)
         else:
             symmetric = (size - 1) // 2 * self.dilation
             y = lax.conv_general_dilated(
@@ -89,6 +94,7 @@ class Conv(nn.Module):
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=self.groups,
+                precision=precision,
             )
         if not self.use_bias:
             return y
@@ -120,8 +126,23 @@ def squeezed(channels: int, ratio: int) -> int:
 
 
 def max_pool(x: Float[Array, "N H W C"], stride: int = 2) -> Float[Array, "N H2 W2 C"]:
-    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end."""
-    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end.
+
+    Along one axis and then the other, out of comparisons, whose gradient is a choice: that of XLA's windowed maximum
+    keeps four arrays of indices on a CPU.
+    """
+    for axis in (2, 1):
+        size = x.shape[axis]
+        padding = [(1, 1, 0) if i == axis else (0, 0, 0) for i in range(4)]
+        padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
+        first, second, third = (lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3))
+        x = _larger(_larger(first, second), third)
+    return x
+
+
+def _larger(a: Array, b: Array) -> Array:
+    """The maximum; nan where either is. Where both are equal the gradient is all `a`'s, as the first's in torch."""
+    return jnp.where((b > a) | (b != b), b, a)
 
 
 def halving_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
@@ -148,13 +169,20 @@ def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 
     return x
 
 
-def stochastic_depth(y: Float[Array, "N H W C"], key: Array, drop_rate: float) -> Float[Array, "N H W C"]:
+def stochastic_depth(
+    y: Float[Array, "N H W C"], key: Array, drop_rate: float, positions: Int[Array, " N"] | None = None
+) -> Float[Array, "N H W C"]:
     """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the rate of keeping.
 
-    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead. The draw belongs to the image's place in the
-    global batch, so that it does not depend on the number of devices.
+    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead.
+
+    Args:
+      positions: places of the images in the global batch, to which the draws belong, so that these depend neither on
+        the number of devices nor on what part of the batch `y` is; None = from 0.
     """
-    keep = jax.random.bernoulli(key, 1 - drop_rate, (y.shape[0], 1, 1, 1))
+    places = jnp.arange(y.shape[0]) if positions is None else positions
+    keep = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - drop_rate))(places)
+    keep = keep.reshape(-1, 1, 1, 1)
     return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros((), y.dtype).reshape(1, 1, 1, 1))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -27,12 +28,14 @@ class BatchNorm(nn.Module):
       update_stats: move the running statistics towards those of this batch (`batch_stats` must be mutable).
       group_size: consecutive images that share statistics, 0 = the whole batch. A fixed number, not "whatever is on
         this device", so that a config means the same on any number of devices.
+      axis_name: of `jax.shard_map` or `vmap`: where groups are the whole batch, that of all members of the axis.
       momentum: of the running average, flax's convention: 0.9 here is 0.1 in PyTorch.
     """
 
     use_batch_stats: bool
     update_stats: bool
     group_size: int = 0
+    axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
@@ -59,13 +62,14 @@ class BatchNorm(nn.Module):
         if self.use_batch_stats or self.update_stats:
             groups, batch_mean, batch_var = self._batch_statistics(x)
             if self.update_stats and not self.is_initializing():
-                count = groups[0].size // channels  # values that each statistic was taken over
+                count = groups[0].size // channels * self._members  # values that each statistic was taken over
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
             if self.use_batch_stats:
                 grouped, mean, var = groups, batch_mean, batch_var
         factor = lax.rsqrt(var + self.epsilon) * _like(scale, var)
-        out = (grouped - _like(mean, grouped)) * _like(factor, grouped) + _like(bias, grouped)
+        shift = _like(bias, var) - mean * factor  # one multiply-add per value, and `x` alone is kept for the backward
+        out = grouped * _like(factor, grouped) + _like(shift, grouped)
         return out.reshape(x.shape).astype(dtype)
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
@@ -77,18 +81,47 @@ class BatchNorm(nn.Module):
                 "choose a batch size that is a multiple of bn_group_size"
             )
         grouped = x.reshape(-1, size, *x.shape[1:])
-        if grouped[0].size == x.shape[-1] and not self.is_initializing():
+        if grouped[0].size * self._members == x.shape[-1] and not self.is_initializing():
             raise ValueError(
                 f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
                 "statistics need at least two: use larger groups or images, or use_batch_stats=False"
             )
-        mean = jnp.mean(grouped, axis=(1, 2, 3), keepdims=True)
-        var = jnp.mean(jnp.square(grouped - mean), axis=(1, 2, 3), keepdims=True)
+        mean, var = moments(grouped)
+        if self._members > 1:  # one exchange: the variance is that within the members and that between them
+            mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
+            var = var + (square - jnp.square(mean))
         return grouped, mean, var
+
+    @property
+    def _members(self) -> int:
+        """Of the axis, which share the statistics of this one."""
+        return 1 if self.group_size or self.axis_name is None else lax.axis_size(self.axis_name)
 
     def _move(self, running: nn.Variable, batch: Array) -> None:
         new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
         running.value = self.momentum * running.value + (1 - self.momentum) * new
+
+
+@jax.custom_jvp
+def moments(x: Float[Array, "G N H W C"]) -> tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]:
+    """Mean and biased variance of each channel of each group, with a derivative in terms of `x` alone.
+
+    Derived automatically, the variance would keep its deviations from the mean, an array as large as `x`, for the
+    backward pass. Derivatives of all orders and both modes are right.
+    """
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    # The other way round than below, so that the compiler does not take both for one value to keep.
+    return mean, jnp.mean(jnp.square(mean - x), axis=(1, 2, 3), keepdims=True)
+
+
+@moments.defjvp
+def _moments_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    (x,), (dx,) = primals, tangents
+    mean, var = moments(x)
+    d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
+    # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
+    d_var = 2 * jnp.mean((x - mean) * dx, axis=(1, 2, 3), keepdims=True)
+    return (mean, var), (d_mean, d_var)
 
 
 def _like(per_channel: Array, x: Array) -> Array:
@@ -110,6 +143,7 @@ def bind(
     use_batch_stats: bool,
     update_stats: bool,
     group_size: int,
+    axis_name: str | None,
     dtype: Dtype | None,
     param_dtype: Dtype,
 ) -> Callable[..., nn.Module]:
@@ -119,7 +153,8 @@ def bind(
     """
     options = {"dtype": dtype, "param_dtype": param_dtype}
     if field_default(norm, "use_batch_stats") is not None:
-        options |= {"use_batch_stats": use_batch_stats, "update_stats": update_stats, "group_size": group_size}
+        options |= {"use_batch_stats": use_batch_stats, "update_stats": update_stats}
+        options |= {"group_size": group_size, "axis_name": axis_name}
     return partial(norm, **(options | getattr(norm, "keywords", {})))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models.layers import Conv, max_pool
-from resnet_jax.models.norms import BatchNorm
+from resnet_jax.models.norms import BatchNorm, moments
 
 torch = pytest.importorskip("torch")
 
@@ -165,3 +165,65 @@ def test_max_pool_is_torchs(size):
     x = -1 - np.random.default_rng(8).random((2, *size, 3)).astype(np.float32)  # zero padding would win here
     expected = torch.nn.functional.max_pool2d(nchw(x), 3, 2, 1)
     np.testing.assert_array_equal(max_pool(x), nhwc(expected))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+def test_max_pool_gives_its_gradient_to_whom_torch_gives_it(size):
+    """Few values, so that most windows hold the largest several times; the first in reading order has it all."""
+    rng = np.random.default_rng(9)
+    x = rng.integers(0, 3, (2, *size, 3)).astype(np.float32)
+    tensor = nchw(x).requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(tensor, 3, 2, 1)
+    weight = rng.normal(size=nhwc(pooled).shape).astype(np.float32)
+    (pooled * nchw(weight)).sum().backward()
+    np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(weight * max_pool(x)))(x), nhwc(tensor.grad), rtol=1e-5)
+
+
+def test_max_pool_does_not_hide_nan():
+    for pixel in ((0, 0), (2, 3), (4, 4)):
+        x = np.zeros((1, 5, 5, 1), np.float32)
+        x[0, *pixel, 0] = np.nan
+        expected = torch.nn.functional.max_pool2d(nchw(x), 3, 2, 1)
+        np.testing.assert_array_equal(max_pool(x), nhwc(expected))
+
+
+def test_a_1x1_convolution_is_the_plain_one():
+    """Values and both gradients in float64, where matrix product and convolution differ by rounding only."""
+    rng = np.random.default_rng(10)
+    with jax.enable_x64(True):
+        for stride, size in ((1, (5, 7)), (2, (5, 7)), (2, (4, 6))):
+            x, kernel = rng.normal(size=(3, *size, 6)), rng.normal(size=(1, 1, 6, 5))
+            conv = Conv(5, 1, stride, param_dtype=jnp.float64)
+            fast = lambda x, kernel: conv.apply({"params": {"kernel": kernel}}, x)
+            plain = lambda x, kernel: jax.lax.conv_general_dilated(
+                x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            results = [
+                (f(x, kernel), *jax.grad(lambda *v: jnp.sum(jnp.sin(f(*v))), (0, 1))(x, kernel)) for f in (fast, plain)
+            ]
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *results)
+
+
+def test_derivatives_of_moments_are_those_of_their_definition():
+    """First and second derivatives, forward over reverse as Hessian-vector products take them, in float64."""
+    rng = np.random.default_rng(11)
+
+    def plain(x):
+        mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+        return mean, jnp.mean(jnp.square(x - mean), axis=(1, 2, 3), keepdims=True)
+
+    with jax.enable_x64(True):
+        x, direction = rng.normal(1, 2, (2, 2, 3, 2, 3, 4))
+        weights = rng.normal(size=(2, 2, 1, 1, 1, 4))
+
+        def scalar(statistics, x):
+            mean, var = statistics(x)
+            return jnp.sum(weights[0] * jnp.sin(mean)) + jnp.sum(weights[1] * jnp.log(var) * mean)
+
+        results = []
+        for statistics in (moments, plain):
+            gradient = jax.grad(lambda x, s=statistics: scalar(s, x))
+            results.append(
+                (statistics(x), gradient(x), jax.jvp(gradient, (x,), (direction,))[1], jax.vmap(statistics)(x[:, None]))
+            )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), *results)

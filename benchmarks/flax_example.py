@@ -1,0 +1,88 @@
+"""A peer: ResNet-v1.5 as google/flax's ImageNet example publishes its structure.
+
+`nn.Conv` and `nn.BatchNorm` of Linen with the options of that example: SAME-like padding, statistics over the whole
+batch, a zero scale at the end of each branch. It is written from that description, for measuring only.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array
+
+
+class Block(nn.Module):
+    filters: int
+    stride: int
+    bottleneck: bool
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        strides = (self.stride, self.stride)
+        if self.bottleneck:
+            y = nn.relu(self.norm()(self.conv(self.filters, (1, 1))(x)))
+            y = nn.relu(self.norm()(self.conv(self.filters, (3, 3), strides)(y)))
+            y = self.conv(4 * self.filters, (1, 1))(y)
+        else:
+            y = nn.relu(self.norm()(self.conv(self.filters, (3, 3), strides)(x)))
+            y = self.conv(self.filters, (3, 3))(y)
+        y = self.norm(scale_init=nn.initializers.zeros)(y)
+        if x.shape != y.shape:
+            x = self.norm()(self.conv(y.shape[-1], (1, 1), strides)(x))
+        return nn.relu(x + y)
+
+
+class FlaxExample(nn.Module):
+    stage_sizes: Sequence[int]
+    bottleneck: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        x = conv(64, (7, 7), (2, 2), padding=[(3, 3), (3, 3)])(x)
+        x = nn.max_pool(nn.relu(norm()(x)), (3, 3), strides=(2, 2), padding="SAME")
+        for i, blocks in enumerate(self.stage_sizes):
+            for j in range(blocks):
+                x = Block(64 * 2**i, 2 if i > 0 and j == 0 else 1, self.bottleneck, conv, norm)(x)
+        x = nn.Dense(1000, dtype=self.dtype)(jnp.mean(x, axis=(1, 2)))
+        return jnp.asarray(x, jnp.float32)
+
+
+SHAPES = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+}
+
+
+def flax_example(name: str, images: Array, labels: Array, dtype: Any) -> tuple[Any, Any, Callable[..., Any], Any]:
+    """Two jitted functions with their first arguments: `(forward, variables, train step, training state)`."""
+    model = FlaxExample(*SHAPES[name], dtype=dtype)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1])
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+    forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+    def step(state: tuple[Any, Any], images: Array, labels: Array) -> tuple[tuple[Any, Any], Array]:
+        variables, opt_state = state
+
+        def loss_of(params: Any) -> tuple[Array, Any]:
+            everything = {"params": params, "batch_stats": variables["batch_stats"]}
+            logits, new = model.apply(everything, images, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new
+
+        (loss, new), grads = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
+        # As the example does: weight decay in the loss, which is a term in the gradient.
+        grads = jax.tree.map(lambda g, p: g + 1e-4 * p, grads, variables["params"])
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return ({"params": optax.apply_updates(variables["params"], updates), **new}, opt_state), loss
+
+    state = (jax.tree.map(jnp.copy, variables), optimizer.init(variables["params"]))
+    return forward, variables, jax.jit(step, donate_argnums=0), state

@@ -1,0 +1,173 @@
+"""How fast a network runs on this machine, on images that lie in its memory, and what limits it."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from resnet_jax.models import ResNet, init
+from resnet_jax.profile import Cost
+from resnet_jax.training.losses import one_hot
+from resnet_jax.training.mesh import make_mesh, replicated, split_batch
+from resnet_jax.training.peaks import Peak
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import make_train_step
+
+# The floating-point operations of a multiply-accumulate, and what the backward pass costs: the gradient with respect to
+# the input and to the weights of each layer take as many as the layer itself.
+FLOPS_PER_MAC = 2
+TRAIN_PER_FORWARD = 3
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something to be timed.
+
+    Attributes:
+      launch: does the work once; it may return before the work is done, with what `wait` waits for.
+      images: per launch.
+      compile_seconds: until it could first be launched.
+      peak_bytes: of memory that it needs on a device; None = not known.
+    """
+
+    name: str
+    launch: Callable[[], Any]
+    images: int
+    compile_seconds: float = 0.0
+    peak_bytes: int | None = None
+    wait: Callable[[Any], Any] = jax.block_until_ready
+
+
+def synthetic_batch(batch_size: int, image_size: int, channels: int, num_classes: int) -> tuple[Array, Array]:
+    """Normalised float32 noise (N, H, W, C) and labels (N,), split over the devices."""
+    sharding = split_batch(make_mesh())
+    images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, channels))
+    return jax.device_put((images, jnp.arange(batch_size) % num_classes), sharding)
+
+
+def forward_program(model: ResNet, images: Array, name: str = "forward") -> Program:
+    """Logits in evaluation."""
+    variables = init(model, jax.random.key(0), channels=images.shape[-1])
+    variables = jax.device_put(variables, replicated(make_mesh()))
+    forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+    compiled, seconds = compile_for(forward, variables, images)
+    return Program(name, partial(compiled, variables, images), len(images), seconds, peak_bytes(compiled))
+
+
+def train_program(model: ResNet, images: Array, labels: Array, name: str = "train") -> Program:
+    """The step that `train.py` runs, without augmentation: SGD with momentum and weight decay."""
+    mesh = make_mesh()
+    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
+    variables = init(model, jax.random.key(0), channels=images.shape[-1])
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=jax.random.key_data(jax.random.key(0)),
+    )
+
+    def take_as_they_are(key: Array, images: Array, labels: Array, **_: Any) -> tuple[Array, Array]:
+        return images, one_hot(labels, model.num_classes)
+
+    step = make_train_step(model, optimizer, take_as_they_are, mesh)
+    state = jax.device_put(state, replicated(mesh))
+    batch = {"image": images, "label": labels}
+    compiled, seconds = compile_for(step, state, batch)
+    return Program(name, repeating(compiled, state, batch), len(images), seconds, peak_bytes(compiled))
+
+
+def repeating(step: Callable[..., tuple[Any, Any]], state: Any, *inputs: Any) -> Callable[[], Any]:
+    """A launch that hands each call of `step` the state which the one before has put out."""
+    box = [state]
+
+    def launch() -> Any:
+        box[0], out = step(box[0], *inputs)
+        return out
+
+    return launch
+
+
+def compile_for(function: Any, *arguments: Any) -> tuple[Any, float]:
+    """The compiled program, and the seconds of tracing and compiling."""
+    started = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    return compiled, time.perf_counter() - started
+
+
+def peak_bytes(compiled: Any) -> int | None:
+    """What a compiled program needs of a device's memory: arguments, results that do not replace them, and scratch."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + new + memory.temp_size_in_bytes
+
+
+def time_in_turns(programs: Sequence[Program], rounds: int = 5, round_seconds: float = 0.5) -> dict[str, float]:
+    """Median seconds per launch of each program.
+
+    After a warm-up the programs take turns, so that a disturbance of the machine does not fall on one of them alone. A
+    turn is as many launches as take about `round_seconds`, and its last one is waited for.
+    """
+    launches = {}
+    for program in programs:
+        program.wait(program.launch())
+        launches[program.name] = max(1, math.floor(round_seconds / _turn(program, 1)))
+    times: dict[str, list[float]] = {program.name: [] for program in programs}
+    for _ in range(rounds):
+        for program in programs:
+            times[program.name].append(_turn(program, launches[program.name]))
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def _turn(program: Program, launches: int) -> float:
+    started = time.perf_counter()
+    for _ in range(launches):
+        out = program.launch()
+    program.wait(out)
+    return (time.perf_counter() - started) / launches
+
+
+def trace(program: Program, folder: Path, launches: int = 3) -> None:
+    """Writes a profile of a few launches that TensorBoard's profile plug-in and xprof open."""
+    program.wait(program.launch())
+    with jax.profiler.trace(str(folder)):
+        for _ in range(launches):
+            program.wait(program.launch())
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least seconds that an image can take on one device, because of its arithmetic and of its memory.
+
+    The memory's assumes that everything element-wise is fused into convolutions. In training the output of each is then
+    written, read by the next layer and again for the gradient, and the gradient is written and read: five times the
+    activations. In the forward pass it is written and read. Weights are left out; a batch shares them.
+    """
+
+    flops_seconds: float
+    bytes_seconds: float
+
+    @property
+    def binding(self) -> str:
+        return "arithmetic" if self.flops_seconds >= self.bytes_seconds else "memory"
+
+
+def flops_per_image(cost: Cost, *, train: bool) -> float:
+    """Two operations for each multiply-accumulate; training takes three times those of the forward pass."""
+    return FLOPS_PER_MAC * cost.macs * (TRAIN_PER_FORWARD if train else 1)
+
+
+def floor(cost: Cost, peak: Peak, dtype: Any, *, train: bool) -> Floor:
+    moved = cost.activations * jnp.dtype(dtype).itemsize * (5 if train else 2)
+    return Floor(flops_per_image(cost, train=train) / peak.flops(dtype), moved / peak.bytes)

@@ -1,0 +1,68 @@
+"""`python -m resnet_jax benchmark resnet50`"""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+
+def benchmark(
+    model: Positional[str],
+    batch_size: int = 16,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    image_size: int | None = None,
+    rounds: int = 5,
+    profile: Path | None = None,
+) -> None:
+    """Measure the forward pass and the training step of a network on this machine, on images that lie in its memory.
+
+    MFU is the share of the device's published peak that the network's own arithmetic makes, and the floor the least
+    time per image that arithmetic or memory allow; both only for devices whose peak is known. With several devices the
+    batch is split over them.
+
+    Args:
+        model: A name that `python -m resnet_jax models` lists.
+        batch_size: Images per step, over all devices.
+        dtype: Of activations and products; parameters are float32.
+        image_size: In pixels; by default 224, or 32 for networks with the CIFAR stem.
+        rounds: Of measurements; the medians are shown.
+        profile: Write a trace of training steps to this folder, for TensorBoard's profile plug-in or xprof.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from resnet_jax import benchmark as bench
+    from resnet_jax.errors import ConfigError
+    from resnet_jax.models import create_model
+    from resnet_jax.profile import measure
+    from resnet_jax.training.peaks import peak_of
+
+    devices = jax.devices()
+    if batch_size < 1 or batch_size % len(devices):
+        raise ConfigError(f"--batch-size {batch_size} is not a positive multiple of the {len(devices)} device(s)")
+    net = create_model(model, dtype=jnp.dtype(dtype))
+    size = image_size or (32 if net.stem == "cifar" else 224)
+    images, labels = bench.synthetic_batch(batch_size, size, 3, net.num_classes)
+    programs = [bench.forward_program(net, images), bench.train_program(net, images, labels)]
+    seconds = bench.time_in_turns(programs, rounds)
+    cost, peak = measure(net, image_size=size), peak_of(devices[0])
+
+    print(f"{model}, {size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}")
+    print(f"{'':8}  images/s   ms/step  compile s   peak GB     MFU  floor, images/s")
+    for program in programs:
+        train = program.name == "train"
+        rate = program.images / seconds[program.name]
+        memory = f"{program.peak_bytes / 1e9:.2f}" if program.peak_bytes else "-"
+        mfu = limit = "-"
+        if peak:
+            flops = bench.flops_per_image(cost, train=train)
+            floor = bench.floor(cost, peak, dtype, train=train)
+            mfu = f"{rate * flops / (len(devices) * peak.flops(dtype)):.1%}"
+            limit = f"{len(devices) / max(floor.flops_seconds, floor.bytes_seconds):,.0f} ({floor.binding})"
+        print(
+            f"{program.name:8}  {rate:>8,.1f}  {1e3 * seconds[program.name]:>8,.1f}  {program.compile_seconds:>9.1f}  "
+            f"{memory:>8}  {mfu:>6}  {limit}"
+        )
+    if profile:
+        bench.trace(programs[-1], profile)
+        print(f"A trace of 3 training steps is in {profile}; open it with: tensorboard --logdir {profile}")

@@ -1,0 +1,47 @@
+"""What named devices can do at most, as their makers publish it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Of one device.
+
+    Attributes:
+      flops_16: dense floating-point operations per second in bfloat16 or float16.
+      flops_32: of float32 products at XLA's default precision: TF32 on GPUs that have it, bfloat16 on TPUs.
+      bytes: per second, from and to its memory.
+    """
+
+    flops_16: float
+    flops_32: float
+    bytes: float
+
+    def flops(self, dtype: Any) -> float:
+        return self.flops_16 if jnp.dtype(dtype).itemsize == 2 else self.flops_32
+
+
+# By the beginning of JAX's `device_kind`; the first that fits counts.
+PEAKS = {
+    "NVIDIA H200": Peak(989e12, 495e12, 4.8e12),
+    "NVIDIA H100 PCIe": Peak(756e12, 378e12, 2.0e12),
+    "NVIDIA H100": Peak(989e12, 495e12, 3.35e12),
+    "NVIDIA A100-SXM4-80GB": Peak(312e12, 156e12, 2.04e12),
+    "NVIDIA A100 80GB PCIe": Peak(312e12, 156e12, 1.94e12),
+    "NVIDIA A100": Peak(312e12, 156e12, 1.56e12),
+    "NVIDIA L40S": Peak(362e12, 183e12, 0.86e12),
+    "Tesla V100": Peak(125e12, 15.7e12, 0.9e12),
+    "TPU v4": Peak(275e12, 275e12, 1.2e12),
+    "TPU v5 lite": Peak(197e12, 197e12, 0.82e12),
+    "TPU v5": Peak(459e12, 459e12, 2.77e12),
+    "TPU v6 lite": Peak(918e12, 918e12, 1.64e12),
+}
+
+
+def peak_of(device: jax.Device) -> Peak | None:
+    """None where the device is not in the table, as a CPU is not: then no share of a peak is reported."""
+    return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
