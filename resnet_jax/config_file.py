@@ -25,7 +25,10 @@ from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "config.json"
 # What may be changed when a run is continued, since it does not change what is computed from the same data.
-FREE = ("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds")
+FREE = (
+    *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds"),
+    *("accumulate", "optim.shard_state", "model.remat"),
+)
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
 """Fields of `data` that older runs saved and that are now fields of `data.augment`."""
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
+from resnet_jax import assemble
 from resnet_jax import run as run_module
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.training.checkpoint import Checkpoints
@@ -44,7 +45,7 @@ def parameters(workdir):
 
 
 def records_without_timings(workdir):
-    timings = ("seconds", "images_per_second")
+    timings = ("seconds", "images_per_second", "data_wait")
     return [{k: v for k, v in record.items() if k not in timings} for record in read_metrics(workdir)]
 
 
@@ -209,7 +210,7 @@ def small_config(**changes):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    make_train_step = run_module.make_train_step
+    make_train_step = assemble.make_train_step
 
     def make_diverging_step(*args, **options):
         step = make_train_step(*args, **options)
@@ -220,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
         return diverging
 
-    monkeypatch.setattr(run_module, "make_train_step", make_diverging_step)
+    monkeypatch.setattr(assemble, "make_train_step", make_diverging_step)
     config = small_config(model__bn_group_size="16")  # of all the devices; without groups they talk at every BatchNorm
     message = r"the loss is nan and the norm of the gradient .* at step 9 \(learning rate 0.1.*\), .* in steps 7 to 12"
     with pytest.raises(NonFiniteLossError, match=message):

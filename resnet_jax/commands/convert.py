@@ -38,8 +38,8 @@ def convert(
 
     if open_folder(source).is_dir():
         trained = run.load_run(source, checkpoint)
-        network, name = run.build_model(trained.config), trained.config.model.name
-        state_dict = to_torchvision(trained.state.variables, num_batches_tracked=int(trained.state.step))
+        network, name = trained.model, trained.config.model.name
+        state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:
         state_dict = read_state_dict(source, entry=entry)

@@ -217,7 +217,7 @@ def test_stochastic_depth_keeps_the_mean_and_drops_whole_branches():
 
 def test_stochastic_depth_rises_linearly_and_leaves_evaluation_alone(monkeypatch):
     rates = []
-    spy = lambda y, key, rate: rates.append(rate) or stochastic_depth(y, key, rate)
+    spy = lambda y, key, rate, places: rates.append(rate) or stochastic_depth(y, key, rate, places)
     monkeypatch.setattr("resnet_jax.models.blocks.stochastic_depth", spy)
     model = create_model("resnet18", stochastic_depth=0.7)
     variables = draw(model)
