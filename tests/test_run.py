@@ -45,7 +45,7 @@ def parameters(workdir):
 
 
 def records_without_timings(workdir):
-    timings = ("seconds", "images_per_second")
+    timings = ("seconds", "images_per_second", "data_wait")
     return [{k: v for k, v in record.items() if k not in timings} for record in read_metrics(workdir)]
 
 

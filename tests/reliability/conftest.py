@@ -64,7 +64,7 @@ def config(*arguments):
 
 def records(workdir):
     """The log but for its timings."""
-    timings = ("seconds", "images_per_second")
+    timings = ("seconds", "images_per_second", "data_wait")
     return [{k: v for k, v in record.items() if k not in timings} for record in read_metrics(workdir)]
 
 
