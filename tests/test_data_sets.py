@@ -166,6 +166,7 @@ def test_every_kind_of_source_trains_the_same_run(digits, tmp_path):
     print({kind: report["top1"] for kind, report in reports.items()})
 
 
+@pytest.mark.slow
 def test_images_that_were_left_out_are_in_the_result(digits, tmp_path):
     few = {split: examples[:: len(examples) // 60] for split, examples in digits.items()}
     name = as_folder(few, tmp_path / "png", "PNG")
