@@ -11,7 +11,7 @@ from resnet_jax.result import summary, write_result
 def test_images_that_were_left_out_are_counted_and_named(tmp_path):
     measured = {"epoch": 1.0, "top1": 0.5, "top5": 0.9, "loss": 1.0}
     lines = [
-        {"kind": "train", "step": 1, "learning_rate": 0.1, "lr": 0.1, **measured},
+        {"kind": "train", "step": 1, "lr": 0.1, **measured},
         {"kind": "eval", "step": 1, "count": 8, **measured},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
