@@ -29,7 +29,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str
-    """Where checkpoints, logs and results go; with several hosts, a folder that all of them see."""
+    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
     dry_run: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Train nothing and read no data: compile the step for N devices and say what memory, arithmetic and communication

@@ -15,17 +15,12 @@ import optax
 from jaxtyping import Array
 
 from resnet_jax.models import ResNet, init
-from resnet_jax.profile import Cost
+from resnet_jax.profile import Cost, training_flops
 from resnet_jax.training.losses import one_hot
 from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 from resnet_jax.training.peaks import Peak
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_train_step
-
-# The floating-point operations of a multiply-accumulate, and what the backward pass costs: the gradient with respect to
-# the input and to the weights of each layer take as many as the layer itself.
-FLOPS_PER_MAC = 2
-TRAIN_PER_FORWARD = 3
 
 
 @dataclass(frozen=True)
@@ -164,8 +159,7 @@ class Floor:
 
 
 def flops_per_image(cost: Cost, *, train: bool) -> float:
-    """Two operations for each multiply-accumulate; training takes three times those of the forward pass."""
-    return FLOPS_PER_MAC * cost.macs * (TRAIN_PER_FORWARD if train else 1)
+    return training_flops(cost.macs) if train else 2 * cost.macs
 
 
 def floor(cost: Cost, peak: Peak, dtype: Any, *, train: bool) -> Floor:

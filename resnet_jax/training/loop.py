@@ -55,7 +55,9 @@ def fit(
     start = int(state.step)
     for step in range(start + 1, plan.total + 1):
         watchdog.expect(f"step {step}", PATIENCE if step <= start + 1 + STEPS_IN_FLIGHT else 1)
-        batch = put_batch(next(batches), sharding)
+        with log.waiting_for_data():
+            rows = next(batches)
+        batch = put_batch(rows, sharding)
         state, metrics = train_step(state, batch)
         log.collect(step, metrics)
         in_flight.append(metrics["loss"])

@@ -4,8 +4,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -32,14 +32,16 @@ class RunLog:
     `metrics.jsonl` holds one JSON object per line, with `kind` ("train" or "eval"), `step`, `epoch`, `seconds` and:
 
       train  the means over the steps since the last such line of what the step reports (`loss`, `top1`, ...), `lr` of
-             the last of them, and `images_per_second`
+             the last of them, `images_per_second`, the share of the time that was spent waiting for data
+             (`data_wait`), and `mfu` where the devices' peak is known
       eval   the report of the evaluation (`loss`, `top1`, `top5`, `count`)
 
     Accuracies are fractions. What is not finite is null. `seconds` counts the sessions of a resumed run together.
 
     `images_per_second` is that of training alone: its clock starts anew at the first step (after its compilation) and
     after every line written, so it sees neither compilation nor evaluation. Where no step was timed (the first line,
-    if it follows the first step) it is left out.
+    if it follows the first step) it is left out. `mfu` is the share of the devices' peak that the arithmetic of the
+    network alone makes; `data_wait` is of the same clock: at 0 the host keeps the devices busy.
 
     With several processes, all keep the time and check the loss, and the first one writes.
 
@@ -53,6 +55,8 @@ class RunLog:
       steps_per_epoch: need not be a whole number.
       learning_rate: of a step.
       layers: names, for the steps' `worst_layer`.
+      images_per_second_at_peak: what the devices could do if all their arithmetic went into the network; None = not
+        known.
       log_state: what `get_state` gave at `start_step`.
       forgive_failed_writes: say that a file could not be written and go on; the lines are kept until they can be.
       console: where to show progress; standard output by default.
@@ -71,6 +75,7 @@ class RunLog:
         steps_per_epoch: float,
         learning_rate: Callable[[int], float],
         layers: Sequence[str] = (),
+        images_per_second_at_peak: float | None = None,
         log_state: list[Any] | None = None,
         forgive_failed_writes: bool = False,
         console: "Console | None" = None,
@@ -81,7 +86,8 @@ class RunLog:
         self._learning_rate, self._layers, self._forgive = learning_rate, layers, forgive_failed_writes
         self._opened = time.perf_counter()
         self._first_step_at: float | None = None
-        self._clock, self._timed_steps = self._opened, 0
+        self._clock, self._timed_steps, self._waited = self._opened, 0, 0.0
+        self._at_peak = images_per_second_at_peak
         workdir = open_folder(workdir)
         kept = [record for record in read_metrics(workdir) if record["step"] <= start_step] if start_step else []
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
@@ -92,6 +98,13 @@ class RunLog:
                 TensorBoard(workdir / "tensorboard", start_step),
                 Screen(console, total_steps, start_step),
             ]
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Around what gives the next batch."""
+        started = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - started
 
     def collect(self, step: int, metrics: Mapping[str, Float[Array, ""]]) -> None:
         """Keeps what step `step` reported, without waiting for the device."""
@@ -116,7 +129,10 @@ class RunLog:
         record = self._record("train", step) | _means(collected) | {"lr": float(self._learning_rate(step))}
         if self._timed_steps:
             duration = time.perf_counter() - self._clock
-            record["images_per_second"] = self._timed_steps * self._images_per_step / duration
+            rate = record["images_per_second"] = self._timed_steps * self._images_per_step / duration
+            record["data_wait"] = self._waited / duration
+            if self._at_peak:
+                record["mfu"] = rate / self._at_peak
         self._write(record)
 
     def write_eval(self, step: int, report: Mapping[str, float]) -> None:
@@ -143,9 +159,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _record(self, kind: str, step: int) -> dict[str, Any]:
@@ -159,7 +173,7 @@ class RunLog:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
-        self._clock, self._timed_steps = time.perf_counter(), 0
+        self._clock, self._timed_steps, self._waited = time.perf_counter(), 0, 0.0
 
     def _seconds_left(self, step: int) -> float | None:
         """At the pace since the first step, evaluations and checkpoints included."""

@@ -101,6 +101,8 @@ _SHOWN = {
     "top5": "top-5 {:.2%}",
     "lr": "lr {:.3g}",
     "images_per_second": "{:,.0f} images/s",
+    "mfu": "{:.0%} MFU",
+    "data_wait": "{:.0%} waiting for data",
 }
 _BAR_STYLES = {
     "train": {"loss": "bold", "images_per_second": "cyan", "left": "dim"},

@@ -35,7 +35,7 @@ def quiet():
     return Console(file=io.StringIO())
 
 
-def open_log(workdir, start_step=0, console=None, total_steps=1000):
+def open_log(workdir, start_step=0, console=None, total_steps=1000, **options):
     return RunLog(
         workdir,
         total_steps=total_steps,
@@ -44,6 +44,7 @@ def open_log(workdir, start_step=0, console=None, total_steps=1000):
         steps_per_epoch=12.5,
         learning_rate=lambda step: 0.1 / step,
         console=console or quiet(),
+        **options,
     )
 
 
@@ -151,6 +152,22 @@ def test_speed_is_left_out_where_no_step_was_timed(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_mfu_and_the_share_of_time_that_went_into_waiting_for_data(tmp_path, clock):
+    """The clock begins after the first step: 3 of 13.5 seconds; 64 images in them where 64 a second were possible."""
+    for name, at_peak in (("known", 64.0), ("unknown", None)):
+        with open_log(tmp_path / name, images_per_second_at_peak=at_peak) as log:
+            for step in (1, 2, 3):
+                with log.waiting_for_data():
+                    clock.now += 1.5
+                log.collect(step, step_metrics(1.0))
+                clock.now += 3.5
+            log.write_train(3)
+        (record,) = read_metrics(tmp_path / name)
+        assert record["data_wait"] == pytest.approx(3 / 13.5)
+        assert record["images_per_second"] == pytest.approx(64 / 13.5)
+        assert record.get("mfu") == (pytest.approx(1 / 13.5) if at_peak else None)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, bad):
     with open_log(tmp_path) as log:
         for step in range(1, 11):
@@ -165,7 +182,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, bad):
 
 
 def without_times(records):
-    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+    return [
+        {k: v for k, v in record.items() if k not in ("seconds", "images_per_second", "data_wait")}
+        for record in records
+    ]
 
 
 def test_a_resumed_log_is_the_log_of_a_run_that_was_not_stopped(tmp_path):
