@@ -73,7 +73,7 @@ def test_a_run_leaves_what_it_promises(trained):
         *("tensorboard", "checkpoints"),
     }
     result = json.loads((trained / "result.json").read_text())
-    assert (result["count"], result["steps"]) == (360, 34)
+    assert (result["count"], result["steps"], result["broken_images"]) == (360, 34, 0)
     assert 0.1 < result["top1"] <= result["best_top1"] <= result["top5"] <= 1
     assert result["seconds"] > 0
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
