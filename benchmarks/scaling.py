@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import tyro
 
-# Dense bfloat16 peak and bandwidths are the makers' figures (Google's pages of the TPU generations: inter-chip
-# interconnect per chip; NVIDIA's data sheets of the H100 SXM and of ConnectX-7). What of the peak ResNet-50 reaches is
-# taken from MLPerf training results: 29 % on TPU v4 (v1.0, 64 chips; assumed for v5e and v5p too), 18 % on H100 (v4.0).
+# Dense bfloat16 peak and bandwidths are the makers' figures: Google's pages of the TPU generations (2400, 1600 and 4800
+# Gbit/s of interconnect per chip, of which half is taken here, as if it were both directions), NVIDIA's data sheets of
+# the H100 SXM (NVLink, 900 GB/s in both directions) and of ConnectX-7 (400 Gbit/s). What of the peak ResNet-50 reaches
+# follows from MLPerf training: 29 % on TPU v4 (v1.0, 64 chips; assumed for v5e and v5p too), 18 % on H100 (v4.0).
 USABLE = 0.8  # of a link's bandwidth
 IMAGES = 64  # on each device
 

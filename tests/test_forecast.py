@@ -54,6 +54,7 @@ def test_parts_take_the_memory_of_one(one):
     assert four.batch_bytes == 4 * one.batch_bytes
 
 
+@pytest.mark.slow
 def test_a_split_optimizer_takes_less_memory(one):
     split = forecast(tiny(32, shard_state=True), jax.devices()[:2])
     assert split.state_bytes == pytest.approx(one.state_bytes * 3 / 4, rel=0.02)

@@ -181,3 +181,16 @@ def test_mixing_over_the_whole_batch_sends_as_little_as_it_can(law, images):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
     assert re.findall(COLLECTIVES, program) == ["collective-permute"] * 2
     assert re.search(rf"f32\[1,{images},9,7,3\]\S* collective-permute\(", program)
+
+
+def test_a_part_of_a_batch_is_seen_as_in_the_whole():
+    """Draws belong to places in the global batch: of images, and of the groups that are mixed."""
+    options = AugmentConfig(shift_pixels=1, erase_probability=0.5, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=2)
+    see = jax.jit(partial(augment, config=DataConfig(**GREY, augment=options), num_classes=3))
+    images, labels, key = noise(8, 6, 6, 1), jnp.arange(8) % 3, jax.random.key(3)
+    whole = see(key, images, labels)
+    part = see(key, images[4:], labels[4:], positions=jnp.arange(4, 8))
+    for ours, expected in zip(part, whole, strict=True):
+        np.testing.assert_allclose(ours, expected[4:], atol=1e-6)
+    other = see(key, images[4:], labels[4:])
+    assert not np.allclose(other[0], whole[0][4:], atol=0.01)

@@ -82,7 +82,7 @@ def without_the_batch(monkeypatch):
                     next(batches)
                 return next(batches)
 
-            get_state, set_state = batches.get_state, batches.set_state
+            get_state, set_state, broken = batches.get_state, batches.set_state, batches.broken
 
         return Shortened()
 

@@ -110,6 +110,7 @@ def test_global_batch_norm_on_any_number_of_devices(float64):
     assert_same(float64(make_config(bn_group_size=0), 8), expected)
 
 
+@pytest.mark.slow
 def test_mixing_on_each_device(float64):
     """Images are mixed in float32, whose rounding differs."""
     expected = float64(make_config(augment=MIXED), 1)
@@ -123,6 +124,7 @@ def test_mixing_across_devices(float64):
     assert_same(float64(make_config(augment=across), 8), float64(make_config(augment=across), 1), 1e-8)
 
 
+@pytest.mark.slow
 def test_a_split_optimizer_with_all_that_goes_with_large_batches(float64):
     expected = float64(make_config(optim=LARGE_BATCH), 1)
     split = replace(LARGE_BATCH, shard_state=True)

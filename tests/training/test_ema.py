@@ -37,7 +37,7 @@ def test_average_is_torchs(warmup):
             theirs.update_parameters(module)
             if step <= warmup:  # as the script keeps copying through the warm-up epochs
                 theirs.n_averaged.fill_(0)
-            assert float(ours["w"]) == pytest.approx(float(theirs.module.weight), rel=1e-5)
+            assert float(ours["w"]) == pytest.approx(theirs.module.weight.item(), rel=1e-5)
 
 
 def test_the_average_is_what_is_evaluated():
