@@ -21,7 +21,7 @@ from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.models import ResNet, create_model
-from resnet_jax.profile import count_macs, training_flops
+from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
@@ -31,7 +31,7 @@ from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, sp
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.optim import make_optimizer, plan_steps
-from resnet_jax.training.peaks import peak_of
+from resnet_jax.training.peaks import images_per_second_at_peak
 from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, make_init_state, split_key
@@ -133,6 +133,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
     like = init_state.eval_shape(key)
+    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
 
     def go() -> tuple[TrainState, RunLog]:
@@ -156,7 +157,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
             layers=layer_names(like.params),
-            images_per_second_at_peak=_images_per_second_at_peak(config, model, mesh.size),
+            images_per_second_at_peak=images_per_second_at_peak(macs, config.model.dtype, mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,
             console=console,
@@ -263,14 +264,6 @@ def _eval_source(config: Config) -> data.Source:
     source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
     return source
-
-
-def _images_per_second_at_peak(config: Config, model: ResNet, devices: int) -> float | None:
-    peak = peak_of(jax.devices()[0])
-    if peak is None:
-        return None
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
-    return devices * peak.flops(config.model.dtype) / training_flops(macs)
 
 
 def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
