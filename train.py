@@ -10,7 +10,7 @@ SIGINT after saving (the same command continues), 76 hung. See docs/reliability.
 import os
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ import tyro
 from resnet_jax.config import Config
 from resnet_jax.config_file import read_config_file
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
+from resnet_jax.hosts import Hosts, explain_lost_process, join
 from resnet_jax.restart import run_with_restarts, without_flag
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
@@ -28,9 +29,13 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str
-    """Where checkpoints, logs and results go; with several hosts, a folder that all of them see."""
-    distributed: bool = False
-    """Join the other processes of a TPU pod, Slurm or Open MPI job, which run this same command."""
+    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
+    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
+    dry_run: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Train nothing and read no data: compile the step for N devices and say what memory, arithmetic and communication
+    it takes. On N virtual devices of this machine's CPU where there are not so many real ones."""
+    compilation_cache: bool = True
+    """Remember compiled programs in the user's cache directory, so that a restart need not compile again."""
     restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Start again, up to N times, when the run crashes or hangs; it goes on from its last checkpoint."""
 
@@ -46,11 +51,18 @@ def main(arguments: list[str]) -> None:
     if asked.restart_on_failure:
         command = [sys.executable, __file__, *without_flag(given)]
         sys.exit(run_with_restarts(command, asked.restart_on_failure))
-    if asked.distributed:
-        import jax
+    # What follows is imported after the arguments are known to be good: it takes seconds.
+    if asked.dry_run:
+        from resnet_jax.forecast import describe, forecast, some_devices
 
-        jax.distributed.initialize()
-    from resnet_jax.run import train  # after the arguments are known to be good: it takes seconds to import
+        print(describe(forecast(asked.config, some_devices(asked.dry_run))))
+        return
+    from resnet_jax.compilation import remember_programs
+
+    if asked.compilation_cache:
+        remember_programs()
+    join(asked.hosts)
+    from resnet_jax.run import train
 
     train(asked.config, asked.workdir)
 
@@ -63,6 +75,7 @@ if __name__ == "__main__":
     except Preempted as stop:
         print(stop)
         sys.exit(EXIT_PREEMPTED)
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        explain_lost_process(error)
         sys.exit(EXIT_CRASHED)

@@ -12,6 +12,7 @@ from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.evaluate import evaluate
+from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
@@ -36,6 +37,7 @@ COMMANDS: Commands = {
     "data": data,
     "diff": diff,
     "evaluate": evaluate,
+    "memory": memory,
     "models": models,
     "parity": parity,
     "predict": predict,

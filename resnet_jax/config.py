@@ -26,8 +26,13 @@ class ModelConfig(Checked):
     on the number of devices."""
     stochastic_depth: Annotated[float, Fraction] = 0.0
     """Rate at which training drops the last block's branch, rising linearly from 0 at the first (Huang et al. 2016)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of activations and convolutions. Parameters, statistics, logits and loss stay float32."""
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Of activations and convolutions. Parameters, statistics, logits and loss stay float32. `tf32` stores float32 and
+    lets the device multiply with fewer bits (10 on a GPU, 7 on a TPU); `float32` never does. `float16` scales the loss,
+    see `docs/pods.md`."""
+    remat: tuple[Annotated[int, AtLeastOne], ...] = ()
+    """Stages, from 1, that compute their activations again in the backward pass, block by block, instead of keeping
+    them: less memory, up to a third more time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,15 +170,24 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Checked):
-    """SGD with momentum, PyTorch's coupling of weight decay (into the gradient, before momentum), and a schedule."""
+    """The optimizer, its schedule, and what goes with large batches. Default: SGD with momentum, PyTorch's coupling of
+    weight decay (into the gradient, before momentum)."""
 
+    optimizer: Literal["sgd", "lars", "lamb"] = "sgd"
+    """LARS (You et al. 2017, arXiv:1708.03888) and LAMB (You et al. 2019, arXiv:1904.00962; `momentum` is its first
+    beta, the second 0.999) give each layer a rate of its own, for batches of thousands."""
     base_lr: Annotated[float, Positive] = 0.1
     """Peak learning rate per 256 images of batch (Goyal et al. 2017: the linear scaling rule)."""
     momentum: Annotated[float, Fraction] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, NotNegative] = 1e-4
     no_decay: tuple[str, ...] = ()
-    """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed."""
+    """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed, and
+    LARS and LAMB leave their rate alone."""
+    trust_coefficient: Annotated[float, Positive] = 0.001
+    """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
+    clip_norm: Annotated[float, NotNegative] = 0.0
+    """Gradients whose L2 norm over all parameters is larger are scaled down to it; 0 = never."""
     schedule: Literal["step", "cosine", "constant"] = "cosine"
     warmup_epochs: Annotated[float, NotNegative] = 5.0
     """Linear from 0 to the peak, step by step."""
@@ -181,6 +195,14 @@ class OptimConfig(Checked):
     """`step` schedule: where the rate is multiplied by `drop_factor`."""
     drop_factor: Annotated[float, Range(above=0, high=1)] = 0.1
     label_smoothing: Annotated[float, Fraction] = 0.0
+    ema_decay: Annotated[float, Fraction] = 0.0
+    """Of a moving average of parameters and BatchNorm statistics, which is then what is evaluated; 0 = none. As
+    torchvision states it, for one update a step and one epoch: 1 - decay is multiplied by `ema_every_steps * batch_size
+    / epochs`. Through the warm-up the average is a copy."""
+    ema_every_steps: Annotated[int, AtLeastOne] = 32
+    shard_state: bool = False
+    """Each device keeps only its part of the optimizer's state (ZeRO-1, Rajbhandari et al. 2019, arXiv:1910.02054). The
+    result is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +230,9 @@ class Config(Checked):
     epochs: Annotated[float, Positive] = 90.0
     batch_size: Annotated[int, AtLeastOne] = 256
     """Images per update, over all devices and hosts."""
+    accumulate: Annotated[int, AtLeastOne] = 1
+    """Parts that each device computes one after the other before an update, for less memory. The result is the same,
+    which is why `model.bn_group_size` must be set (and `mix_group_size`, where images are mixed)."""
     eval_batch_size: Annotated[int, AtLeastOne] = 256
     """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
     eval_every_epochs: Annotated[float, Positive] = 1.0
@@ -240,3 +265,14 @@ class Config(Checked):
                 f"data.augment.mix_law = 'timm' pairs mirrored places, and in a group of {mix_group} images the middle "
                 "one would be its own partner; the group must be even. Change mix_group_size or batch_size"
             )
+        if self.accumulate > 1 and not (group and self.mix_group_size):
+            whole = "data.augment.mix_group_size" if group else "model.bn_group_size"
+            raise ConfigError(
+                f"accumulate = {self.accumulate} needs {whole} > 0: with 0, the images of the whole batch depend on "
+                "one another, and it cannot be computed in parts; set it to the images of one group, such as 32"
+            )
+
+    @property
+    def mix_group_size(self) -> int:
+        """Consecutive images of a batch that are mixed; 1 where images are not mixed, 0 = all."""
+        return self.data.augment.mix_group_size if self.data.augment.mixes else 1

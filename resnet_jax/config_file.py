@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from etils import epath
 
 from resnet_jax import config as schema
 from resnet_jax.checked import differences, from_dict
 from resnet_jax.config import Config
 from resnet_jax.errors import ConfigError, unknown_name
-from resnet_jax.files import write_atomically
+from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "config.json"
 # What may be changed when a run is continued, since it does not change what is computed from the same data.
-FREE = ("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds")
+FREE = (
+    *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds"),
+    *("accumulate", "optim.shard_state", "model.remat"),
+)
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
 """Fields of `data` that older runs saved and that are now fields of `data.augment`."""
 
@@ -73,18 +77,18 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
         raise ConfigError(f"overrides {list(arguments)} were refused:\n{printed.getvalue().strip()}") from stop
 
 
-def save_config(config: Config, workdir: Path) -> None:
+def save_config(config: Config, workdir: epath.PathLike) -> None:
     """Writes `config.json` into a run's folder."""
-    write_atomically(workdir / FILE_NAME, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    write_atomically(open_folder(workdir) / FILE_NAME, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
-def saved_config(workdir: str | Path) -> Config:
+def saved_config(workdir: epath.PathLike) -> Config:
     """The config that the run in `workdir` was made with.
 
     Raises:
       ConfigError: the folder holds no run, or a `config.json` that this version does not understand.
     """
-    path = Path(workdir) / FILE_NAME
+    path = open_folder(workdir) / FILE_NAME
     if not path.is_file():
         raise ConfigError(
             f"{workdir} holds no run: there is no {path}. Train one with: python train.py --workdir {workdir}"
@@ -95,13 +99,13 @@ def saved_config(workdir: str | Path) -> Config:
         raise ConfigError(f"{path} is not a config of this version: {error}") from error
 
 
-def check_same_run(config: Config, workdir: Path) -> bool:
+def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
     """Whether `workdir` already holds a run with this config, but for fields in `FREE`; False where it holds none.
 
     Raises:
       ConfigError: it holds a run with another config; lists the differences.
     """
-    if not (workdir / FILE_NAME).exists():
+    if not (open_folder(workdir) / FILE_NAME).exists():
         return False
     different = [line for line in differences(saved_config(workdir), config) if line.partition(":")[0] not in FREE]
     if different:

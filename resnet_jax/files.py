@@ -1,27 +1,64 @@
-"""Writing files so that a crash leaves the old one or the new one. Standard library only."""
+"""Where a run is kept: a folder on a disk, or in an object store (`gs://bucket/folder`). A crash tears no file.
+
+An object store has no folders, and its objects cannot be appended to, only put as a whole. So what grows is put anew.
+"""
 
 import contextlib
+import importlib.util
 import logging
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
-from resnet_jax.errors import StorageError
+from etils import epath
+
+from resnet_jax.errors import ConfigError, StorageError
 
 log = logging.getLogger("resnet_jax")
 
+PUT_SECONDS = 60.0  # an object that grows is put anew at most so often, and whenever it has to be there
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file at `path` by one that holds `text`, whole or not at all, also where the machine dies.
+
+def open_folder(path: epath.PathLike) -> epath.Path:
+    """A folder that may be remote, as a path. Nothing is made or looked up.
+
+    Raises:
+      ConfigError: it is on `gs://`, and the packages that reach Google Cloud Storage are not installed.
+    """
+    text = re.sub(r"^(gs|s3):/(?!/)", r"\1://", os.fspath(path))  # pathlib drops the second slash
+    if text.startswith("gs://"):
+        if importlib.util.find_spec("gcsfs") is None:
+            raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install 'resnet_jax[gcs]'")
+        import fsspec.config
+
+        # What others have put there (TensorStore, another process) must be seen.
+        fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+    return epath.Path(text)
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    return "://" in os.fspath(path)
+
+
+def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
+    """Replaces the file at `path` by one that holds `content`, whole or not at all, also where the machine dies.
 
     Raises:
       StorageError: the disk is full, or the folder cannot be written to; the old file is as it was.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    content = content.encode() if isinstance(content, str) else content
     with explain_failed_write(path):
+        if is_remote(path):
+            epath.Path(path).write_bytes(content)
+            return
+        path = Path(path)
+        partial = path.with_name(f"{path.name}.partial")
         try:
-            with partial.open("w") as file:
-                file.write(text)
+            with partial.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -31,15 +68,96 @@ def write_atomically(path: Path, text: str) -> None:
             raise
 
 
+class GrowingFile(Protocol):
+    """A file that is added to, of which no part is ever torn by a full disk or a killed process."""
+
+    def write(self, content: bytes) -> None:
+        """Adds to it. What cannot be written now (a `StorageError`) is kept and written with the next call."""
+
+    def sync(self) -> None:
+        """Returns when everything is where it outlives the machine."""
+
+    def close(self) -> None:
+        """Lets go of it."""
+
+
+def open_growing(path: epath.Path, content: bytes) -> GrowingFile:
+    """Replaces the file at `path` by one that holds `content` and can be added to; makes its folder.
+
+    Raises:
+      StorageError: as every method that writes.
+    """
+    with explain_failed_write(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return _GrowingObject(path, content) if is_remote(path) else _AppendedFile(Path(path))
+
+
+class _AppendedFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with explain_failed_write(path):
+            self._file = path.open("ab", buffering=0)
+        self._whole = path.stat().st_size
+        self._unwritten = b""
+
+    def write(self, content: bytes) -> None:
+        self._unwritten += content
+        written = 0
+        with explain_failed_write(self._path):
+            try:
+                while written < len(self._unwritten):  # a full disk may take a part
+                    written += self._file.write(self._unwritten[written:])
+            except OSError:
+                self._file.truncate(self._whole)
+                raise
+        self._whole += written
+        self._unwritten = b""
+
+    def sync(self) -> None:
+        self.write(b"")
+        with explain_failed_write(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class _GrowingObject:
+    def __init__(self, path: epath.Path, content: bytes) -> None:
+        self._path, self._content = path, bytearray(content)
+        self._put_bytes, self._put_at = len(content), time.monotonic()
+
+    def write(self, content: bytes) -> None:
+        self._content += content
+        if time.monotonic() - self._put_at >= PUT_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        if self._put_bytes < len(self._content):
+            self._put_at = time.monotonic()
+            write_atomically(self._path, bytes(self._content))
+            self._put_bytes = len(self._content)
+
+    def close(self) -> None:
+        with contextlib.suppress(StorageError):
+            self.sync()
+
+
 @contextlib.contextmanager
-def explain_failed_write(path: Path | str) -> Iterator[None]:
+def explain_failed_write(path: epath.PathLike) -> Iterator[None]:
     """Turns what the system says about a failed write into a `StorageError` that names `path` and the remedy."""
     try:
         yield
-    except OSError as error:
+    except StorageError:
+        raise
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_remote(path)):  # the clients of object stores raise anything
+            raise
         raise StorageError(
-            f"{path} could not be written: {error.strerror or error}. What was written before is as it was; "
-            "see that there is room and that the folder is writable, then run the same command again"
+            f"{path} could not be written: {getattr(error, 'strerror', None) or error}. What was written before is as "
+            "it was; see that there is room and that the folder is writable, then run the same command again"
         ) from error
 
 

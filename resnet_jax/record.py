@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from resnet_jax.checked import flat
 from resnet_jax.config_file import saved_config
 from resnet_jax.errors import ConfigError
-from resnet_jax.files import write_atomically
+from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "environment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "pillow")
@@ -41,7 +42,7 @@ def describe_environment(*, seed: int, from_step: int, data: dict[str, str]) -> 
     }
 
 
-def append_session(workdir: Path, session: dict[str, Any]) -> list[str]:
+def append_session(workdir: epath.PathLike, session: dict[str, Any]) -> list[str]:
     """Adds a session to `environment.json`.
 
     Returns:
@@ -49,7 +50,7 @@ def append_session(workdir: Path, session: dict[str, Any]) -> list[str]:
       one that was not interrupted.
     """
     sessions = read_sessions(workdir)
-    write_atomically(workdir / FILE_NAME, json.dumps([*sessions, session], indent=2) + "\n")
+    write_atomically(open_folder(workdir) / FILE_NAME, json.dumps([*sessions, session], indent=2) + "\n")
     if not sessions:
         return []
     before, now = (flat({k: v for k, v in s.items() if k not in PER_SESSION}) for s in (sessions[-1], session))
@@ -57,13 +58,13 @@ def append_session(workdir: Path, session: dict[str, Any]) -> list[str]:
     return [f"{n}: {before.get(n)} -> {now.get(n)}" for n in names if before.get(n) != now.get(n)]
 
 
-def read_sessions(workdir: Path) -> list[dict[str, Any]]:
+def read_sessions(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The sessions of a run, oldest first; empty where there is no record.
 
     Raises:
       ConfigError: `environment.json` is not what a run writes.
     """
-    path = workdir / FILE_NAME
+    path = open_folder(workdir) / FILE_NAME
     if not path.exists():
         return []
     try:
@@ -75,7 +76,7 @@ def read_sessions(workdir: Path) -> list[dict[str, Any]]:
     return sessions
 
 
-def compare_runs(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
+def compare_runs(first: epath.PathLike, second: epath.PathLike) -> dict[str, tuple[Any, Any]]:
     """`config.optim.base_lr` -> the values of both runs, for all in which they differ; None where one has no value.
 
     Compared are the config, the last session of the environment, and the result.
@@ -88,10 +89,10 @@ def compare_runs(first: Path, second: Path) -> dict[str, tuple[Any, Any]]:
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
 
 
-def _facts(workdir: Path) -> dict[str, Any]:
+def _facts(workdir: epath.PathLike) -> dict[str, Any]:
     config = dataclasses.asdict(saved_config(workdir))
     sessions = read_sessions(workdir)
-    result = workdir / "result.json"
+    result = open_folder(workdir) / "result.json"
     try:
         results = json.loads(result.read_text()) if result.exists() else {}
     except (OSError, ValueError, RecursionError) as error:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from resnet_jax.config import Config
 from resnet_jax.files import write_atomically
@@ -17,7 +17,7 @@ BROKEN_IMAGES = "broken_images.json"
 
 
 def write_result(
-    config: Config, workdir: Path, *, seconds: float, devices: int, broken: Mapping[int, str]
+    config: Config, workdir: epath.Path, *, seconds: float, devices: int, broken: Mapping[int, str]
 ) -> dict[str, Any]:
     """Draws the curves, then writes `result.json`, by which a complete run is known.
 

@@ -3,39 +3,39 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from etils import epath
 from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
 from resnet_jax import data
+from resnet_jax.assemble import assemble, build_model, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, write_atomically
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.files import explain_failed_write, open_folder, write_atomically
+from resnet_jax.hosts import check_same_everywhere, describe_code
+from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
-from resnet_jax.training.mesh import check_batch_size, make_mesh, replicated, split_batch
+from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
-from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.peaks import images_per_second_at_peak
 from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
-from resnet_jax.training.state import TrainState, make_init_state, split_key
-from resnet_jax.training.step import make_train_step, step_key
+from resnet_jax.training.state import TrainState, split_key
+from resnet_jax.training.step import step_key
 from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
@@ -61,20 +61,7 @@ class Run:
     class_names: tuple[str, ...]
 
 
-def build_model(config: Config) -> ResNet:
-    """The network that a config describes."""
-    options = config.model
-    return create_model(
-        options.name,
-        num_classes=options.num_classes,
-        zero_init_residual=options.zero_init_residual,
-        bn_group_size=options.bn_group_size,
-        stochastic_depth=options.stochastic_depth,
-        dtype=jnp.dtype(options.dtype),
-    )
-
-
-def train(config: Config, workdir: str | Path, *, console: Console | None = None) -> TrainState:
+def train(config: Config, workdir: epath.PathLike, *, console: Console | None = None) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
@@ -94,7 +81,9 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
     first = jax.process_index() == 0
     console = console or Console(quiet=not first)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
+    # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
+    check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         result = json.loads((workdir / RESULT).read_text())
@@ -102,24 +91,13 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
         return load_run(workdir).state
 
     mesh = make_mesh()
-    check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size)
     model = build_model(config)
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
-    plan = plan_steps(config, len(source))
-    optimizer = make_optimizer(config.optim, plan.schedule)
-    augment = partial(data.augment, config=config.data, num_classes=config.model.num_classes)
-    train_step = make_train_step(
-        model,
-        optimizer,
-        augment,
-        mesh,
-        label_smoothing=config.optim.label_smoothing,
-        skip_non_finite=config.on_non_finite == "skip",
-    )
+    training = assemble(config, model, mesh, num_images=len(source))
+    plan = training.plan
     evaluate = _make_evaluate(config, model, eval_source)
-    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
     stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
     batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
@@ -132,7 +110,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
 
     fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
-    like = init_state.eval_shape(key)
+    like = training.init_state.eval_shape(key)
     macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
 
@@ -140,7 +118,7 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
         """From the newest checkpoint to the end."""
         restored = checkpoints.restore_newest(like, set_aside=True)
         if restored is None:
-            state, memory = init_state(key), beginning
+            state, memory = training.init_state(key), beginning
         else:
             state, memory = restored.state, restored.memory
             say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
@@ -157,14 +135,14 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
             layers=layer_names(like.params),
-            images_per_second_at_peak=images_per_second_at_peak(macs, config.model.dtype, mesh.size),
+            images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,
             console=console,
         ) as log:
             sharding = split_batch(mesh)
             state = fit(
-                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
+                *(state, batches, sharding, training.train_step, evaluate, plan, checkpoints, log, stop, watchdog),
                 forgive_failed_writes=forgive,
             )
         return state, log
@@ -194,13 +172,13 @@ def train(config: Config, workdir: str | Path, *, console: Console | None = None
 
 def evaluate(config: Config, state: TrainState) -> dict[str, float]:
     """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    return _make_evaluate(config, build_model(config), _eval_source(config))(state.variables)
+    return _make_evaluate(config, build_model(config), _eval_source(config))(state.eval_variables)
 
 
 def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
     """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
     return _make_evaluate(config, build_model(config), _eval_source(config), make=make_detailed_evaluate)(
-        state.variables
+        state.eval_variables
     )
 
 
@@ -226,10 +204,10 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
     """Class probabilities of uint8 images as `resnet_jax.data.load_image` prepares them."""
     normalized = data.normalize(jnp.asarray(images), run.config.data)
-    return jax.nn.softmax(run.model.apply(run.state.variables, normalized, train=False))
+    return jax.nn.softmax(run.model.apply(run.state.eval_variables, normalized, train=False))
 
 
-def load_run(workdir: str | Path, which: Which = "last") -> Run:
+def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """Reads a run back from its folder.
 
     Args:
@@ -239,14 +217,10 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
       ConfigError: the folder holds no run.
       CheckpointError: it holds no whole checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = open_folder(workdir)
     config = saved_config(workdir)
     model = build_model(config)
-    # Only for the shapes of its state, which are the same whatever the schedule.
-    optimizer = make_optimizer(config.optim, optax.constant_schedule(0.0))
-    sharding = replicated(make_mesh())
-    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=sharding)
-    like = init_state.eval_shape(jax.random.key(0))
+    like = init_state_of(config, model, make_mesh()).eval_shape(jax.random.key(0))
     with _open_checkpoints(config, workdir) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
@@ -255,7 +229,7 @@ def load_run(workdir: str | Path, which: Which = "last") -> Run:
     return Run(config=config, model=model, state=restored.state, class_names=class_names)
 
 
-def _open_checkpoints(config: Config, workdir: Path) -> Checkpoints:
+def _open_checkpoints(config: Config, workdir: epath.Path) -> Checkpoints:
     keep = config.checkpoint
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
 
@@ -268,12 +242,12 @@ def _eval_source(config: Config) -> data.Source:
 
 def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
-    devices = jax.device_count()
-    size = -(-config.eval_batch_size // devices) * devices
+    mesh = make_mesh()
+    size = -(-config.eval_batch_size // mesh.size) * mesh.size
     return make(
         model,
         partial(data.normalize, config=config.data),
-        make_mesh(),
+        mesh,
         partial(data.eval_batches, source, config.data, **_batching(size)),
         count=len(source),
     )

@@ -166,13 +166,14 @@ def test_every_kind_of_source_trains_the_same_run(digits, tmp_path):
     print({kind: report["top1"] for kind, report in reports.items()})
 
 
+@pytest.mark.slow
 def test_images_that_were_left_out_are_in_the_result(digits, tmp_path):
     few = {split: examples[:: len(examples) // 60] for split, examples in digits.items()}
     name = as_folder(few, tmp_path / "png", "PNG")
     broken = sorted((tmp_path / "png" / "train").rglob("*.png"))[5]
     broken.write_bytes(broken.read_bytes()[:40])
     options = ["--data.max-broken-fraction", "0.1", "--model.name", "cifar_resnet20", "--epochs", "2"]
-    train(name, tmp_path / "run", *options)
+    rn.train(rn.load_config(ROOT / "configs" / "digits.py", [*SHORT, "--data.name", name, *options]), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["broken_images"] == 1
     ((index, reason),) = json.loads((tmp_path / "run" / "broken_images.json").read_text()).items()

@@ -31,14 +31,15 @@ def convert(
     """
     from resnet_jax import run
     from resnet_jax.errors import WeightsError
+    from resnet_jax.files import open_folder
     from resnet_jax.models import create_model
     from resnet_jax.weights import identify, layout_of, read_state_dict, to_torchvision, translate, write_state_dict
     from resnet_jax.weights.torchvision import head_and_channels
 
-    if source.is_dir():
+    if open_folder(source).is_dir():
         trained = run.load_run(source, checkpoint)
-        network, name = run.build_model(trained.config), trained.config.model.name
-        state_dict = to_torchvision(trained.state.variables, num_batches_tracked=int(trained.state.step))
+        network, name = trained.model, trained.config.model.name
+        state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:
         state_dict = read_state_dict(source, entry=entry)

@@ -34,6 +34,7 @@ def augment(
     labels: Int[Array, " N"],
     config: DataConfig,
     num_classes: int,
+    positions: Int[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
     """What the network sees of a training batch, after the steps of `config.augment` that are the device's.
 
@@ -42,14 +43,17 @@ def augment(
     Args:
       key: of the step.
       num_classes: K.
+      positions: places of the images in the global batch, where this is a part of one: whole groups of
+        `mix_group_size` consecutive images. None = from 0.
     Returns:
       Normalised float32 images and float32 targets, a distribution over the classes for each image.
     """
     image_key, mix_key = jax.random.split(key)
-    keys = jax.vmap(partial(jax.random.fold_in, image_key))(jnp.arange(len(images)))
+    places = jnp.arange(len(images)) if positions is None else positions
+    keys = jax.vmap(partial(jax.random.fold_in, image_key))(places)
     seen = jax.vmap(partial(_augment_image, config=config))(keys, images)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
-    return mix(mix_key, seen, targets, config.augment) if config.augment.mixes else (seen, targets)
+    return mix(mix_key, seen, targets, config.augment, positions) if config.augment.mixes else (seen, targets)
 
 
 def _augment_image(key: Array, image: UInt8[Array, "H W C"], config: DataConfig) -> Float[Array, "H W C"]:

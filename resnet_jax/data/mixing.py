@@ -14,7 +14,11 @@ BETA_QUANTILES = 2**14
 
 
 def mix(
-    key: Key[Array, ""], images: Float[Array, "N H W C"], targets: Float[Array, "N K"], config: AugmentConfig
+    key: Key[Array, ""],
+    images: Float[Array, "N H W C"],
+    targets: Float[Array, "N K"],
+    config: AugmentConfig,
+    positions: Int[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
     """Mixes each image with a partner of its group of `config.mix_group_size` (0: the batch), by one draw per group.
 
@@ -22,13 +26,16 @@ def mix(
     arXiv:1905.04899), and with what weight. The law is that of torchvision's `RandomChoice([MixUp, CutMix])`, or of
     timm's `Mixup` in its batch mode. Where groups lie whole on the devices, nothing is exchanged between those.
 
+    Args:
+      positions: places of the images in the global batch, which number the groups; None = from 0.
     Returns:
       The mixed images, and targets with the weights that the two images really have: for CutMix the areas, after the
       box was clipped to the image.
     """
     size = config.mix_group_size or len(images)
     groups = len(images) // size
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(groups))
+    numbers = jnp.arange(groups) if positions is None else positions[::size] // size
+    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
     in_groups = [x.reshape(groups, size, *x.shape[1:]) for x in (images, targets)]
     mixed = jax.vmap(partial(_mix_group, config=config))(keys, *in_groups)
     return mixed[0].reshape(images.shape), mixed[1].reshape(targets.shape)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.layers import SqueezeExcite, blur_pool, he_normal_fan_out, stochastic_depth
 
@@ -31,6 +31,7 @@ class Parts:
       antialias: blur before subsampling.
       zero_init: start each branch at zero, so that a block starts as its shortcut.
       train: whether stochastic depth drops branches.
+      positions: places of the images in the global batch, for `layers.stochastic_depth`.
     """
 
     conv: ModuleDef
@@ -43,6 +44,7 @@ class Parts:
     antialias: bool
     zero_init: bool
     train: bool
+    positions: Int[Array, " N"] | None = None
 
 
 class Block(nn.Module):
@@ -103,7 +105,7 @@ class Block(nn.Module):
         if parts.se_ratio:
             y = SqueezeExcite(parts.se_ratio, parts.conv, parts.act, name="se")(y)
         if parts.train and self.drop_rate:
-            y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate)
+            y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate, parts.positions)
         shortcut = parts.shortcut(self, x, y.shape[-1])
         return y if shortcut is None else y + shortcut
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 
@@ -41,6 +41,7 @@ class Conv(nn.Module):
 
     Attributes:
       padding: (before, after) in pixels of both axes instead.
+      precision: of products of float32 numbers; None = the platform's default.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
     """
@@ -54,6 +55,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     standardize: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
+    precision: lax.PrecisionLike = None
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -77,9 +79,11 @@ class Conv(nn.Module):
             var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2), keepdims=True)
             kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
+        precision = self.precision if x.dtype == jnp.float32 else None
         if size == 1 and self.groups == 1:
             x = x[:, :: self.stride, :: self.stride]
-            y = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
+            flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
+            y = flat.reshape(*x.shape[:-1], self.features)
         else:
             symmetric = (size - 1) // 2 * self.dilation
             y = lax.conv_general_dilated(
@@ -90,6 +94,7 @@ class Conv(nn.Module):
                 rhs_dilation=(self.dilation, self.dilation),
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=self.groups,
+                precision=precision,
             )
         if not self.use_bias:
             return y
@@ -164,13 +169,20 @@ def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 
     return x
 
 
-def stochastic_depth(y: Float[Array, "N H W C"], key: Array, drop_rate: float) -> Float[Array, "N H W C"]:
+def stochastic_depth(
+    y: Float[Array, "N H W C"], key: Array, drop_rate: float, positions: Int[Array, " N"] | None = None
+) -> Float[Array, "N H W C"]:
     """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the rate of keeping.
 
-    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead. The draw belongs to the image's place in the
-    global batch, so that it does not depend on the number of devices.
+    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead.
+
+    Args:
+      positions: places of the images in the global batch, to which the draws belong, so that these depend neither on
+        the number of devices nor on what part of the batch `y` is; None = from 0.
     """
-    keep = jax.random.bernoulli(key, 1 - drop_rate, (y.shape[0], 1, 1, 1))
+    places = jnp.arange(y.shape[0]) if positions is None else positions
+    keep = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - drop_rate))(places)
+    keep = keep.reshape(-1, 1, 1, 1)
     return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros((), y.dtype).reshape(1, 1, 1, 1))
 
 

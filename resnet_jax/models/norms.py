@@ -28,12 +28,14 @@ class BatchNorm(nn.Module):
       update_stats: move the running statistics towards those of this batch (`batch_stats` must be mutable).
       group_size: consecutive images that share statistics, 0 = the whole batch. A fixed number, not "whatever is on
         this device", so that a config means the same on any number of devices.
+      axis_name: of `jax.shard_map` or `vmap`: where groups are the whole batch, that of all members of the axis.
       momentum: of the running average, flax's convention: 0.9 here is 0.1 in PyTorch.
     """
 
     use_batch_stats: bool
     update_stats: bool
     group_size: int = 0
+    axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
@@ -60,7 +62,7 @@ class BatchNorm(nn.Module):
         if self.use_batch_stats or self.update_stats:
             groups, batch_mean, batch_var = self._batch_statistics(x)
             if self.update_stats and not self.is_initializing():
-                count = groups[0].size // channels  # values that each statistic was taken over
+                count = groups[0].size // channels * self._members  # values that each statistic was taken over
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
             if self.use_batch_stats:
@@ -79,12 +81,21 @@ class BatchNorm(nn.Module):
                 "choose a batch size that is a multiple of bn_group_size"
             )
         grouped = x.reshape(-1, size, *x.shape[1:])
-        if grouped[0].size == x.shape[-1] and not self.is_initializing():
+        if grouped[0].size * self._members == x.shape[-1] and not self.is_initializing():
             raise ValueError(
                 f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
                 "statistics need at least two: use larger groups or images, or use_batch_stats=False"
             )
-        return grouped, *moments(grouped)
+        mean, var = moments(grouped)
+        if self._members > 1:  # one exchange: the variance is that within the members and that between them
+            mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
+            var = var + (square - jnp.square(mean))
+        return grouped, mean, var
+
+    @property
+    def _members(self) -> int:
+        """Of the axis, which share the statistics of this one."""
+        return 1 if self.group_size or self.axis_name is None else lax.axis_size(self.axis_name)
 
     def _move(self, running: nn.Variable, batch: Array) -> None:
         new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
@@ -132,6 +143,7 @@ def bind(
     use_batch_stats: bool,
     update_stats: bool,
     group_size: int,
+    axis_name: str | None,
     dtype: Dtype | None,
     param_dtype: Dtype,
 ) -> Callable[..., nn.Module]:
@@ -141,7 +153,8 @@ def bind(
     """
     options = {"dtype": dtype, "param_dtype": param_dtype}
     if field_default(norm, "use_batch_stats") is not None:
-        options |= {"use_batch_stats": use_batch_stats, "update_stats": update_stats, "group_size": group_size}
+        options |= {"use_batch_stats": use_batch_stats, "update_stats": update_stats}
+        options |= {"group_size": group_size, "axis_name": axis_name}
     return partial(norm, **(options | getattr(norm, "keywords", {})))
 
 

@@ -10,7 +10,8 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
@@ -52,6 +53,9 @@ class ResNet(nn.Module):
         block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1; torchvision reports 0.2-0.3
         points of accuracy).
       bn_group_size: images that share BatchNorm statistics in training, 0 = the whole batch.
+      bn_axis_name: the axis of `jax.shard_map` or `vmap` whose members hold the whole batch together.
+      precision: of products of float32 numbers, `"highest"` or None = the platform's default, which is TF32 on GPUs and
+        bfloat16 on TPUs.
       dtype: of activations and convolutions; None = that of images and parameters. Logits are at least float32.
       param_dtype: of parameters and statistics.
 
@@ -80,6 +84,8 @@ class ResNet(nn.Module):
     remat: tuple[int, ...] = ()
     zero_init_residual: bool = False
     bn_group_size: int = 0
+    bn_axis_name: str | None = None
+    precision: lax.PrecisionLike = None
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
@@ -96,6 +102,7 @@ class ResNet(nn.Module):
         features: bool = False,
         use_batch_stats: bool | None = None,
         update_stats: bool | None = None,
+        positions: Int[Array, " N"] | None = None,
     ) -> Float[Array, "N K"] | dict[str, Array]:
         """(N, H, W, C) normalised images -> (N, num_classes) logits, or (N, C') where `num_classes` is 0.
 
@@ -106,6 +113,8 @@ class ResNet(nn.Module):
             and `logits`. Under `jit` what is not used is not computed.
           use_batch_stats: overrides `train` for what BatchNorm normalises with; False = frozen.
           update_stats: overrides `train` for whether BatchNorm's running statistics move.
+          positions: places of the images in the global batch, where this is a part of one: what is drawn at random for
+            an image depends on its place.
 
         Raises:
           ModelError: images that are not four-dimensional, not floating point or smaller than the network's stride;
@@ -118,10 +127,17 @@ class ResNet(nn.Module):
             use_batch_stats=train if use_batch_stats is None else use_batch_stats,
             update_stats=train if update_stats is None else update_stats,
             group_size=self.bn_group_size,
+            axis_name=self.bn_axis_name,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
-        conv = partial(Conv, standardize=self.weight_standardization, dtype=self.dtype, param_dtype=self.param_dtype)
+        conv = partial(
+            Conv,
+            standardize=self.weight_standardization,
+            precision=self.precision,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
         parts = Parts(
             conv=conv,
             norm=norm,
@@ -133,6 +149,7 @@ class ResNet(nn.Module):
             antialias=self.antialias,
             zero_init=self.zero_init_residual,
             train=train,
+            positions=positions,
         )
         out: dict[str, Array] = {}
 
@@ -157,6 +174,7 @@ class ResNet(nn.Module):
                 self.num_classes,
                 kernel_init=linear_kernel_init,
                 bias_init=linear_bias_init(x.shape[-1]),
+                precision=self.precision,
                 param_dtype=self.param_dtype,
                 name="fc",
             )(x)

@@ -118,7 +118,8 @@ def _train(
     # base_lr is per 256 images; that nominal batch makes it the rate itself.
     optimizer = make_optimizer(config, make_schedule(config, 256, 1.0, len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    keep: Augment = lambda key, images, labels: (images, one_hot(labels, model.num_classes))  # already normalised
+    # The images are normalised already.
+    keep: Augment = lambda key, images, labels, positions: (images, one_hot(labels, model.num_classes))
     step = make_train_step(model, optimizer, keep, mesh, label_smoothing=config.label_smoothing)
     params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))  # the step donates
     key = jax.random.key_data(jax.random.key(0))

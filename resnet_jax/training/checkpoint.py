@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -23,6 +22,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from resnet_jax.errors import CheckpointError, StorageError
+from resnet_jax.files import is_remote, open_folder
 from resnet_jax.training.step_folder import Damaged, check_digests, make_record, read_record, read_state
 
 # What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
@@ -44,9 +44,9 @@ class Checkpoints:
     and closing change nothing on disk; `save` and `set_aside` are for the one run that owns the folder.
     """
 
-    def __init__(self, directory: str | Path, *, keep_last: int, keep_best: int):
-        is_local = "://" not in str(directory)
-        self.directory = epath.Path(Path(directory).absolute()) if is_local else epath.Path(directory)
+    def __init__(self, directory: epath.PathLike, *, keep_last: int, keep_best: int):
+        directory = directory if is_remote(directory) else Path(directory).absolute()
+        self.directory = open_folder(directory)
         self._options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=8,
             cleanup_tmp_directories=True,
@@ -150,9 +150,7 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _let_go(self) -> None:

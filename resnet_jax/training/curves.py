@@ -1,8 +1,12 @@
 """The picture of a run: loss, accuracy and learning rate over epochs."""
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from resnet_jax.files import write_atomically
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
     from matplotlib.axes import Axes
@@ -13,7 +17,7 @@ FEW_POINTS = 30  # up to so many are drawn as dots too
 Records = Sequence[Mapping[str, Any]]
 
 
-def plot_curves(records: Records, path: str | Path, title: str) -> None:
+def plot_curves(records: Records, path: epath.PathLike, title: str) -> None:
     """Draws the log of a run as a PNG; any part of it may be missing.
 
     Args:
@@ -59,7 +63,9 @@ def plot_curves(records: Records, path: str | Path, title: str) -> None:
     for axes in (accuracy, loss):
         if axes.lines:
             axes.legend(loc="best", fontsize=9.5, framealpha=0.9, edgecolor="none")
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture)
+    write_atomically(path, picture.getvalue())
 
 
 def _points(records: Records, name: str) -> tuple[list[float], list[float]]:

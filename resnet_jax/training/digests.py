@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 def describe(tree: PyTree) -> dict[str, str]:
     """`params/conv1/kernel` -> `float32 (7, 7, 3, 64)`, for arrays and for Orbax's descriptions of arrays alike."""
-    return {name: f"{leaf.dtype} {leaf.shape}" for name, leaf in _named(tree)}
+    return {name: f"{leaf.dtype} {leaf.shape}" for name, leaf in by_name(tree).items()}
 
 
 def digest_arrays(tree: PyTree) -> dict[str, str]:
@@ -24,7 +24,7 @@ def digest_arrays(tree: PyTree) -> dict[str, str]:
 
     Waits for the arrays. About a second for a gigabyte.
     """
-    return {name: _digest(_host(leaf), f"{leaf.dtype} {leaf.shape}") for name, leaf in _named(tree)}
+    return {name: _digest(_host(leaf), f"{leaf.dtype} {leaf.shape}") for name, leaf in by_name(tree).items()}
 
 
 def digest_json(value: Any) -> str:
@@ -32,9 +32,10 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _named(tree: PyTree) -> list[tuple[str, Any]]:
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree in its order, `params/conv1/kernel` and so on."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _host(array: jax.Array) -> np.ndarray:

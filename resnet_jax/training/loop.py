@@ -15,7 +15,7 @@ from resnet_jax.training.non_finite import Batches
 from resnet_jax.training.optim import Plan
 from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import Batch, TrainStep
+from resnet_jax.training.step import TrainStep
 from resnet_jax.training.watchdog import PATIENCE, Watchdog
 
 STEPS_IN_FLIGHT = 2  # the host prepares this many steps ahead; more would only hold batches in device memory
@@ -57,7 +57,7 @@ def fit(
         watchdog.expect(f"step {step}", PATIENCE if step <= start + 1 + STEPS_IN_FLIGHT else 1)
         with log.waiting_for_data():
             rows = next(batches)
-        batch: Batch = put_batch(rows, sharding)
+        batch = put_batch(rows, sharding)
         state, metrics = train_step(state, batch)
         log.collect(step, metrics)
         in_flight.append(metrics["loss"])
@@ -68,7 +68,7 @@ def fit(
         report: dict[str, float] = {}
         if plan.is_due("eval", step):
             watchdog.expect(f"the evaluation after step {step}", PATIENCE)
-            report = evaluate(state.variables)
+            report = evaluate(state.eval_variables)
             log.write_eval(step, report)
         if plan.is_due("save", step):
             save(step, report)

@@ -1,6 +1,6 @@
 """Devices as one axis of data parallelism, and how arrays lie on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -10,20 +10,28 @@ from jaxtyping import Array
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.errors import ConfigError
 
+AXIS = "data"
 
-def make_mesh() -> Mesh:
-    """All devices of all hosts along the axis `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of all hosts, along the axis `data`.
+
+    Those of a host lie together, and hosts in their order: so the rows that host p reads are the p-th share of a batch,
+    which `jax.make_mesh` would not promise.
+    """
+    chosen = jax.devices() if devices is None else devices
+    in_order = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(in_order), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array: parameters, statistics, optimizer state."""
+    """Every device holds the whole array: parameters, statistics."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
     """Each device holds its share of the first dimension: batches."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, Array]:
@@ -31,16 +39,17 @@ def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def check_batch_size(batch_size: int, bn_group_size: int, devices: int) -> None:
-    """Refuses a batch whose BatchNorm groups would not lie whole on the devices.
+def check_batch_size(batch_size: int, bn_group_size: int, devices: int, accumulate: int = 1) -> None:
+    """Refuses a batch whose BatchNorm groups would not lie whole on the devices, in each of the parts they compute.
 
     Raises:
-      ConfigError: `batch_size` is not a multiple of devices times group size; names the nearest that are.
+      ConfigError: `batch_size` is not a multiple of devices x parts x group size; names the nearest that are.
     """
-    unit = devices * max(bn_group_size, 1)
+    unit = devices * accumulate * max(bn_group_size, 1)
     if batch_size % unit:
+        parts = f" x {accumulate} parts (accumulate)" if accumulate > 1 else ""
         group = f" x {bn_group_size} images of a BatchNorm group (model.bn_group_size)" if bn_group_size else ""
         raise ConfigError(
-            f"batch_size = {batch_size} is not divisible by {unit} = {devices} device(s){group}; "
+            f"batch_size = {batch_size} is not divisible by {unit} = {devices} device(s){parts}{group}; "
             f"the nearest that are: {nearest_multiples(batch_size, unit)}"
         )

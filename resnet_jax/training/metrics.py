@@ -6,16 +6,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import NonFiniteLossError
-from resnet_jax.files import forgive_failed_write
+from resnet_jax.files import forgive_failed_write, open_folder
 from resnet_jax.training.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
 from resnet_jax.training.sinks import JsonLines, Screen, Sink, TensorBoard
 
@@ -50,7 +49,7 @@ class RunLog:
       seconds_before: what earlier sessions of the run took, up to `start_step`.
 
     Args:
-      workdir: a local folder; made where missing.
+      workdir: a folder, also on `gs://`; made where missing.
       start_step: the step the run goes on from. What an earlier session logged after it is cut away, so that the log
         has neither gap nor duplicate; 0 starts a new log.
       steps_per_epoch: need not be a whole number.
@@ -68,7 +67,7 @@ class RunLog:
 
     def __init__(
         self,
-        workdir: str | Path,
+        workdir: epath.PathLike,
         *,
         total_steps: int,
         start_step: int,
@@ -89,12 +88,11 @@ class RunLog:
         self._first_step_at: float | None = None
         self._clock, self._timed_steps, self._waited = self._opened, 0, 0.0
         self._at_peak = images_per_second_at_peak
-        workdir = Path(workdir)
+        workdir = open_folder(workdir)
         kept = [record for record in read_metrics(workdir) if record["step"] <= start_step] if start_step else []
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
         self._sinks: list[Sink] = []
         if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
             self._sinks = [
                 JsonLines(workdir / FILE_NAME, kept),
                 TensorBoard(workdir / "tensorboard", start_step),
@@ -161,9 +159,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _record(self, kind: str, step: int) -> dict[str, Any]:
@@ -195,7 +191,7 @@ class RunLog:
         bad = [(step, metrics) for step, metrics in collected if not was_finite(metrics)]
         if not bad:
             return
-        step, metrics = bad[0]
+        step, metrics = next((found for found in bad if not found[1].get("skipped")), bad[0])
         what = f"the loss is {metrics['loss']}"
         if "grad_norm" in metrics:
             what += f" and the norm of the gradient {metrics['grad_norm']}"
@@ -204,7 +200,7 @@ class RunLog:
             name = self._layers[int(metrics["worst_layer"])] if self._layers else f"array {metrics['worst_layer']:.0f}"
             what += f", largest gradient norm {metrics['worst_norm']:.3g} in {name}"
         what += f"), the first of {len(bad)} that are not finite in steps {collected[0][0]} to {collected[-1][0]}"
-        if "skipped" not in metrics:
+        if not metrics.get("skipped"):
             raise NonFiniteLossError(
                 f"{what}. The last checkpoint is from before these steps. Go on from it with --on-non-finite skip or "
                 "rollback, or begin anew in another workdir with a lower optim.base_lr, a longer optim.warmup_epochs "
@@ -213,7 +209,8 @@ class RunLog:
             )
         if len(bad) == len(collected) >= SKIPPED_AT_MOST:
             raise NonFiniteLossError(f"{what}, and all of those were skipped: there is nothing left to train", step)
-        log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
+        if "loss_scale" not in metrics:  # with float16 that happens now and then, and is logged as `skipped`
+            log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
 
 
 def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
@@ -227,11 +224,11 @@ def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
     return means
 
 
-def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The records of a run's log, oldest first; empty where there is none. A line torn by a crash is left out."""
     records = []
-    path = Path(workdir) / FILE_NAME
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    path = open_folder(workdir) / FILE_NAME
+    for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
         try:
             records.append(json.loads(line))
         except (ValueError, RecursionError):

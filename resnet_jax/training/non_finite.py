@@ -21,15 +21,20 @@ class Batches(Protocol):
     def set_state(self, state: dict[str, Any]) -> None: ...
 
 
-def worst_layer(grads: PyTree[Array]) -> dict[str, Float[Array, ""]]:
-    """`worst_layer`, the index in `layer_names` of the largest gradient norm, and `worst_norm`; nan is the largest."""
-    norms = jnp.stack([jnp.sqrt(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(grads)])
-    worst = jnp.argmax(norms)  # argmax takes the first nan where there is one
-    return {"worst_layer": worst.astype(jnp.float32), "worst_norm": norms[worst]}
+def gradient_norms(grads: PyTree[Array]) -> dict[str, Float[Array, ""]]:
+    """L2 norms: `grad_norm` of all, `worst_norm` the largest of an array, nan being the largest, and `worst_layer`, the
+    index of that array in `layer_names`."""
+    squares = jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(grads)])
+    worst = jnp.argmax(squares)  # argmax takes the first nan where there is one
+    return {
+        "grad_norm": jnp.sqrt(jnp.sum(squares)),
+        "worst_layer": worst.astype(jnp.float32),
+        "worst_norm": jnp.sqrt(squares[worst]),
+    }
 
 
 def layer_names(params: PyTree) -> list[str]:
-    """`layer1_0/conv1/kernel`, ... in the order of `worst_layer`."""
+    """`layer1_0/conv1/kernel`, ... in the order of `gradient_norms`."""
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
 
 

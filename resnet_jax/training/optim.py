@@ -1,4 +1,4 @@
-"""SGD as PyTorch couples it, its learning rate, and every integer that follows from a config."""
+"""The optimizers, the learning rate, and every integer that follows from a config."""
 
 import math
 import re
@@ -13,6 +13,8 @@ from resnet_jax.config import Config, OptimConfig
 
 BASE_BATCH_SIZE = 256  # images that `base_lr` speaks of (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
 
+LAMB_SECOND_BETA, LAMB_EPSILON = 0.999, 1e-6  # the paper's and timm's
+
 Event = Literal["log", "eval", "save"]
 
 
@@ -25,6 +27,7 @@ class Plan:
     eval_interval: float
     save_interval: float
     log_interval: int
+    warmup: int
     schedule: optax.Schedule
 
     def is_due(self, event: Event, step: int) -> bool:
@@ -60,8 +63,13 @@ def plan_steps(config: Config, num_images: int) -> Plan:
         eval_interval=config.eval_every_epochs * per_epoch,
         save_interval=config.checkpoint.every_epochs * per_epoch,
         log_interval=config.log_every_steps,
+        warmup=warmup_steps(config.optim, per_epoch, total),
         schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
     )
+
+
+def warmup_steps(optim: OptimConfig, steps_per_epoch: float, total: int) -> int:
+    return min(round(optim.warmup_epochs * steps_per_epoch), total)
 
 
 def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, total: int) -> optax.Schedule:
@@ -71,7 +79,7 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, t
     (Goyal et al. 2017, section 2.2, from 0). Epochs of `drop_epochs` count from the start of the run.
     """
     peak = optim.base_lr * batch_size / BASE_BATCH_SIZE
-    warmup = min(round(optim.warmup_epochs * steps_per_epoch), total)
+    warmup = warmup_steps(optim, steps_per_epoch, total)
     if optim.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
     elif optim.schedule == "step":
@@ -87,15 +95,39 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, t
 
 
 def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """`torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the rate stays outside the buffer.
+    """The rule that `optim.optimizer` names, after clipping.
 
-    `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
+    - `sgd` is `torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the rate stays outside the buffer.
+      `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
+    - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf.
+    - `lamb` is optax's, but what is not decayed keeps its rate, as in timm's.
     """
-    return optax.chain(
-        optax.add_decayed_weights(optim.weight_decay, mask=lambda params: decay_mask(params, optim.no_decay)),
-        optax.trace(decay=optim.momentum, nesterov=optim.nesterov),
-        optax.scale_by_learning_rate(schedule),
-    )
+
+    def mask(params: PyTree) -> PyTree[bool]:
+        return decay_mask(params, optim.no_decay)
+
+    decay = optax.add_decayed_weights(optim.weight_decay, mask=mask)
+    rate = optax.scale_by_learning_rate(schedule)
+    if optim.optimizer == "lars":
+        rule = optax.lars(
+            learning_rate=schedule,
+            weight_decay=optim.weight_decay,
+            weight_decay_mask=mask,
+            trust_coefficient=optim.trust_coefficient,
+            trust_ratio_mask=mask,
+            momentum=optim.momentum,
+            nesterov=optim.nesterov,
+        )
+    elif optim.optimizer == "lamb":
+        rule = optax.chain(
+            optax.scale_by_adam(b1=optim.momentum, b2=LAMB_SECOND_BETA, eps=LAMB_EPSILON, nesterov=optim.nesterov),
+            decay,
+            optax.masked(optax.scale_by_trust_ratio(), mask),
+            rate,
+        )
+    else:
+        rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
+    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
 
 
 def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -56,9 +55,7 @@ class StopRequest:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._taken:
             signal.set_wakeup_fd(self._wakeup_fd)
             for number, handler in self._handlers.items():

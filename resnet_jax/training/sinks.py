@@ -3,18 +3,19 @@
 What cannot be written is a `StorageError`. Lines are kept until they can be, so that a log never has a gap.
 """
 
-import contextlib
 import json
 import math
-import os
+import socket
+import struct
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resnet_jax.files import explain_failed_write, write_atomically
+from etils import epath
+
+from resnet_jax.files import open_growing
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console
@@ -32,73 +33,50 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """A file with one JSON object per line, of which none is ever torn by a full disk or a killed process."""
+    """A file with one JSON object per line."""
 
-    def __init__(self, path: Path, kept: Iterable[Mapping[str, Any]]):
-        self._path = path
-        with explain_failed_write(path):
-            write_atomically(path, "".join(map(_line, kept)))
-            self._file = path.open("ab", buffering=0)
-        self._whole = path.stat().st_size
-        self._unwritten = b""
+    def __init__(self, path: epath.Path, kept: Iterable[Mapping[str, Any]]):
+        self._file = open_growing(path, "".join(map(_line, kept)).encode())
 
     def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
-        self._unwritten += _line(record).encode()
-        self._flush()
+        self._file.write(_line(record).encode())
 
     def sync(self) -> None:
-        self._flush()
-        with explain_failed_write(self._path):
-            os.fsync(self._file.fileno())
+        self._file.sync()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-    def _flush(self) -> None:
-        written = 0
-        with explain_failed_write(self._path):
-            try:
-                while written < len(self._unwritten):  # a full disk may take a part
-                    written += self._file.write(self._unwritten[written:])
-            except OSError:
-                self._file.truncate(self._whole)
-                raise
-        self._whole += written
-        self._unwritten = b""
+        self._file.close()
 
 
 class TensorBoard:
     """Charts named `train/loss`, `eval/top1`, ... over steps.
 
-    The events are written here and now, not by a thread of tensorboardX's: where that one fails, it hangs the run.
+    tensorboardX only makes the events: its own writer is a thread that, where it fails, hangs the run.
     """
 
-    def __init__(self, folder: Path, start_step: int):
-        writer, self._event, self._scalar = _import_tensorboard_x()
-        with explain_failed_write(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._writer = writer(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
-            if start_step:  # TensorBoard is to forget what an earlier session wrote from this step on
-                self._put(step=start_step + 1, session_log={"status": 1})
+    def __init__(self, folder: epath.Path, start_step: int):
+        self._event, self._scalar, self._checksum = _import_tensorboard_x()
+        head = self._framed(file_version="brain.Event:2")
+        if start_step:  # TensorBoard is to forget what an earlier session wrote from this step on
+            head += self._framed(step=start_step + 1, session_log={"status": 1})
+        self._file = open_growing(folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}", head)
 
     def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
-        for name, value in record.items():
-            if name not in ("kind", "step") and value is not None:
-                self._put(step=record["step"], summary=self._scalar(f"{record['kind']}/{name}", value))
-        self.sync()
+        charts = {name: value for name, value in record.items() if name not in ("kind", "step") and value is not None}
+        summaries = [self._scalar(f"{record['kind']}/{name}", value) for name, value in charts.items()]
+        self._file.write(b"".join(self._framed(step=record["step"], summary=summary) for summary in summaries))
 
     def sync(self) -> None:
-        with explain_failed_write(self._writer._file_name):
-            self._writer.flush()
+        self._file.sync()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._writer.close()
+        self._file.close()
 
-    def _put(self, **fields: Any) -> None:
-        with explain_failed_write(self._writer._file_name):
-            self._writer.write_event(self._event(wall_time=time.time(), **fields))
+    def _framed(self, **fields: Any) -> bytes:
+        """An event as a TFRecord: its length and its bytes, each followed by a checksum."""
+        event = self._event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(event))
+        return b"".join(part + struct.pack("<I", self._checksum(part)) for part in (length, event))
 
 
 def _import_tensorboard_x() -> tuple[Any, Any, Any]:
@@ -108,13 +86,13 @@ def _import_tensorboard_x() -> tuple[Any, Any, Any]:
     if hide_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
         from tensorboardX.summary import scalar
     finally:
         if hide_torch:
             del sys.modules["torch"]
-    return EventsWriter, Event, scalar
+    return Event, scalar, masked_crc32c
 
 
 _SHOWN = {

@@ -6,25 +6,41 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, PyTree, UInt32
 
 from resnet_jax.models import ResNet
+from resnet_jax.training.loss_scale import LossScale, first_loss_scale
+from resnet_jax.training.mesh import replicated
+from resnet_jax.training.zero import spread
 
 
 class TrainState(struct.PyTreeNode):
-    """The state of a run after `step` updates."""
+    """The state of a run after `step` updates.
+
+    Attributes:
+      ema: the moving averages of `variables`; None where none are kept.
+      loss_scale: None but for float16.
+    """
 
     step: Int[Array, ""]
     params: PyTree[Array]
     batch_stats: PyTree[Array]
     opt_state: optax.OptState
     key: UInt32[Array, " words"]  # raw words, so that every checkpoint format can hold it; constant in a run
+    # None, not empty: so checkpoints from before these fields are still those of such a state.
+    ema: dict[str, PyTree[Array]] | None = None
+    loss_scale: LossScale | None = None
 
     @property
     def variables(self) -> dict[str, PyTree[Array]]:
-        """What `model.apply` takes."""
+        """What `model.apply` takes, as training has it."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def eval_variables(self) -> dict[str, PyTree[Array]]:
+        """What is evaluated and used after training: the moving averages, or `variables` where none are kept."""
+        return self.ema or self.variables
 
 
 def split_key(key: Array) -> tuple[Array, Array]:
@@ -43,23 +59,44 @@ class InitState(Protocol):
 
 
 def make_init_state(
-    model: ResNet, optimizer: optax.GradientTransformation, *, channels: int, sharding: NamedSharding
+    model: ResNet,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    channels: int,
+    keep_ema: bool = False,
+    shard_optimizer: bool = False,
 ) -> InitState:
-    """Returns the jitted function that makes the state before the first update, born with `sharding`.
+    """Returns the jitted function that makes the state before the first update, born where it is to lie.
 
     Args:
       channels: of the images.
+      keep_ema: moving averages of parameters and statistics.
+      shard_optimizer: see `state_sharding`.
     """
 
     def init_state(key: Array) -> TrainState:
         init_key, run_key = split_key(key)
         variables = model.init(init_key, jnp.zeros((1, 64, 64, channels)), train=False)
-        return TrainState(
+        state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
             batch_stats=variables.get("batch_stats", {}),  # a network may have none
             opt_state=optimizer.init(variables["params"]),
             key=jax.random.key_data(run_key),
+            loss_scale=first_loss_scale() if model.dtype == jnp.float16 else None,
         )
+        return state.replace(ema=state.variables) if keep_ema else state
 
-    return jax.jit(init_state, out_shardings=sharding)
+    like = jax.eval_shape(init_state, jax.random.key(0))
+    return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer))
+
+
+def state_sharding(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> PyTree[NamedSharding]:
+    """Where each array of a state lies: on every device, but the optimizer's are `spread` where that is asked."""
+    everywhere = jax.tree.map(lambda _: replicated(mesh), state)
+    if not shard_optimizer:
+        return everywhere
+    return everywhere.replace(
+        opt_state=jax.tree.map(lambda spec: NamedSharding(mesh, spec), spread(state.opt_state, mesh.size))
+    )

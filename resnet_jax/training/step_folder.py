@@ -18,7 +18,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax.errors import CheckpointError
-from resnet_jax.training.digests import describe, digest_arrays, digest_json
+from resnet_jax.training.digests import by_name, describe, digest_arrays, digest_json
 
 Record = dict[str, Any]
 
@@ -61,10 +61,14 @@ def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
     _check_same_model(record["arrays"], describe(like), path)
     # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
-        if describe(reader.metadata(path / "state").tree) != record["arrays"]:
+        saved = reader.metadata(path / "state").tree
+        if describe(saved) != record["arrays"]:
             raise Damaged("state: names, types or shapes of the arrays are not those saved")
-        template = ocp.args.StandardRestore(jax.tree.map(_with_sharding, like))
-        return reader.restore(path / "state", args=template)
+        # The arrays are the same, but not their tree, which may have got empty branches since.
+        asked = by_name(jax.tree.map(_with_sharding, like))
+        template = jax.tree.unflatten(jax.tree.structure(saved), [asked[name] for name in by_name(saved)])
+        arrays = by_name(reader.restore(path / "state", args=ocp.args.StandardRestore(template)))
+        return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in by_name(like)])
 
 
 def check_digests(state: PyTree, record: Record) -> None:

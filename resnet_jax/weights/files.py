@@ -132,10 +132,13 @@ def _read_safetensors(path: Path) -> StateDict:
     header.pop("__metadata__", None)
     if odd := {key: info["dtype"] for key, info in header.items() if info["dtype"] not in _DTYPES}:
         raise WeightsError(f"{path} holds arrays of a type that no network here has: {odd}; convert it to float first")
-    return {
-        key: np.ndarray(info["shape"], _DTYPES[info["dtype"]], data, start + info["data_offsets"][0])
-        for key, info in header.items()
-    }
+    try:
+        return {
+            key: np.ndarray(info["shape"], _DTYPES[info["dtype"]], data, start + info["data_offsets"][0])
+            for key, info in header.items()
+        }
+    except ValueError as error:  # no elements, but more of them along one axis than there are numbers for
+        raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -144,6 +147,8 @@ def _read_torch(path: Path) -> Any:
     torch = _import_torch(f"to read {path.name}", remedy=", or convert it to .safetensors where it is")
     is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; what was written before cannot be mapped
     try:
+        if is_zip:
+            _refuse_compressed(path)
         # The recipes of torchvision and timm save their command line, a plain argparse.Namespace, with the network.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -155,8 +160,20 @@ def _read_torch(path: Path) -> Any:
                 f"torch, or ask for .safetensors. ({_first_line(error)})"
             ) from error
         raise WeightsError(f"{path} is damaged or no PyTorch file ({_first_line(error)}); fetch it again") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a pickle of random bytes can end in any of Python's errors
         raise WeightsError(f"{path} is damaged or cut short ({_first_line(error)}); fetch it again") from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """A few bytes may expand to more than there is memory; PyTorch stores everything as it is."""
+    with zipfile.ZipFile(path) as file:
+        if compressed := [info.filename for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]:
+            raise WeightsError(
+                f"{path} was refused: {compressed[0]} in it is compressed, which no PyTorch file is; it may be made to "
+                "exhaust the memory. Save it anew with torch, or ask for .safetensors"
+            )
 
 
 def _first_line(error: Exception) -> str:
@@ -180,6 +197,8 @@ def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
         )
     elif entries:
         content = content[entries[0]]
+    if odd := [key for key in content if not isinstance(key, str)]:
+        raise WeightsError(f"{path} is no state dictionary: its keys must be names, and {odd[0]!r} is none")
     content = {key: value for key, value in content.items() if key not in _NOT_WEIGHTS}
     while content and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in content)), None)):
         content = {key.removeprefix(prefix): value for key, value in content.items()}
@@ -191,6 +210,11 @@ def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
             f"{path} is no state dictionary: {f'{others} are not arrays' if others else 'it is empty'}; "
             "save `model.state_dict()` by itself, or under 'state_dict' or 'model'"
         )
+    if large := [key for key, array in arrays.items() if array.nbytes > path.stat().st_size]:
+        raise WeightsError(
+            f"{path} was refused: it claims arrays larger than the file: {large}; they would be views of a few "
+            "numbers, which no network saves and which may exhaust the memory"
+        )
     return arrays
 
 
@@ -201,7 +225,12 @@ def _to_array(value: Any) -> np.ndarray | None:
     if not isinstance(value, torch.Tensor) or value.is_quantized or value.layout != torch.strided:
         return None
     value = value.detach()
-    return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if value.dtype == torch.bfloat16 else value.numpy()
+    try:
+        if value.dtype == torch.bfloat16:
+            return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return value.numpy()
+    except (TypeError, RuntimeError):  # a type that numpy lacks, or no numbers at all
+        return None
 
 
 def _import_torch(purpose: str, remedy: str = "") -> Any:

@@ -259,7 +259,7 @@ def test_two_thousand_mutated_files_are_all_accounted_for(tmp_path):
         try:
             expected = decode_image(example["image"], 3, name="a file")
         except ImageError:
-            with pytest.raises(ImageError):
+            with pytest.raises(ImageError, match="a file"):
                 decode(example["image"], 3, name="a file")
         else:
             np.testing.assert_array_equal(decode(example["image"], 3, name="a file"), expected)

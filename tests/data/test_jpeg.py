@@ -109,7 +109,7 @@ def test_damaged_jpegs_look_as_pillow_sees_them():
         try:
             expected = decode_image(data, 3)
         except ImageError:
-            with pytest.raises(ImageError):
+            with pytest.raises(ImageError, match="a photo"):
                 decode(data, 3, name="a photo")
         else:
             np.testing.assert_array_equal(decode(data, 3, name="a photo"), expected)

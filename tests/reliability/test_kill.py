@@ -1,14 +1,19 @@
 """SIGKILL at any moment: the run that goes on is the run that was never killed."""
 
+import contextlib
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
 
 import pytest
 
+from resnet_jax.errors import EXIT_HUNG
+
 from .conftest import assert_same_run, finish
+from .test_storage import MEGABYTE, mounted
 
 # Kills the process a moment (up to `delay` seconds) after the `count`-th call of something in this session began.
 KILLED = """
@@ -36,6 +41,23 @@ elif event == "evaluation":
     arm(metrics.RunLog, "write_train", count)  # what follows, where it is due
 elif event == "log":
     arm(metrics.RunLog, "write_eval", count)
+"""
+
+
+# Leaves no room on the disk once the first checkpoint is whole.
+FILLED = """
+import contextlib, pathlib, time
+from resnet_jax.training import loop
+put_batch, steps, filler = loop.put_batch, iter(range(1, 1000)), pathlib.Path({filler!r})
+def filling(*args):
+    if next(steps) == 5:
+        while not (filler.parent / "run/checkpoints/00000003").exists():
+            time.sleep(0.01)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+    return put_batch(*args)
+loop.put_batch = filling
 """
 
 
@@ -68,21 +90,19 @@ def test_killed_in_a_step_an_evaluation_and_a_save(tiny, start, straight_process
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_20_kills_at_random_moments(tiny, start, tmp_path):
-    long = ("--epochs", "6")  # 67 steps, saved every third
+    long = ("--epochs", "12")  # 134 steps, saved every third: more than 20 short sessions come to
     finish(start(tmp_path / "straight", *long))
     workdir, rng = tmp_path / "killed", random.Random(0)
     for kill in range(20):
         event = ("save", "evaluation", "step", "any")[kill % 4]
+        extra = KILLED.format(event="step" if event == "any" else event, count=rng.randint(1, 2), delay=0.1)
+        process = start(workdir, *long, extra=extra)
         if event == "any":  # also while it starts, opens its files, restores
-            process = start(workdir, *long)
-            try:
-                process.wait(timeout=rng.uniform(2, 15))
-            except subprocess.TimeoutExpired:
-                process.kill()
-            process.communicate()
-            assert_valid(workdir)
-        else:
-            killed(start, workdir, event, rng.randint(1, 4 if event == "step" else 2), 0.2, *long)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=rng.uniform(1, 12))
+            process.kill()
+        finish(process, -signal.SIGKILL)
+        assert_valid(workdir)
         assert not (workdir / "result.json").exists(), f"it ended after {kill} kills"
     finish(start(workdir, *long))
     assert_same_run(workdir, tmp_path / "straight")
@@ -136,6 +156,42 @@ def test_one_of_two_processes_is_killed(tiny, start, straight_pair, tmp_path, ev
 
 
 @pytest.mark.slow
+def test_a_process_that_stands_still_hangs_the_other_which_its_watchdog_ends(tiny, start, straight_pair, tmp_path):
+    """Its peer waits for it in a collective; nothing but the watchdog can end that."""
+    extra = KILLED.format(event="step", count=5, delay=0).replace("SIGKILL", "SIGSTOP")
+    survivor, stopped = start_pair(start, tmp_path, "--watchdog-seconds", "10", extra=extra)
+    try:
+        output = finish(survivor, EXIT_HUNG)
+    finally:
+        stopped.kill()
+    finish(stopped, -signal.SIGKILL)
+    assert re.search(r"error: step [567] is not over after 1\d s; every thread:", output)
+    for process in start_pair(start, tmp_path):
+        finish(process)
+    assert_same_run(tmp_path, straight_pair)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_stops_both_of_two_processes(tiny, start, straight_pair, tmp_path):
+    """Whatever on_error says: one of them cannot go on alone."""
+    with mounted(tmp_path / "disk", f"size={16 * MEGABYTE}") as disk:
+        options = ("--checkpoint.on-error", "continue", "--watchdog-seconds", "10")
+        processes = start_pair(start, disk / "run", *options, extra=FILLED.format(filler=str(disk / "filler")))
+        try:
+            outputs = [finish(process, None) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert "could not be written" in outputs[0]
+        assert processes[0].returncode == 1
+        assert processes[1].returncode != 0
+        (disk / "filler").unlink()
+        for process in start_pair(start, disk / "run"):
+            finish(process)
+        assert_same_run(disk / "run", straight_pair)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tiny, start, straight_pair, tmp_path, rank):
     program = """
@@ -154,8 +210,10 @@ loop.put_batch = signalled
     else:
         processes = start_pair(start, tmp_path, extra=extra)
     outputs = [finish(process, 75) for process in processes]
-    assert "stopped after step" in outputs[0]
-    assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1] or "after step" in outputs[1]
+    stopped = [re.findall(r"stopped after step (\d+) of 11", output) for output in outputs]
+    assert len(stopped[0]) == 1
+    assert stopped[0] == stopped[1]
+    assert f"{int(stopped[0][0]):08}" in [path.name for path in (tmp_path / "checkpoints").iterdir()]
     for process in start_pair(start, tmp_path):
         finish(process)
     assert_same_run(tmp_path, straight_pair)

@@ -5,6 +5,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import resnet_jax as rn
@@ -14,7 +15,7 @@ from resnet_jax.config_file import saved_config
 from resnet_jax.errors import NonFiniteLossError, Preempted
 from resnet_jax.training import loop
 from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.non_finite import SkippingBatches, keep_where, worst_layer
+from resnet_jax.training.non_finite import SkippingBatches, gradient_norms, keep_where
 
 from .conftest import assert_same_run, config, records, state_of
 
@@ -166,8 +167,10 @@ def test_skipping_twice_at_the_same_step_skips_more():
 
 def test_the_worst_layer_is_the_one_with_the_largest_norm_or_nan():
     grads = {"a": jnp.ones(3), "b": jnp.full((2, 2), 5.0), "c": jnp.ones(1)}
-    assert {k: float(v) for k, v in worst_layer(grads).items()} == {"worst_layer": 1, "worst_norm": 10}
+    norms = {k: float(v) for k, v in gradient_norms(grads).items()}
+    assert (norms["worst_layer"], norms["worst_norm"]) == (1, 10)
+    assert norms["grad_norm"] == pytest.approx(float(optax.tree.norm(grads)))
     grads["c"] = jnp.array([jnp.nan])
-    worst = worst_layer(grads)
+    worst = gradient_norms(grads)
     assert worst["worst_layer"] == 2
     assert jnp.isnan(worst["worst_norm"])

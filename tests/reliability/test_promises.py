@@ -23,6 +23,15 @@ def test_every_promise_names_a_test():
     assert len(rows) == len([row for row in promises if "held by" not in row])
 
 
+def test_what_is_shown_by_slow_tests_alone_says_so():
+    for line in PAGE.splitlines():
+        if line.startswith("| "):
+            for name, slow in re.findall(r"`((?:tests/[\w/]+/)?test_\w+\.py)`( \(slow\))?", line):
+                text = (ROOT / name if name.startswith("tests/") else ROOT / "tests" / "reliability" / name).read_text()
+                marks, tests = text.count("pytest.mark.slow"), len(re.findall(r"^def test_", text, re.M))
+                assert marks > 0 if slow else marks < tests, line
+
+
 def test_the_statuses_are_the_programs():
     statuses = {int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.M)}
     assert statuses == {0, 1, 2, errors.EXIT_CRASHED, errors.EXIT_PREEMPTED, errors.EXIT_HUNG}

@@ -73,23 +73,35 @@ def test_the_child_does_not_restart():
     assert without_flag(["--restart_on_failure", "3"]) == []
 
 
+# In Python, and within a compiled program, where no exception and no signal handler of Python's gets through.
+HANGS = {
+    "in Python": "time.sleep(600)",
+    "in XLA": "jax.jit(lambda: jax.pure_callback(sleep, jax.ShapeDtypeStruct((), np.float32)))().block_until_ready()",
+}
 HANGS_ONCE = """
 import pathlib, time
+import jax, numpy as np
 from resnet_jax.training import loop
+def sleep():
+    time.sleep(600)
+    return np.float32(0)
 put_batch, steps, hung = loop.put_batch, iter(range(1, 1000)), pathlib.Path({hung!r})
 def hanging(*args):
     if next(steps) == 8 and not hung.exists():
         hung.touch()
-        time.sleep(600)
+        {hang}
     return put_batch(*args)
 loop.put_batch = hanging
 """
 
 
 @pytest.mark.slow
-def test_a_step_that_hangs_ends_the_run_and_the_next_attempt_completes_it(tiny, start, straight_process, tmp_path):
-    extra = HANGS_ONCE.format(hung=str(tmp_path / "hung"))
-    output = finish(start(tmp_path / "run", "--watchdog-seconds", "3", extra=extra), EXIT_HUNG)
+@pytest.mark.parametrize("where", HANGS)
+def test_a_step_that_hangs_ends_the_run_and_the_next_attempt_completes_it(
+    tiny, start, straight_process, tmp_path, where
+):
+    extra = HANGS_ONCE.format(hung=str(tmp_path / "hung"), hang=HANGS[where])
+    output = finish(start(tmp_path / "run", "--watchdog-seconds", "5", extra=extra), EXIT_HUNG)
     assert "error: step 8 is not over after " in output
     assert "in hanging" in output, "the stack of the thread that hangs"
     assert "Current thread" in output

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 import resnet_jax as rn
+from resnet_jax import assemble
 from resnet_jax import run as run_module
 from resnet_jax.errors import Preempted
 from resnet_jax.training import loop
@@ -17,7 +18,7 @@ from .conftest import assert_same_run, config, finish, records
 
 def during_a_step(patch, number):
     """The signal comes while step 10 is computed: two steps after a line of the log, one after a checkpoint."""
-    make_train_step = run_module.make_train_step
+    make_train_step = assemble.make_train_step
 
     def make(*args, **options):
         step, count = make_train_step(*args, **options), iter(range(1, 100))
@@ -30,7 +31,7 @@ def during_a_step(patch, number):
 
         return train_step
 
-    patch.setattr(run_module, "make_train_step", make)
+    patch.setattr(assemble, "make_train_step", make)
     return 10
 
 

@@ -116,3 +116,74 @@ def test_intervals_below_a_step_are_every_step():
     config = Config(epochs=1, batch_size=256, eval_every_epochs=0.01)
     plan = plan_steps(config, 1000)
     assert [plan.is_due("eval", step) for step in (1, 2, 3, 4)] == [True] * 4
+
+
+def params_and_gradients():
+    rng = np.random.default_rng(0)
+    draw = lambda: {
+        "conv1": {"kernel": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)},
+        "bn1": {"scale": jnp.asarray(rng.normal(size=4), jnp.float32)},
+    }
+    return draw(), [draw() for _ in range(4)]
+
+
+def as_tensors(tree):
+    return [torch.tensor(np.asarray(x), requires_grad=True) for x in (tree["conv1"]["kernel"], tree["bn1"]["scale"])]
+
+
+def trajectory(optimizer):
+    params, gradients = params_and_gradients()
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_lars_is_the_papers_for_what_is_decayed_and_sgd_for_the_rest():
+    """You et al. 2017, Algorithm 1, written out in float64; the rate lies inside the momentum."""
+    optim = OptimConfig(optimizer="lars", momentum=0.9, weight_decay=0.05, no_decay=("bn",), trust_coefficient=0.02)
+    ours = trajectory(make_optimizer(optim, optax.constant_schedule(0.3)))
+    params, gradients = params_and_gradients()
+    for module, leaf, adapts in (("conv1", "kernel", True), ("bn1", "scale", False)):
+        w, v = np.asarray(params[module][leaf], np.float64), 0.0
+        for gradient in gradients:
+            g = np.asarray(gradient[module][leaf], np.float64)
+            if adapts:
+                g = g + 0.05 * w
+                g = g * 0.02 * np.linalg.norm(w) / np.linalg.norm(g)
+            v = 0.9 * v + 0.3 * g
+            w = w - v
+        np.testing.assert_allclose(ours[module][leaf], w, rtol=1e-5)
+
+
+def test_lamb_is_timms(torchvision):  # without whose operators timm cannot be imported
+    timm_lamb = pytest.importorskip("timm.optim").Lamb
+    optim = OptimConfig(optimizer="lamb", momentum=0.9, weight_decay=0.05, no_decay=("bn",))
+    ours = trajectory(make_optimizer(optim, optax.constant_schedule(0.3)))
+    params, gradients = params_and_gradients()
+    tensors = as_tensors(params)
+    groups = [{"params": tensors[:1], "weight_decay": 0.05}, {"params": tensors[1:], "weight_decay": 0.0}]
+    theirs = timm_lamb(groups, lr=0.3, betas=(0.9, 0.999), eps=1e-6, max_grad_norm=None)
+    for gradient in gradients:
+        for tensor, grad in zip(tensors, (gradient["conv1"]["kernel"], gradient["bn1"]["scale"]), strict=True):
+            tensor.grad = torch.tensor(np.asarray(grad))
+        theirs.step()
+    np.testing.assert_allclose(ours["conv1"]["kernel"], tensors[0].detach().numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours["bn1"]["scale"], tensors[1].detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 100.0])
+def test_clipping_is_torchs(clip_norm):
+    optim = OptimConfig(momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
+    ours = trajectory(make_optimizer(optim, optax.constant_schedule(0.3)))
+    params, gradients = params_and_gradients()
+    tensors = as_tensors(params)
+    sgd = torch.optim.SGD(tensors, lr=0.3)
+    for gradient in gradients:
+        for tensor, grad in zip(tensors, (gradient["conv1"]["kernel"], gradient["bn1"]["scale"]), strict=True):
+            tensor.grad = torch.tensor(np.asarray(grad))
+        torch.nn.utils.clip_grad_norm_(tensors, clip_norm)
+        sgd.step()
+    np.testing.assert_allclose(ours["conv1"]["kernel"], tensors[0].detach().numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ours["bn1"]["scale"], tensors[1].detach().numpy(), rtol=1e-4, atol=1e-6)

@@ -1,7 +1,6 @@
-"""The compiled step: the same on any number of devices, its collectives."""
+"""The train step of every config, and what it refuses."""
 
 import dataclasses
-import re
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from resnet_jax import AugmentConfig, ModelConfig, load_config
+from resnet_jax import ModelConfig, load_config
+from resnet_jax.assemble import build_model
 from resnet_jax.data import augment
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
-from resnet_jax.run import build_model
-from resnet_jax.training.mesh import check_batch_size, put_batch, replicated, split_batch
+from resnet_jax.training.mesh import check_batch_size, put_batch, split_batch
 from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import make_train_step
@@ -33,7 +32,7 @@ def digits_step(devices, bn_group_size, options=DIGITS.data.augment):
     mesh = mesh_of(devices)
     model = create_model("cifar_resnet29", num_classes=10, bn_group_size=bn_group_size, stage_sizes=(1, 1))
     optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    init_state = make_init_state(model, optimizer, channels=1, sharding=replicated(mesh))
+    init_state = make_init_state(model, optimizer, mesh, channels=1)
     data = dataclasses.replace(DIGITS.data, augment=options)
     augment_digits = partial(augment, config=data, num_classes=10)
     step = make_train_step(model, optimizer, augment_digits, mesh, label_smoothing=0.1)
@@ -48,35 +47,6 @@ def random_batch(size=32):
     }
 
 
-def compiled(devices, bn_group_size, options=DIGITS.data.augment):
-    step, state, sharding = digits_step(devices, bn_group_size, options)
-    return step.lower(state, put_batch(random_batch(), sharding)).compile().as_text()
-
-
-def collectives(program):
-    return sorted(re.findall(r" (all-\w+|collective-permute|reduce-scatter)(?:-start)?\(", program))
-
-
-MIXED = AugmentConfig(shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
-
-
-@pytest.mark.parametrize(("bn_group_size", "options"), [(0, DIGITS.data.augment), (4, MIXED)])
-def test_one_and_eight_devices_train_alike(bn_group_size, options):
-    results = []
-    for devices in (1, 8):
-        step, state, sharding = digits_step(devices, bn_group_size, options)
-        for _ in range(3):
-            state, metrics = step(state, put_batch(random_batch(), sharding))
-        results.append(jax.device_get((state.params, state.batch_stats, metrics)))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5), *results)
-
-
-def test_grouped_batch_norm_and_mixing_need_no_communication_of_their_own():
-    """All that the devices exchange is one all-reduce of gradients, statistics and metrics; SyncBN needs many."""
-    assert collectives(compiled(8, 4, MIXED)) == ["all-reduce"]
-    assert len(collectives(compiled(8, 0))) > 10
-
-
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_traces_a_step_at_full_size(path):
     config = load_config(path)
@@ -84,7 +54,7 @@ def test_every_config_traces_a_step_at_full_size(path):
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size)
     model, plan = build_model(config), plan_steps(config, 1_281_167)
     optimizer = make_optimizer(config.optim, plan.schedule)
-    init_state = make_init_state(model, optimizer, channels=config.data.channels, sharding=replicated(mesh))
+    init_state = make_init_state(model, optimizer, mesh, channels=config.data.channels)
     classes = config.model.num_classes
     step = make_train_step(model, optimizer, partial(augment, config=config.data, num_classes=classes), mesh)
     state = init_state.eval_shape(jax.random.key(0))
@@ -129,7 +99,7 @@ def test_networks_without_statistics_and_with_dropped_branches_train(options):
     mesh = mesh_of(1)
     model = create_model("cifar_resnet29", num_classes=10, width=32, stage_sizes=(1, 2), **options)
     optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    state = make_init_state(model, optimizer, channels=1, sharding=replicated(mesh))(jax.random.key(0))
+    state = make_init_state(model, optimizer, mesh, channels=1)(jax.random.key(0))
     step = make_train_step(model, optimizer, partial(augment, config=DIGITS.data, num_classes=10), mesh)
     for _ in range(2):
         state, metrics = step(state, put_batch(random_batch(), split_batch(mesh)))

@@ -1,0 +1,96 @@
+"""A config as the functions that train it, for any devices and without its data."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from resnet_jax import data
+from resnet_jax.config import Config
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.training.ema import make_average, scaled_decay
+from resnet_jax.training.mesh import check_batch_size, split_batch
+from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
+from resnet_jax.training.state import InitState, make_init_state
+from resnet_jax.training.step import TrainStep, make_train_step
+
+
+@dataclass(frozen=True)
+class Training:
+    """What trains a config.
+
+    Attributes:
+      batch: shapes of a global batch, and how it is split over the devices.
+    """
+
+    plan: Plan
+    init_state: InitState
+    train_step: TrainStep
+    batch: dict[str, jax.ShapeDtypeStruct]
+
+    def lower_step(self) -> jax.stages.Lowered:
+        """The step, ready to be compiled, without data or memory for its state."""
+        return self.train_step.lower(self.init_state.eval_shape(jax.random.key(0)), self.batch)
+
+
+def build_model(config: Config) -> ResNet:
+    """The network that a config describes."""
+    options = config.model
+    return create_model(
+        options.name,
+        num_classes=options.num_classes,
+        zero_init_residual=options.zero_init_residual,
+        bn_group_size=options.bn_group_size,
+        stochastic_depth=options.stochastic_depth,
+        remat=options.remat,
+        dtype=jnp.dtype(jnp.float32 if options.dtype == "tf32" else options.dtype),
+        precision=None if options.dtype == "tf32" else "highest",
+    )
+
+
+def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> Training:
+    """The plan, the first state and the step of a config.
+
+    Args:
+      num_images: of the training set.
+    Raises:
+      ConfigError: the batch cannot be shared by the devices of `mesh`, in the parts that `accumulate` asks for.
+    """
+    optim = config.optim
+    check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
+    plan = plan_steps(config, num_images)
+    optimizer = make_optimizer(optim, plan.schedule)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        partial(data.augment, config=config.data, num_classes=config.model.num_classes),
+        mesh,
+        label_smoothing=optim.label_smoothing,
+        skip_non_finite=config.on_non_finite == "skip",
+        mix_group_size=config.mix_group_size,
+        accumulate=config.accumulate,
+        shard_optimizer=optim.shard_state,
+        average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
+    )
+    side, sharding = config.data.train_size, split_batch(mesh)
+    shape = (config.batch_size, side, side, config.data.channels)
+    batch = {
+        "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
+        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
+    }
+    return Training(plan, init_state_of(config, model, mesh), train_step, batch)
+
+
+def init_state_of(config: Config, model: ResNet, mesh: Mesh) -> InitState:
+    """The function that makes the state before the first update, or tells its shapes; no batch is thought of yet."""
+    return make_init_state(
+        model,
+        make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the state is the same whatever the schedule
+        mesh,
+        channels=config.data.channels,
+        keep_ema=bool(config.optim.ema_decay),
+        shard_optimizer=config.optim.shard_state,
+    )

@@ -1,0 +1,42 @@
+"""`python -m resnet_jax memory`"""
+
+from typing import Annotated, Literal
+
+import tyro
+
+
+def memory(
+    name: Annotated[str, tyro.conf.Positional],
+    batch_size: int = 256,
+    image_size: int = 224,
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32",
+    stages: tuple[int, ...] = (1, 2, 3, 4),
+) -> None:
+    """Print the peak memory of a compiled training step on one device, with and without rematerialisation.
+
+    Args:
+        name: A network, such as 'resnet152'.
+        batch_size: Images on the device.
+        image_size: Height and width in pixels.
+        dtype: Of activations and convolutions.
+        stages: Those that compute their activations again in the backward pass (`model.remat`).
+    """
+    import jax
+
+    from resnet_jax.config import Config, DataConfig, ModelConfig
+    from resnet_jax.forecast import forecast
+
+    data = DataConfig(name="synthetic", image_size=image_size, eval_resize=image_size)
+    device = jax.devices()[:1]
+    images = f"{batch_size} images of {image_size} pixels"
+    print(f"One update of {name} with {images} in {dtype} on one {device[0].platform}:")
+    for remat in ((), stages):
+        model = ModelConfig(name=name, dtype=dtype, remat=remat)
+        found = forecast(Config(model=model, data=data, batch_size=batch_size), device)
+        what = f"remat of stages {', '.join(map(str, remat))}" if remat else "without remat"
+        print(
+            f"  {what:<28} peak {found.peak_bytes / 1e9:.2f} GB: state {found.state_bytes / 1e9:.2f}, batch "
+            f"{found.batch_bytes / 1e9:.2f}, activations and scratch {found.temporary_bytes / 1e9:.2f}; "
+            f"kept for the backward pass {found.kept_bytes / 1e9:.2f} GB",
+            flush=True,
+        )

@@ -1,0 +1,55 @@
+"""A batch computed in parts: by every device for itself, and on a device one after the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from resnet_jax.training.mesh import AXIS
+from resnet_jax.training.zero import mean_over_devices
+
+Batch = dict[str, Array]
+MeanOf = Callable[[PyTree[Array], Batch], dict[str, Any]]
+"""`(what is the same for all parts, a part of a batch) -> means over the part's images`."""
+
+
+def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
+    """The same means, of `parts` equal parts of the batch in turn, in the memory that one of them takes.
+
+    Exact as long as `mean_of` is a mean over images: gradients are, and so are running statistics, which move from the
+    same old values by a mean over BatchNorm's groups.
+    """
+    if parts == 1:
+        return mean_of
+
+    def mean_of_all(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
+        stacked = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
+
+        def add(total: PyTree[Array], part: Batch) -> tuple[PyTree[Array], None]:
+            return jax.tree.map(jnp.add, total, mean_of(common, part)), None
+
+        like = jax.eval_shape(mean_of, common, jax.tree.map(lambda rows: rows[0], stacked))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        total, _ = lax.scan(add, zeros, stacked)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    return mean_of_all
+
+
+def on_every_device(mean_of: MeanOf, mesh: Mesh, layout: PyTree[PartitionSpec]) -> MeanOf:
+    """The same means, of a batch of which each device computes its share: all that they exchange is the results.
+
+    Args:
+      layout: of each result: on every device, or `spread`, each device getting its own part.
+    """
+
+    def share(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
+        return mean_over_devices(mean_of(common, batch), layout)
+
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    # check_vma would have JAX add up the gradients itself, in every part of the batch and for every use of a parameter.
+    return jax.shard_map(share, mesh=mesh, in_specs=(everywhere, split), out_specs=layout, check_vma=False)

@@ -1,0 +1,87 @@
+"""Arrays of which each device holds a part, and their exchange: ZeRO-1 (Rajbhandari et al. 2019, arXiv:1910.02054).
+
+A gradient is added up where its part of the optimizer's state lies (a reduce-scatter), and what the optimizer makes of
+it goes to all devices (an all-gather): together as many bytes as the all-reduce of the gradient that they stand in for.
+Not every compiler joins these as it joins all-reduces, so the arrays are packed into one here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from resnet_jax.training.mesh import AXIS
+
+
+def spread(tree: PyTree, devices: int) -> PyTree[PartitionSpec]:
+    """Each array split along its largest dimension that `devices` divide, or whole on each where they divide none."""
+
+    def split(leaf: Any) -> PartitionSpec:
+        sizes = [0 if size % devices else size for size in leaf.shape]
+        if not any(sizes):
+            return PartitionSpec()
+        return PartitionSpec(*[None] * sizes.index(max(sizes)), AXIS)
+
+    return jax.tree.map(split, tree)
+
+
+def mean_over_devices(tree: PyTree[Array], layout: PyTree[PartitionSpec]) -> PyTree[Array]:
+    """Means of each device's arrays, laid out as `layout` says. For use under `shard_map`."""
+
+    def scatter(rows: Array) -> Array:
+        return lax.psum_scatter(rows, AXIS, scatter_dimension=0) / len(rows)
+
+    whole, parts, join = _pick_apart(tree, layout)
+    return join(_mean(whole), _packed(parts, scatter, lax.axis_size(AXIS), 1) if parts else [])
+
+
+def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> PyTree[Array]:
+    """Every device gets the whole of arrays that are laid out as `layout` says."""
+
+    def everywhere(tree: PyTree[Array]) -> PyTree[Array]:
+        whole, parts, join = _pick_apart(tree, layout)
+        collect = lambda row: lax.all_gather(row[0], AXIS)
+        return join(whole, _packed(parts, collect, 1, mesh.size) if parts else [])
+
+    return jax.shard_map(everywhere, mesh=mesh, in_specs=(layout,), out_specs=PartitionSpec(), check_vma=False)(tree)
+
+
+def _mean(arrays: list[Array]) -> list[Array]:
+    """Over the devices. Scalars and vectors, hundreds in a ResNet, go as one array: XLA joins only so many."""
+    small = [array for array in arrays if array.ndim < 2]
+    packed = jnp.concatenate([array.reshape(-1) for array in small])
+    *large, packed = lax.pmean([*(array for array in arrays if array.ndim >= 2), packed], AXIS)
+    pieces = iter(jnp.split(packed, np.cumsum([array.size for array in small])[:-1]))
+    rest = iter(large)
+    return [next(pieces).reshape(array.shape).astype(array.dtype) if array.ndim < 2 else next(rest) for array in arrays]
+
+
+def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, rows_after: int) -> list[Array]:
+    """`exchange` of all arrays as one, of `rows` rows before and `rows_after` after, split along first dimensions."""
+    packed = exchange(jnp.concatenate([part.reshape(rows, -1) for part in parts], axis=1)).reshape(rows_after, -1)
+    ends = np.cumsum([part.size // rows for part in parts])
+    pieces = jnp.split(packed, ends[:-1], axis=1)
+    return [piece.reshape(-1, *part.shape[1:]) for piece, part in zip(pieces, parts, strict=True)]
+
+
+def _pick_apart(
+    tree: PyTree[Array], layout: PyTree[PartitionSpec]
+) -> tuple[list[Array], list[Array], Callable[[list[Array], list[Array]], PyTree[Array]]]:
+    """The arrays that are whole in `layout`, those that are split, turned so that they are along their first dimension,
+    and the function that puts the two back into the tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    splits = [len(spec) - 1 for spec in jax.tree.leaves(layout)]  # the dimension; -1: whole
+    whole = [leaf for leaf, split in zip(leaves, splits, strict=True) if split < 0]
+    parts = [jnp.moveaxis(leaf, split, 0) for leaf, split in zip(leaves, splits, strict=True) if split >= 0]
+
+    def join(whole: list[Array], parts: list[Array]) -> PyTree[Array]:
+        from_whole, from_parts = iter(whole), iter(parts)
+        turned = [jnp.moveaxis(next(from_parts), 0, split) if split >= 0 else next(from_whole) for split in splits]
+        return jax.tree.unflatten(structure, turned)
+
+    return whole, parts, join
