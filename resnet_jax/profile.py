@@ -62,12 +62,6 @@ def count_macs(model: ResNet, *, image_size: int = 224, channels: int = 3) -> in
     return measure(model, image_size=image_size, channels=channels).macs
 
 
-def training_flops(macs: int) -> int:
-    """Floating-point operations of an image's forward and backward pass, from the multiply-accumulates of its forward
-    pass: two for each, and the gradients with respect to input and kernel take as many as the layer itself."""
-    return 3 * 2 * macs
-
-
 def summary(model: ResNet, *, image_size: int = 224, channels: int = 3, depth: int | None = None) -> str:
     """A table in the order of computation: name, output shape, parameters and MACs of each layer.
 

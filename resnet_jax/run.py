@@ -22,7 +22,7 @@ from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
-from resnet_jax.profile import count_macs, training_flops
+from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.training.checkpoint import Checkpoints
@@ -31,7 +31,7 @@ from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
-from resnet_jax.training.peaks import peak_of
+from resnet_jax.training.peaks import images_per_second_at_peak
 from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, split_key
@@ -111,6 +111,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
     like = training.init_state.eval_shape(key)
+    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
 
     def go() -> tuple[TrainState, RunLog]:
@@ -134,7 +135,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
             layers=layer_names(like.params),
-            images_per_second_at_peak=_images_per_second_at_peak(config, model, mesh.size),
+            images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,
             console=console,
@@ -237,14 +238,6 @@ def _eval_source(config: Config) -> data.Source:
     source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
     return source
-
-
-def _images_per_second_at_peak(config: Config, model: ResNet, devices: int) -> float | None:
-    peak = peak_of(jax.devices()[0])
-    if peak is None:
-        return None
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
-    return devices * peak.flops(model.dtype) / training_flops(macs)
 
 
 def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:

@@ -15,7 +15,8 @@ from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model, init
 from resnet_jax.profile import Cost
-from resnet_jax.training.peaks import PEAKS, peak_of
+from resnet_jax.training import peaks
+from resnet_jax.training.peaks import PEAKS, images_per_second_at_peak, peak_of
 
 ROOT = Path(__file__).parent.parent
 TINY = create_model("cifar_resnet20", stage_sizes=(1,), num_classes=10)
@@ -30,6 +31,13 @@ def test_peaks_of_named_devices():
     assert peak_of(device("NVIDIA A100-SXM4-40GB")).bytes < peak_of(device("NVIDIA A100-SXM4-80GB")).bytes
     assert peak_of(device("TPU v5 lite")).flops(jnp.float32) < peak_of(device("TPU v5")).flops(jnp.float32)
     assert peak_of(jax.devices()[0]) is None, "a CPU has no published peak"
+    assert images_per_second_at_peak(10**9, "float32", 8) is None
+
+
+def test_what_eight_gpus_could_do(monkeypatch):
+    """ResNet-50: 24.5 GFLOP for each image of a training step."""
+    monkeypatch.setattr(peaks.jax, "devices", lambda: [device("NVIDIA H200")])
+    assert images_per_second_at_peak(4_089_184_256, "bfloat16", 8) == pytest.approx(8 * 989e12 / 24.535e9, rel=1e-4)
 
 
 def test_floors_by_hand():

@@ -45,3 +45,15 @@ PEAKS = {
 def peak_of(device: jax.Device) -> Peak | None:
     """None where the device is not in the table, as a CPU is not: then no share of a peak is reported."""
     return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
+
+
+def training_flops(macs: int) -> int:
+    """Floating-point operations of an image's forward and backward pass, from the multiply-accumulates of its forward
+    pass: two for each, and the gradients with respect to input and kernel take as many as the layer itself."""
+    return 3 * 2 * macs
+
+
+def images_per_second_at_peak(macs: int, dtype: Any, devices: int) -> float | None:
+    """Of training, if all arithmetic of so many devices went into the network; None where their peak is not known."""
+    peak = peak_of(jax.devices()[0])
+    return devices * peak.flops(dtype) / training_flops(macs) if peak else None
