@@ -76,7 +76,7 @@ def test_the_command_prints_a_line_per_network(capsys):
     models("resnet*18*", layers=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["name", "pixels", "parameters", "GMACs", "activations", "peak"]
-    assert lines[1].split() == ["resnet18", "224", "11,689,512", "1.8141", "2.48", "M", "51", "MB"]
+    assert lines[1].split() == ["resnet18", "224", "11,689,512", "1.8141", "2.48", "M", "55", "MB"]
     assert any(line.startswith("layer4_1/conv2") and line.endswith("115,605,504") for line in lines)
     models("cifar_resnet20")
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["cifar_resnet20", "32", "269,722"]

@@ -17,8 +17,8 @@ def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tm
         "configs/digits.py",
         shlex.split(
             "--model.name resnet18 --data.channels 3 --data.mean 0.3 0.3 0.3 --data.std 0.4 0.4 0.4 "
-            "--data.image-size 32 --data.eval-resize 32 --epochs 0.3 --batch-size 64 --eval-batch-size 120 "
-            "--optim.warmup-epochs 0"
+            "--data.image-size 32 --data.eval-resize 32 --epochs 1 --batch-size 32 --eval-batch-size 120 "
+            "--optim.base-lr 0.05 --optim.warmup-epochs 0"
         ),
     )
     state = rn.train(config, workdir=tmp_path / "run")
@@ -42,7 +42,7 @@ def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tm
     right = np.mean(theirs.argmax(-1) == [example["label"] for example in examples])
     assert ours["count"] == 360
     np.testing.assert_allclose(right, ours["top1"], atol=1e-6)
-    assert len(set(theirs.argmax(-1))) > 2, "a network that always says the same would prove little"
+    assert right > 0.25, "a network that always says the same would prove little"
 
     variables = rn.load_weights(tmp_path / "resnet18.pth", rn.create_model("resnet18", num_classes=10))
     assert int(variables.pop("num_batches_tracked")["layer1_0"]["bn1"]["count"]) == int(state.step)
