@@ -28,7 +28,7 @@ class Cost:
       activations: numbers that convolutions and matrix products put out (Radosavovic et al. 2020, arXiv:2003.13678).
       peak_bytes: variables and the largest set of intermediate values alive at once, if each is freed after its last
         use and element-wise work happens in place. A compiler needs more for scratch: beyond the variables XLA's for
-        CPUs allots 1.0 times as much for ResNet-18 at 224 pixels, 1.9 times for ResNet-50.
+        CPUs allots 0.8 times as much for ResNet-18 at 224 pixels, 1.8 times for ResNet-50.
     """
 
     parameters: int
