@@ -16,6 +16,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a commit passes or fails once and for all. To look for new ones:
+# pytest --hypothesis-profile=default.
+settings.load_profile("ci")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -145,8 +145,8 @@ def _read_torch(path: Path) -> Any:
     import argparse
 
     torch = _import_torch(f"to read {path.name}", remedy=", or convert it to .safetensors where it is")
-    is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; what was written before cannot be mapped
     try:
+        is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; what was written before cannot be mapped
         if is_zip:
             _refuse_compressed(path)
         # The recipes of torchvision and timm save their command line, a plain argparse.Namespace, with the network.

@@ -83,6 +83,15 @@ def test_a_file_with_changed_bytes(tmp_path, kind, edits):
     read_or_refused(tmp_path, content)
 
 
+@pytest.mark.parametrize("kind", ["zip", "wrapped"])
+def test_a_zip_that_claims_to_span_two_disks(tmp_path, kind):
+    locator = FILES[kind].rindex(b"PK\x06\x07")  # the ZIP64 locator ends in the number of disks
+    content = FILES[kind][: locator + 16] + struct.pack("<L", 2) + FILES[kind][locator + 20 :]
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"is damaged or cut short \(zipfiles that span multiple disks"):
+        read_state_dict(tmp_path / "a.pth")
+
+
 numbers = st.sampled_from([-1, 0, 1, 2, 3, 4, 24, 96, 2**31, 2**40, 2**62, 2**63, 2**64, 10**30]) | st.integers()
 odd = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=4)
 entry = st.fixed_dictionaries(
