@@ -21,6 +21,7 @@ from resnet_jax.config_file import read_config_file
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
 from resnet_jax.hosts import Hosts, explain_lost_process, join
 from resnet_jax.restart import run_with_restarts, without_flag
+from resnet_jax.xla_flags import set_xla_flags
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
 
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
     if asked.restart_on_failure:
         command = [sys.executable, __file__, *without_flag(given)]
         sys.exit(run_with_restarts(command, asked.restart_on_failure))
+    set_xla_flags()
     # What follows is imported after the arguments are known to be good: it takes seconds.
     if asked.dry_run:
         from resnet_jax.forecast import describe, forecast, some_devices

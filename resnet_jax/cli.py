@@ -17,6 +17,7 @@ from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.errors import ResnetJaxError
+from resnet_jax.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
 
@@ -47,6 +48,7 @@ GROUPS: dict[str, Commands] = {"data": DATA}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that the arguments name. A mistake of the user ends with its text and exit status 1."""
+    set_xla_flags()
     arguments = sys.argv[1:] if arguments is None else arguments
     commands, prog = COMMANDS, "python -m resnet_jax"
     description: str | None = "ResNets in JAX. To train one: python train.py --help"

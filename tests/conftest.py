@@ -18,6 +18,10 @@ import jax
 import pytest
 from hypothesis import settings
 
+from resnet_jax.xla_flags import set_xla_flags
+
+set_xla_flags()
+
 # The same examples in every run, so that a commit passes or fails once and for all. To look for new ones:
 # pytest --hypothesis-profile=default.
 settings.load_profile("ci")

@@ -16,6 +16,7 @@ MAX_LINES = 300
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "xla_flags": 0,
     "compilation": 1,
     "hosts": 1,
     "restart": 1,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
-from resnet_jax import assemble
+from resnet_jax import assemble, xla_flags
 from resnet_jax import run as run_module
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.training.checkpoint import Checkpoints
@@ -72,6 +72,8 @@ def test_a_run_leaves_what_it_promises(trained):
         *("config.json", "class_names.json", "environment.json", "metrics.jsonl", "result.json", "curves.png"),
         *("tensorboard", "checkpoints"),
     }
+    (session,) = json.loads((trained / "environment.json").read_text())
+    assert all(value in session["flags"]["XLA_FLAGS"] for value in xla_flags.FLAGS.values())
     result = json.loads((trained / "result.json").read_text())
     assert (result["count"], result["steps"], result["broken_images"]) == (360, 34, 0)
     assert 0.1 < result["top1"] <= result["best_top1"] <= result["top5"] <= 1

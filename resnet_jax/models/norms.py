@@ -120,7 +120,9 @@ def _moments_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[A
     mean, var = moments(x)
     d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
     # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
-    d_var = 2 * jnp.mean((x - mean) * dx, axis=(1, 2, 3), keepdims=True)
+    # A mean of its own, lest XLA on CPUs repeat the other's values in an array as large as `x` to share it.
+    apart = lax.optimization_barrier(mean)
+    d_var = 2 * jnp.mean((x - apart) * dx, axis=(1, 2, 3), keepdims=True)
     return (mean, var), (d_mean, d_var)
 
 
