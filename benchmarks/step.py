@@ -6,11 +6,13 @@
     python benchmarks/step.py --memory                              # peak of ResNet-152's training step, batch 32
     python benchmarks/step.py --compile-time                        # of the same step: cold, and from the cache
 
-Needs jax, flax and optax; torch and torchvision to compare with. Peers: torchvision eager and under `torch.compile`
-(channels_last; autocast in 16 bits), and the network of google/flax's ImageNet example. All work on images that lie in
-the device's memory. A peer that cannot run says why and is left out. After warm-up all programs of a table take turns,
-and the medians are shown. Peak memory: what XLA's compiled program needs; for PyTorch what its allocator had at most on
-a GPU, and with `--memory` by how much its process grew on a CPU.
+Needs jax, flax and optax; torch and torchvision, or keras, to compare with. Peers: torchvision eager and under
+`torch.compile` (channels_last; autocast in 16 bits), the network of google/flax's ImageNet example, and Keras
+applications on their JAX backend. All work on images that lie in the device's memory. Each program has a process of its
+own, as it would be started alone: ours with our flags of XLA, the others as they come. After warm-up the programs of a
+table take turns, and the medians are shown. A peer that cannot run, or is not ready when the budget is spent, is left
+out. Peak memory: what XLA's compiled program needs; for PyTorch what its allocator had at most on a GPU, and with
+`--memory` by how much its process grew on a CPU.
 """
 
 import argparse
@@ -19,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checko
 
 import jax
 import jax.numpy as jnp
-from flax_example import SHAPES, flax_example
+from flax_example import flax_example
+from keras_peer import keras_program
+from seat import CannotRun, Seat
 from torch_peer import peak_of_a_process, torch_program
 
 from resnet_jax import benchmark as bench
 from resnet_jax.models import create_model
 from resnet_jax.profile import measure
 from resnet_jax.training.peaks import peak_of
+from resnet_jax.xla_flags import set_xla_flags
 
-Build = Callable[[], bench.Program]
+# What --peers names -> its name in a table.
+PEERS = {"flax": "flax example", "keras": "keras", "eager": "torch eager", "compile": "torch compile"}
 
 
 def network(name: str, dtype: str) -> tuple[Any, int, int]:
@@ -47,21 +52,19 @@ def network(name: str, dtype: str) -> tuple[Any, int, int]:
     return create_model(name, dtype=jnp.dtype(dtype)), 224, 3
 
 
-def programs(name: str, batch_size: int, dtype: str, train: bool, peers: list[str]) -> Iterator[tuple[str, Build]]:
+def build(peer: str, name: str, batch_size: int, dtype: str, train: bool) -> bench.Program:
+    """A program, in the process that will run it. Ours is begun as `train.py` is: with our flags of XLA."""
+    if peer == "ours":
+        set_xla_flags()
     model, size, channels = network(name, dtype)
+    if peer in ("torch eager", "torch compile"):
+        return torch_program(name, batch_size, size, dtype, train=train, compiled=peer == "torch compile")
     images, labels = bench.synthetic_batch(batch_size, size, channels, model.num_classes)
-    if train:
-        yield "ours", partial(bench.train_program, model, images, labels, "ours")
-    else:
-        yield "ours", partial(bench.forward_program, model, images, "ours")
-    if name not in SHAPES:
-        return
-    if "flax" in peers:
-        yield "flax example", partial(flax_program, name, images, labels, dtype, train)
-    for peer in ("eager", "compile"):
-        if peer in peers:
-            options = {"train": train, "compiled": peer == "compile"}
-            yield f"torch {peer}", partial(torch_program, name, batch_size, size, dtype, **options)
+    if peer == "flax example":
+        return flax_program(name, images, labels, dtype, train)
+    if peer == "keras":
+        return keras_program(name, images, labels, dtype, train)
+    return bench.train_program(model, images, labels) if train else bench.forward_program(model, images)
 
 
 def flax_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> bench.Program:
@@ -76,32 +79,35 @@ def flax_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -
 
 
 def table(name: str, train: bool, options: argparse.Namespace, deadline: float) -> None:
-    ready = []
+    seats: dict[str, Seat] = {}
     print(f"\n{name}, {'training step' if train else 'forward pass'}, batch {options.batch_size}, {options.dtype}")
-    for label, build in programs(name, options.batch_size, options.dtype, train, options.peers):
-        if ready and time.perf_counter() > deadline:
-            print(f"{label}: left out, the budget of {options.budget} s is spent")
-            continue
+    for peer in ("ours", *(PEERS[peer] for peer in options.peers if name != "digits")):
+        left = None if peer == "ours" else max(0.0, deadline - time.perf_counter())
         try:
-            ready.append(build())
-        except Exception as error:  # whatever keeps a peer from running is to be said, and must not stop the others
-            if label == "ours":
+            patience = None if left == float("inf") else left
+            seats[peer] = Seat(partial(build, peer, name, options.batch_size, options.dtype, train), patience)
+        except CannotRun as error:  # it must not stop the others
+            if peer == "ours":
                 raise
-            print(f"{label}: cannot run here: {type(error).__name__}: {str(error).strip().splitlines()[0][:100]}")
-    seconds = bench.time_in_turns(ready, options.rounds, options.round_seconds)
-    rates = {program.name: program.images / seconds[program.name] for program in ready}
-    best = max((rate for label, rate in rates.items() if label != "ours"), default=None)
+            print(f"{peer}: cannot run here: {error}")
+    seconds = bench.time_in_turns(
+        {peer: seat.turn for peer, seat in seats.items()}, options.rounds, options.round_seconds
+    )
+    for seat in seats.values():
+        seat.leave()
+    rates = {peer: seat.images / seconds[peer] for peer, seat in seats.items()}
+    best = max((rate for peer, rate in rates.items() if peer != "ours"), default=None)
     model, size, channels = network(name, options.dtype)
     cost = measure(model, image_size=size, channels=channels)
     peak = peak_of(jax.devices()[0])
     print(f"{'':14}  images/s   ms/step  compile s  peak GB    MFU  ours/this")
-    for program in ready:
-        rate = rates[program.name]
-        memory = f"{program.peak_bytes / 1e9:.2f}" if program.peak_bytes else "-"
+    for peer, seat in seats.items():
+        rate = rates[peer]
+        memory = f"{seat.peak_bytes / 1e9:.2f}" if seat.peak_bytes else "-"
         flops = bench.flops_per_image(cost, train=train)
         mfu = f"{rate * flops / peak.flops(options.dtype):.1%}" if peak else "-"
         print(
-            f"{program.name:14}  {rate:>8,.1f}  {1e3 * seconds[program.name]:>8,.2f}  {program.compile_seconds:>9.1f}  "
+            f"{peer:14}  {rate:>8,.1f}  {1e3 * seconds[peer]:>8,.2f}  {seat.compile_seconds:>9.1f}  "
             f"{memory:>7}  {mfu:>5}  {rates['ours'] / rate:>8.2f}x"
         )
     if best:
@@ -116,25 +122,23 @@ def table(name: str, train: bool, options: argparse.Namespace, deadline: float) 
 
 
 def memory(name: str, batch_size: int, dtype: str) -> None:
-    model, size, channels = network(name, dtype)
-    images, labels = bench.synthetic_batch(batch_size, size, channels, model.num_classes)
-    ours = bench.train_program(model, images, labels)
-    assert ours.peak_bytes, "this backend does not say what its programs need"
-    print(f"{name}, training step, batch {batch_size}, {dtype}: ours, compiled: {ours.peak_bytes / 1e9:.2f} GB")
-    if jax.default_backend() == "cpu":
-        theirs = peak_of_a_process(name, batch_size, size, dtype)
-    else:
-        theirs = torch_program(name, batch_size, size, dtype, train=True, compiled=False).peak_bytes or 0
-    print(f"torch eager, measured: {theirs / 1e9:.2f} GB; ours / theirs: {ours.peak_bytes / theirs:.2f}")
+    def peak(peer: str) -> int:
+        seat = Seat(partial(build, peer, name, batch_size, dtype, train=True))
+        seat.leave()
+        assert seat.peak_bytes, "this backend does not say what its programs need"
+        return seat.peak_bytes
+
+    ours = peak("ours")
+    print(f"{name}, training step, batch {batch_size}, {dtype}: ours, compiled: {ours / 1e9:.2f} GB", flush=True)
+    on_cpu = jax.default_backend() == "cpu"
+    theirs = peak_of_a_process(name, batch_size, 224, dtype) if on_cpu else peak("torch eager")
+    print(f"torch eager, measured: {theirs / 1e9:.2f} GB; ours / theirs: {ours / theirs:.2f}")
 
 
 def compile_time(name: str, batch_size: int, dtype: str) -> None:
     """Twice in processes of their own, with one cache."""
     code = (
-        "from step import bench, network\n"
-        f"model, size, channels = network({name!r}, {dtype!r})\n"
-        f"batch = bench.synthetic_batch({batch_size}, size, channels, model.num_classes)\n"
-        "print(bench.train_program(model, *batch).compile_seconds)"
+        f"from step import build\nprint(build('ours', {name!r}, {batch_size}, {dtype!r}, train=True).compile_seconds)"
     )
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -149,14 +153,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet50"])
     parser.add_argument("--modes", nargs="+", choices=("forward", "train"), default=["forward", "train"])
-    parser.add_argument(
-        "--peers", nargs="*", choices=("flax", "eager", "compile"), default=["flax", "eager", "compile"]
-    )
+    parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), default=list(PEERS))
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--round-seconds", type=float, default=0.5, help="a turn of a program takes about as long")
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no peer is begun")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds by which a peer must be ready")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--compile-time", action="store_true")
     options = parser.parse_args()

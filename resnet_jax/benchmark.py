@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,14 @@ class Program:
     compile_seconds: float = 0.0
     peak_bytes: int | None = None
     wait: Callable[[Any], Any] = jax.block_until_ready
+
+    def turn(self, launches: int) -> float:
+        """Seconds per launch of that many, the last of which is waited for."""
+        started = time.perf_counter()
+        for _ in range(launches):
+            out = self.launch()
+        self.wait(out)
+        return (time.perf_counter() - started) / launches
 
 
 def synthetic_batch(batch_size: int, image_size: int, channels: int, num_classes: int) -> tuple[Array, Array]:
@@ -108,29 +116,26 @@ def peak_bytes(compiled: Any) -> int | None:
     return memory.argument_size_in_bytes + new + memory.temp_size_in_bytes
 
 
-def time_in_turns(programs: Sequence[Program], rounds: int = 5, round_seconds: float = 0.5) -> dict[str, float]:
+def time_in_turns(
+    turns: Mapping[str, Callable[[int], float]], rounds: int = 5, round_seconds: float = 0.5
+) -> dict[str, float]:
     """Median seconds per launch of each program.
 
     After a warm-up the programs take turns, so that a disturbance of the machine does not fall on one of them alone. A
-    turn is as many launches as take about `round_seconds`, and its last one is waited for.
+    turn is as many launches as take about `round_seconds`.
+
+    Args:
+      turns: by name, each program's `Program.turn`.
     """
     launches = {}
-    for program in programs:
-        program.wait(program.launch())
-        launches[program.name] = max(1, math.floor(round_seconds / _turn(program, 1)))
-    times: dict[str, list[float]] = {program.name: [] for program in programs}
+    for name, turn in turns.items():
+        turn(1)
+        launches[name] = max(1, math.floor(round_seconds / turn(1)))
+    times: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
-        for program in programs:
-            times[program.name].append(_turn(program, launches[program.name]))
+        for name, turn in turns.items():
+            times[name].append(turn(launches[name]))
     return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def _turn(program: Program, launches: int) -> float:
-    started = time.perf_counter()
-    for _ in range(launches):
-        out = program.launch()
-    program.wait(out)
-    return (time.perf_counter() - started) / launches
 
 
 def trace(program: Program, folder: Path, launches: int = 3) -> None:

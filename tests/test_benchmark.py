@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -75,11 +77,11 @@ def test_programs_take_turns_and_medians_count(monkeypatch):
             order.append(name)
             now += next(durations)
 
-        return bench.Program(name, launch, images=1)
+        return bench.Program(name, launch, images=1).turn
 
     slow = program("slow", [9, 1, 1, 8, 1])  # warm-up, to choose how many a turn has, three rounds
     fast = program("fast", [9, 0.25, *[0.25] * 4, *[0.5] * 4, *[0.3] * 4])
-    times = bench.time_in_turns([slow, fast], rounds=3, round_seconds=1.0)
+    times = bench.time_in_turns({"slow": slow, "fast": fast}, rounds=3, round_seconds=1.0)
     assert times == {"slow": 1.0, "fast": pytest.approx(0.3)}
     assert order[4:] == ["slow", *["fast"] * 4] * 3
 
@@ -107,6 +109,22 @@ def test_the_side_by_side_starts():
     ).stdout
     assert "digits, forward pass, batch 4, float32" in out
     assert "ours  " in out
+
+
+@pytest.mark.parametrize(
+    ("build", "patience", "why"),
+    [
+        (partial(int, "x"), None, r"ValueError: invalid literal for int\(\) with base 10: 'x'"),
+        (partial(os._exit, 3), None, "its process ended with status 3"),
+        (partial(time.sleep, 600), 0.1, "not ready within 0 s, what was left of the budget"),
+    ],
+)
+def test_a_peer_that_cannot_run_says_why(monkeypatch, build, patience, why):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from seat import CannotRun, Seat
+
+    with pytest.raises(CannotRun, match=why):
+        Seat(build, patience)
 
 
 @pytest.mark.slow

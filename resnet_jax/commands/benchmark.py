@@ -44,7 +44,7 @@ def benchmark(
     size = image_size or (32 if net.stem == "cifar" else 224)
     images, labels = bench.synthetic_batch(batch_size, size, 3, net.num_classes)
     programs = [bench.forward_program(net, images), bench.train_program(net, images, labels)]
-    seconds = bench.time_in_turns(programs, rounds)
+    seconds = bench.time_in_turns({program.name: program.turn for program in programs}, rounds)
     cost, peak = measure(net, image_size=size), peak_of(devices[0])
 
     print(f"{model}, {size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}")
