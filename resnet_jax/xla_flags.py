@@ -2,6 +2,7 @@
 
 import os
 from importlib.metadata import version
+from importlib.util import find_spec
 
 # Convolutions by Eigen, which shares them among the cores: the other library, YNNPACK, keeps those with 64 output
 # channels, all of a ResNet's first stage, on one core, and its gradients of kernels are slower on one core too.
@@ -18,7 +19,9 @@ def set_xla_flags() -> None:
     What starts a process does this (`train.py`, `python -m resnet_jax`, benchmarks, tests). Importing the package does
     not: the environment belongs to the program.
     """
-    if not version("jaxlib").startswith(KNOWN_TO):
+    if not version("jaxlib").startswith(KNOWN_TO) or find_spec(
+        "libtpu"
+    ):  # which reads the flags with an XLA of its own
         return
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}=" not in given]

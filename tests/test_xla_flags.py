@@ -41,6 +41,14 @@ def test_another_version_gets_none(monkeypatch):
     assert "XLA_FLAGS" not in os.environ
 
 
+def test_a_machine_with_tpus_gets_none(monkeypatch):
+    """Their library has an XLA of its own, of whatever version."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(xla_flags, "find_spec", lambda name: name == "libtpu")
+    xla_flags.set_xla_flags()
+    assert "XLA_FLAGS" not in os.environ
+
+
 def test_commands_set_them(monkeypatch, capsys):
     monkeypatch.setenv("XLA_FLAGS", "")
     with pytest.raises(SystemExit, match="0"):
