@@ -19,9 +19,8 @@ def set_xla_flags() -> None:
     What starts a process does this (`train.py`, `python -m resnet_jax`, benchmarks, tests). Importing the package does
     not: the environment belongs to the program.
     """
-    if not version("jaxlib").startswith(KNOWN_TO) or find_spec(
-        "libtpu"
-    ):  # which reads the flags with an XLA of its own
+    tpu = find_spec("libtpu")  # it reads the flags with an XLA of its own
+    if tpu or not version("jaxlib").startswith(KNOWN_TO):
         return
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"--{name}={value}" for name, value in FLAGS.items() if f"--{name}=" not in given]
