@@ -16,8 +16,8 @@ KNOWN_TO = ("0.10.",)
 def set_xla_flags() -> None:
     """Adds `FLAGS` to the environment, but for those that the user has set. Call it before JAX finds its devices.
 
-    What starts a process does this (`train.py`, `python -m resnet_jax`, benchmarks, tests). Importing the package does
-    not: the environment belongs to the program.
+    What starts a process does this (`train.py`, `python -m resnet_jax`, `benchmarks/step.py`, tests). Importing the
+    package does not: the environment belongs to the program.
     """
     tpu = find_spec("libtpu")  # it reads the flags with an XLA of its own
     if tpu or not version("jaxlib").startswith(KNOWN_TO):
