@@ -6,13 +6,13 @@ for free. Whatever is unusual about a file is left to Pillow, which also decides
 """
 
 from dataclasses import dataclass
-from threading import local
 
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 
 from resnet_jax.data.decode import check_pixels, decode_image, to_channels
+from resnet_jax.data.scratch import scratch
 
 Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
@@ -22,9 +22,6 @@ _END = b"\xff\xd9"
 _BASELINE = 0xC0
 _FRAMES = (_BASELINE, 0xC1, 0xC2)  # sequential and progressive Huffman codes; all others are rare
 _END_WITHIN = 64  # bytes: some writers pad their files
-# Fresh memory costs a page fault every 4 kB, a tenth of the time of decoding: each thread decodes into its own again.
-_REUSED_BYTES = 16_000_000
-_thread = local()
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,10 @@ def decode_box(
             fastupsample=True,
             min_height=-(-rows // shrink),
             min_width=-(-frame.width // shrink),
-            buffer=_buffer(rows * frame.width * channels),
+            buffer=scratch("pixels", rows * frame.width * channels),
             strict=False,  # as Pillow: small damage within the entropy code leaves a picture
         )
     except ValueError:
         pixels, shrink = decode_image(data, channels, name=name), 1
     ends = [round(edge / shrink) for edge in (top, top + height, left, left + width)]
     return pixels[ends[0] : ends[1], ends[2] : ends[3]]
-
-
-def _buffer(size: int) -> UInt8[np.ndarray, " n"] | None:
-    if size > _REUSED_BYTES:
-        return None
-    if not hasattr(_thread, "buffer") or len(_thread.buffer) < size:
-        _thread.buffer = np.empty(size, np.uint8)
-    return _thread.buffer

@@ -46,7 +46,7 @@ class Folder:
     def __getitem__(self, index: int) -> Example:
         path = self._paths[index]
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", buffering=0) as file:
                 data = file.read()
         except OSError as error:
             raise ImageError(
