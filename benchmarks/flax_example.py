@@ -58,13 +58,17 @@ class FlaxExample(nn.Module):
 
 SHAPES = {
     "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
     "resnet152": ((3, 8, 36, 3), True),
 }
 
 
 def flax_example(name: str, images: Array, labels: Array, dtype: Any) -> tuple[Any, Any, Callable[..., Any], Any]:
     """Two jitted functions with their first arguments: `(forward, variables, train step, training state)`."""
+    if name not in SHAPES:
+        raise LookupError(f"the example has no {name}, but {', '.join(SHAPES)}")
     model = FlaxExample(*SHAPES[name], dtype=dtype)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1])
     optimizer = optax.sgd(1e-3, momentum=0.9)

@@ -15,6 +15,8 @@ CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNe
 
 def keras_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> bench.Program:
     """Its networks stride in the first 1x1 (v1), have biases in convolutions, and statistics over the whole batch."""
+    if name not in CLASSES:
+        raise LookupError(f"Keras has no {name}, but {', '.join(CLASSES)}")
     os.environ["KERAS_BACKEND"] = "jax"
     import keras
 

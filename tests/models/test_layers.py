@@ -227,3 +227,23 @@ def test_derivatives_of_moments_are_those_of_their_definition():
                 (statistics(x), gradient(x), jax.jvp(gradient, (x,), (direction,))[1], jax.vmap(statistics)(x[:, None]))
             )
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), *results)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPUs")
+def test_no_mean_is_repeated_in_memory_as_large_as_the_activations():
+    """It cost a twentieth of a training step: a compiled gradient must hold no broadcast of that size of its own."""
+    norm, x = BatchNorm(use_batch_stats=True, update_stats=True), jnp.ones((8, 12, 12, 16))
+    variables = norm.init(jax.random.key(0), x)
+    kernels = jnp.ones((2, 1, 1, 16, 16))
+
+    def loss(kernels, x):
+        for kernel in kernels:
+            x = Conv(16, 1).apply({"params": {"kernel": kernel}}, x)
+            x = jax.nn.relu(norm.apply(variables, x, mutable=["batch_stats"])[0])
+        return jnp.sum(jnp.square(x))
+
+    compiled = jax.jit(jax.grad(loss)).lower(kernels, x).compile().as_text()
+    entry = compiled[compiled.index("ENTRY") :].splitlines()
+    large = [line for line in entry if "8,12,12,16]" in line]
+    assert large
+    assert not [line for line in large if "broadcast" in line.split(" = ")[0]]
