@@ -12,10 +12,8 @@ import simplejpeg
 from jaxtyping import UInt8
 
 from resnet_jax.data.decode import check_pixels, decode_image, to_channels
+from resnet_jax.data.resample import Box
 from resnet_jax.data.scratch import scratch
-
-Box = tuple[int, int, int, int]
-"""Top, left, height and width in pixels."""
 
 _START = b"\xff\xd8"
 _END = b"\xff\xd9"

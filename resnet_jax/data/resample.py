@@ -21,8 +21,11 @@ from resnet_jax.data.scratch import scratch
 cv2.setNumThreads(0)
 
 Interpolation = Literal["bilinear", "bicubic"]
-Window = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
+
+_Taps = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, "n K"]]
+"""For each pixel of a resized side: the first one of the side that it is made of, how many, and the weight of each."""
 
 _SUPPORTS: dict[Interpolation, float] = {"bilinear": 1.0, "bicubic": 2.0}
 # Of a weight, behind the point: what 32 bits have left for a pixel's 8 and the sum's 2.
@@ -35,7 +38,7 @@ def resample(
     size: tuple[int, int],
     interpolation: Interpolation = "bilinear",
     *,
-    window: Window | None = None,
+    window: Box | None = None,
     out: UInt8[np.ndarray, "h w C"] | None = None,
 ) -> UInt8[np.ndarray, "h w C"]:
     """The window of an image that was resized to `size` (height, width), without making the rest of it.
@@ -51,7 +54,7 @@ def resample(
     support = _SUPPORTS[interpolation]
     down = _taps(image.shape[0], size[0], top, height, support)
     across = _taps(image.shape[1], size[1], left, width, support)
-    (begin, end), (start, stop) = _reach(*down), _reach(*across)
+    (begin, end), (start, stop) = _reach(down), _reach(across)
 
     columns = _turn(image[begin:end, start:stop], "columns")
     resized = scratch("resized", width * (end - begin) * channels).reshape(width, -1)
@@ -59,6 +62,7 @@ def resample(
     rows = _turn(resized.reshape(width, end - begin, channels), "rows")
     if out is None:
         out = np.empty((height, width, channels), np.uint8)
+    assert out.flags.c_contiguous
     _weigh_rows(rows, begin, *down, out.reshape(height, -1))
     return out
 
@@ -74,13 +78,15 @@ def height_first(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
     return shape[0] - size[0] > max(2 * (shape[1] - size[1]), 0)
 
 
-def _reach(first: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"], _: object) -> tuple[int, int]:
+def _reach(taps: _Taps) -> tuple[int, int]:
+    """From the first pixel of the side that is used to behind the last one."""
+    first, count, _ = taps
     return int(first[0]), int(first[-1] + count[-1])
 
 
 @njit(nogil=True)
 def _taps(length, size, start, outputs, support):  # type: ignore[no-untyped-def]  # Numba infers them
-    """Of a side of `length` resized to `size`: for each output its first pixel, how many, and the weight of each."""
+    """The `_Taps` of `outputs` pixels, from `start` on, of a side of `length` resized to `size`."""
     scale = length / size
     stretch = max(scale, 1.0)
     reach = support * stretch

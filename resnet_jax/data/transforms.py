@@ -14,8 +14,8 @@ from PIL import Image
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.decode import check_pixels, decode_image, to_channels
-from resnet_jax.data.jpeg import Box, decode_box, decode_exactly, read_frame
-from resnet_jax.data.resample import Interpolation, Window, height_first, resample
+from resnet_jax.data.jpeg import decode_box, decode_exactly, read_frame
+from resnet_jax.data.resample import Box, Interpolation, height_first, resample
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Of a random crop, width to height (Szegedy et al. 2015, section 6)."""
@@ -158,7 +158,7 @@ def _resized_shape(image: UInt8[np.ndarray, "H W C"], size: int) -> tuple[int, i
 
 
 def _resize(
-    image: UInt8[np.ndarray, "H W C"], shape: tuple[int, int], interpolation: Interpolation, window: Window
+    image: UInt8[np.ndarray, "H W C"], shape: tuple[int, int], interpolation: Interpolation, window: Box
 ) -> UInt8[np.ndarray, "h w C"]:
     top, left, height, width = window
     if shape == image.shape[:2]:
