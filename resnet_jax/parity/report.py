@@ -131,7 +131,7 @@ class Report:
                 {
                     "title": part.title,
                     "passed": part.ok,
-                    "worst": part.worst.relative,
+                    "worst": float(np.max([row.relative for row in part.rows])),
                     "rows": list(map(_numbers, part.rows)),
                 }
                 for part in self.sections

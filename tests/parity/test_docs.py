@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 from resnet_jax.parity import TOLERANCES, fill_page
+from resnet_jax.parity.report import Report, Row, Section
 
 PAGE = (Path(__file__).parents[2] / "docs" / "parity.md").read_text()
 
@@ -26,6 +29,18 @@ def test_a_summary_is_put_between_the_marks_and_the_text_kept():
     assert page.startswith("# Parity with PyTorch")
     assert page.endswith(PAGE[-300:])
     assert fill_page(page, [content]) == page
+
+
+def test_a_section_is_as_bad_as_its_largest_error():
+    """Also where another row, with a stricter tolerance, comes closer to failing; and not a number is worst."""
+    rows = [
+        Row(name, (), (), 0.0, error, 1.0, tolerance)
+        for name, error, tolerance in (("a", 3e-6, 1e-4), ("b", 1e-6, 2e-6))
+    ]
+    found = Report("a net", {}, [Section("forward", rows)]).content()["sections"][0]
+    assert found["worst"] == 3e-6
+    rows.append(Row("c", (), (), 0.0, np.nan, 1.0, 1.0))
+    assert np.isnan(Report("a net", {}, [Section("forward", rows)]).content()["sections"][0]["worst"])
 
 
 def test_every_published_result_passes():
