@@ -50,7 +50,9 @@ STOP = "at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))"
 
 def start(workdir, *arguments, extra="", devices=1):
     code = PROGRAM.format(train=str(ROOT / "train.py"), extra=extra)
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # XLA's own choice of convolutions: those that our flag chooses round differently on another number of devices.
+    convolutions = "--xla_cpu_experimental_ynn_fusion_type=+individual_convolution"
+    flags = f"--xla_force_host_platform_device_count={devices} {convolutions}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
     command = [sys.executable, "-c", code, *ARGUMENTS, "--workdir", str(workdir), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
