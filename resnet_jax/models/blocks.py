@@ -12,7 +12,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.deferred import norm_of
-from resnet_jax.models.layers import SqueezeExcite, blur_pool, he_normal_fan_out, kept_relu, relu, stochastic_depth
+from resnet_jax.models.layers import SqueezeExcite, he_normal_fan_out, kept_relu, relu, stochastic_depth
+from resnet_jax.models.pooling import blur_pool
 
 ModuleDef = Callable[..., Any]
 Activation = Callable[[Array], Array]
@@ -109,7 +110,6 @@ class Block(nn.Module):
             y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate, parts.positions)
         shortcut = parts.shortcut(self, x, y.shape[-1])
         return y if shortcut is None else y + shortcut
-
 
     def output(self, y: Array) -> Array:
         """The activation that ends a block. The next block reads it several times."""

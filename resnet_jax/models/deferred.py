@@ -1,8 +1,8 @@
 """What a batch normalisation normalises: activations, or a convolution that it computes itself.
 
 A batch normalisation reads what the convolution before it has written: for the statistics, to normalise, and for the
-gradients. These arrays are what training waits for on a GPU or TPU. A normalisation that is given the convolution before
-it is computed can do without most of them. `norm_of` and `pooled_norm_of` decide whether it is.
+gradients. Training on a GPU or TPU mostly waits for such arrays. A normalisation that is given the convolution before
+it is computed can do without many of them. `norm_of` and `pooled_norm_of` decide whether it is.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models.moments import Moments, moments, moments_around, product_moments, scaled_product, widened
 
-Statistic = Float[Array, "G 1 1 1 C"]
+Statistic = Float[Array, "G 1 1 1 C"]  # or that of all groups, with 1 for G
 
 
 def norm_of(conv: Any, norm: Any, x: Float[Array, "N H W K"]) -> Float[Array, "N H2 W2 C"]:
@@ -61,8 +61,8 @@ class Convolution(NamedTuple):
         if self.pool is None:
             return Product(self.x, self.kernel[0, 0])
         # A maximum of what is scaled by a negative number is a minimum: such filters are turned round beforehand.
-        sign = jnp.where(scale < 0, -1, 1).astype(self.kernel.dtype)
-        return Pooled(self.convolve(self.x, self.kernel * sign), sign, self.pool)
+        sign = jnp.where(scale < 0, -1, 1).astype(self.kernel.dtype).reshape(1, 1, 1, -1)
+        return Pooled(self.convolve(self.x, self.kernel * sign), sign[None], self.pool)
 
 
 class Activations:
@@ -73,7 +73,7 @@ class Activations:
         self.x = x
         self.wide = widened(x)  # once, so that gradients of both uses are added up before they are rounded
 
-    def moments(self, size: int, near: Float[Array, " C"], *, one_pass: bool) -> Moments:
+    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
         """Mean and biased variance of each group of `size` images; see `moments.moments_around`."""
         grouped = in_groups(self.wide, size)
         return moments_around(grouped, near) if one_pass else moments(grouped)
@@ -88,16 +88,15 @@ class Product:
     """A 1x1 convolution y = x W with at least twice as many outputs as inputs.
 
     Its moments are functions of the second moments of `x`, which are few numbers. So the scale is known before y is
-    computed, y leaves the convolution normalised (with the sum and the activation that follow, where the compiler fuses
-    them), and the unnormalised y is never written. The backward pass needs neither: the gradient of the scale is found
-    in x'g, from which the kernel's is made anyway, and what the variance adds to the gradient of `x` is a product of `x`
-    with a matrix of K x K.
+    computed, and y leaves the convolution normalised: the unnormalised y is never written. The backward pass does not
+    need it either. The gradient of the scale is found in x'g, from which the gradient of the kernel is made anyway.
+    What the variance adds to the gradient of `x` is a product of `x` with a matrix of K x K.
     """
 
     x: Float[Array, "N H W K"]
     kernel: Float[Array, "K C"]
 
-    def moments(self, size: int, near: Float[Array, " C"], *, one_pass: bool) -> Moments:
+    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
         """As `Activations.moments`; it always takes one pass."""
         return product_moments(in_groups(self.x, size), self.kernel)
 
@@ -116,10 +115,10 @@ class Pooled:
     """
 
     x: Float[Array, "N H W C"]
-    sign: Float[Array, " C"]
+    sign: Float[Array, "1 1 1 1 C"]
     pool: Callable[[Array], Array]
 
-    def moments(self, size: int, near: Float[Array, " C"], *, one_pass: bool) -> Moments:
+    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
         """As `Activations.moments`, of the output without its sign."""
         mean, var = Activations(self.x, self.x.dtype).moments(size, near * self.sign, one_pass=one_pass)
         return mean * self.sign, var

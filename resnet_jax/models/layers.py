@@ -5,7 +5,6 @@ pooling window at the border averages over.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -155,8 +154,8 @@ def kept_relu(x: Array) -> Array:
 @kept_relu.defjvp
 def _kept_relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = kept_relu(*primals)
-    # The barrier: XLA for GPUs would look at the sum before the maximum instead, keep it for that, and fuse neither into
-    # the product before.
+    # The barrier: XLA for GPUs would look at the sum before the maximum instead, keep it for that, and fuse neither
+    # into the product before.
     out = per_platform(y, cuda=lax.optimization_barrier, default=lambda y: y)
     return y, jnp.where(out > 0, tangents[0], jnp.zeros((), y.dtype))
 
@@ -182,30 +181,6 @@ class SqueezeExcite(nn.Module):
 def squeezed(channels: int, ratio: int) -> int:
     """Channels inside a squeeze-and-excitation gate."""
     return max(8, int(channels / ratio + 4) // 8 * 8)
-
-
-def halving_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
-    """2x2, stride 2; at the end of an odd side the mean is of the pixels that exist (torch's `ceil_mode`)."""
-    ends = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=ends, count_include_pad=False)
-
-
-def smoothing_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-    """2x2, stride 1, with zeros beyond the last row and column, as timm's D nets pool where they dilate."""
-    return nn.avg_pool(x, (2, 2), strides=(1, 1), padding=((0, 1), (0, 1)))
-
-
-def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 C"]:
-    """The binomial filter (1, 2, 1) / 4 in both directions, then every `stride`-th pixel; borders are reflected.
-
-    Zhang 2019, arXiv:1904.11486; timm's `BlurPool2d`.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="reflect")
-        taps = [lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3)]
-        x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
-    return x
 
 
 def stochastic_depth(

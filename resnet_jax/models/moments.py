@@ -1,7 +1,8 @@
 """Means and variances of activations, and scaled 1x1 convolutions: what batch normalisation is computed with.
 
-All are functions of arrays in groups of consecutive images, (G, n, H, W, C). Their derivatives are written by hand where
-the automatic ones would keep an array as large as the activations. Derivatives of all orders and both modes are right.
+All are functions of arrays in groups of consecutive images, (G, n, H, W, C). Their derivatives are written by hand
+where the automatic ones would keep an array as large as the activations. Derivatives of all orders and both modes are
+right.
 """
 
 from typing import Any
@@ -33,7 +34,7 @@ def moments(x: Float[Array, "G n H W C"]) -> Moments:
 
 
 @jax.custom_jvp
-def moments_around(x: Float[Array, "G n H W C"], near: Float[Array, " C"]) -> Moments:
+def moments_around(x: Float[Array, "G n H W C"], near: Float[Array, "1 1 1 1 C"]) -> Moments:
     """As `moments`, in one pass: sums of `x - near` and of its square, which a compiler adds up where it makes `x`.
 
     The variance loses as many digits as the square of `mean - near` has more than the variance. Activations of 16 bits
@@ -72,14 +73,14 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Mome
 def product_moments(x: Float[Array, "G n H W K"], kernel: Float[Array, "K C"]) -> Moments:
     """`moments` of the 1x1 convolution `x W`, without it: mean(x) W, and the diagonal of W' cov(x) W.
 
-    Of 16-bit numbers the products in cov(x) are exact. What float32 rounds off their sums is less than what the rounding
-    of `x` has added to the variance.
+    Of 16-bit numbers the products in cov(x) are exact. Their sums lose as many digits as the square of mean(x) has more
+    than the variance of `x`: few, behind an activation.
     """
     mean_x, square = per_platform(x, cuda=_first_two_moments_of_ones, default=_first_two_moments)
     covariance = square - mean_x[:, :, None] * mean_x[:, None, :]
     kernel = widened(kernel)
     mean = jnp.matmul(mean_x, kernel, precision="highest")
-    var = jnp.sum(kernel * jnp.matmul(covariance, kernel, precision="highest"), axis=1)
+    var = jnp.sum(kernel[None] * jnp.matmul(covariance, kernel, precision="highest"), axis=1)
     return mean[:, None, None, None, :], jnp.maximum(var, 0)[:, None, None, None, :]
 
 
@@ -150,7 +151,7 @@ def scaled_product(
 @jax.custom_jvp
 def _scaled_before(x: Array, kernel: Array, factor: Array, shift: Array) -> Array:
     """A kernel for each group, with the shift as two further rows: its first digits and the rest."""
-    own = kernel * factor[:, 0, 0, 0, None, :]
+    own = kernel[None] * factor[:, 0, 0, 0, None, :]
     high = shift[:, 0, 0]
     if x.dtype.itemsize == 2:
         info = jnp.finfo(x.dtype)
@@ -162,8 +163,8 @@ def _scaled_before(x: Array, kernel: Array, factor: Array, shift: Array) -> Arra
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     x, kernel, factor, _ = primals
     dx, d_kernel, d_factor, d_shift = tangents
-    own = kernel * factor[:, 0, 0, 0, None, :]
-    d_own = d_kernel * factor[:, 0, 0, 0, None, :] + kernel * d_factor[:, 0, 0, 0, None, :]
+    own = kernel[None] * factor[:, 0, 0, 0, None, :]
+    d_own = d_kernel[None] * factor[:, 0, 0, 0, None, :] + kernel[None] * d_factor[:, 0, 0, 0, None, :]
     rows = _rows(d_own, d_shift[:, 0, 0]).astype(x.dtype)
     return _scaled_before(*primals), _each_own(dx, own.astype(x.dtype)) + _each_own(with_ones(x), rows)
 
@@ -191,7 +192,7 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
     x, kernel, factor, _ = primals
     dx, d_kernel, d_factor, d_shift = tangents
     from_x = widened(pointwise(dx, kernel.astype(x.dtype), _precision(x))) * factor
-    d_own = d_kernel * factor[:, 0, 0, 0, None, :] + kernel * d_factor[:, 0, 0, 0, None, :]
+    d_own = d_kernel[None] * factor[:, 0, 0, 0, None, :] + kernel[None] * d_factor[:, 0, 0, 0, None, :]
     from_kernels = _each_own(x, d_own.astype(x.dtype))
     return _scaled_afterwards(*primals), (from_x + widened(from_kernels) + d_shift).astype(x.dtype)
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -19,8 +18,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`.
 
     Differences from `flax.linen.BatchNorm`: the running variance is the unbiased one, the variance is computed around
-    the mean (for 16 bits, around the running mean) rather than as E[x^2] - E[x]^2, statistics are taken over fixed groups of images, and *normalising with
-    batch statistics* and *updating the running ones* are separate switches.
+    the mean rather than as E[x^2] - E[x]^2 (of 16 bits, around the running mean), statistics are taken over fixed
+    groups of images, and *normalising with batch statistics* and *updating the running ones* are separate switches.
 
     Statistics are float32 (float64 for float64 input). With groups, the running statistics move towards the mean over
     the groups of each group's own statistics.
@@ -62,13 +61,18 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
 
-        dtype = self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
-        values = x.settle(scale) if isinstance(x, Convolution) else Activations(x, dtype)
-        size, mean, var = len(values.x), running_mean.value, running_var.value
+        if isinstance(x, Convolution):
+            values = x.settle(scale)
+        else:
+            values = Activations(x, self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
+        size = len(values.x)
+        mean, var, scale, bias = (
+            leaf.reshape([1] * values.x.ndim + [-1]) for leaf in (running_mean.value, running_var.value, scale, bias)
+        )
         if self.use_batch_stats or self.update_stats:
             size = self.group_size or size
             self._check_groups(values.x, size)
-            batch_mean, batch_var = self._batch_statistics(values, size, running_mean.value)
+            batch_mean, batch_var = self._batch_statistics(values, size, mean)
             if self.update_stats and not self.is_initializing():
                 # values that each statistic was taken over
                 count = size * values.x.shape[1] * values.x.shape[2] * self._members
@@ -79,8 +83,8 @@ class BatchNorm(nn.Module):
             else:
                 size = len(values.x)
         factor = lax.rsqrt(var + self.epsilon) * scale
-        # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of their own, beside the
-        # sums of each group that the gradient of `mean` needs.
+        # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of their own, beside
+        # the sums of each group that the gradient of `mean` needs.
         factor, shift = lax.optimization_barrier((factor, bias - mean * factor))
         return values.scaled(size, factor, shift)
 

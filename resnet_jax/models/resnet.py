@@ -17,9 +17,9 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
-from resnet_jax.models.forms import max_pool
-from resnet_jax.models.layers import Conv, Dtype, blur_pool, kept_relu, linear_bias_init, linear_kernel_init, relu
+from resnet_jax.models.layers import Conv, Dtype, kept_relu, linear_bias_init, linear_kernel_init, relu
 from resnet_jax.models.norms import bind
+from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stems import Stem
 
@@ -178,7 +178,7 @@ class ResNet(nn.Module):
         return out if features else x
 
     def _stem(self, plan: Blueprint, parts: Parts, images: Array, out: dict[str, Array], features: bool) -> Array:
-        """What the first stage sees; enters the output before any max-pool into `out`."""
+        """What the first stage sees; enters what comes before any max-pool into `out`."""
         conv, x = plan.stem.layers(parts, images, plan.stem_width)
         if plan.block.preactivation:
             x = out["stem"] = conv(x)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models.blocks import Block
 from resnet_jax.models.deferred import norm_of
-from resnet_jax.models.layers import halving_average_pool, smoothing_average_pool
+from resnet_jax.models.pooling import halving_average_pool, smoothing_average_pool
 
 Image = Float[Array, "N H W C"]
 Shortcut = Callable[[Block, Image, int], Image | None]
