@@ -13,10 +13,9 @@ from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import Config
 from resnet_jax.cost.collectives import Collective, count_collectives, read_collectives
 from resnet_jax.cost.count import count_macs
+from resnet_jax.cost.programs import IMAGES
 from resnet_jax.models import ResNet
 from resnet_jax.training.mesh import make_mesh
-
-IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
 
 
 @dataclass(frozen=True)
