@@ -95,12 +95,6 @@ class Instruction:
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
-    @property
-    def trip_count(self) -> int:
-        """Of a loop, where XLA knows it; otherwise 1."""
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found[1]) if found else 1
-
 
 @dataclass(frozen=True)
 class Program:
@@ -108,6 +102,24 @@ class Program:
 
     computations: dict[str, tuple[Instruction, ...]]
     entry: str
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often a `while` runs its body; 1 where the text does not tell.
+
+        XLA for GPUs writes it beside the loop. For TPUs it does not: there it is the bound of the condition's
+        `counter < bound`, since JAX's loops (`scan`, `fori_loop`) count from 0 in steps of 1.
+        """
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+            return int(known[1])
+        called = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+        condition = self.computations.get(called[1], ()) if called else ()
+        made = {instruction.name: instruction for instruction in condition}
+        for test in condition:
+            if test.is_root and test.op == "compare" and "direction=LT" in test.attributes:
+                bound = made[test.operands[1]]
+                if bound.op == "constant" and bound.arguments.isdecimal():
+                    return int(bound.arguments)
+        return 1
 
 
 def read_shapes(text: str) -> tuple[Shape, ...]:

@@ -2,9 +2,9 @@
 
 Sources, read in November 2026. TPUs: Google Cloud's page of each generation (docs.cloud.google.com/tpu/docs/v4, v5e,
 v5p, v6e) for slices and the interconnect; the memory that a program may use is what XLA itself says when one does not
-fit (libtpu 0.0.42), a quarter to one and a quarter GiB below the maker's figure. GPUs: NVIDIA's data sheets of the A100
-SXM 80 GB and the H100 SXM, and of ConnectX-6 (200 Gbit/s) and ConnectX-7 (400 Gbit/s), one for each GPU as in the
-maker's DGX systems. Arithmetic and memory's speed are in `peaks.py`.
+fit (libtpu 0.0.42), up to 1.25 GiB below the maker's figure. GPUs: NVIDIA's data sheets of the A100 SXM 80 GB and the
+H100 SXM, and of ConnectX-6 (200 Gbit/s) and ConnectX-7 (400 Gbit/s), one for each GPU as in the maker's DGX systems; of
+80 GiB of memory CUDA reports 79.1. Arithmetic and memory's speed are in `peaks.py`.
 """
 
 import math
@@ -75,8 +75,8 @@ CHIPS = {
     "v5e": Chip("TPU v5 lite", int(15.75 * GIB), 200e9, FLAT, 256),
     "v5p": Chip("TPU v5", int(95.74 * GIB), 600e9, CUBIC, 6144),
     "v6e": Chip("TPU v6 lite", int(31.25 * GIB), 400e9, FLAT, 256),
-    "a100": Chip("NVIDIA A100-SXM4-80GB", 80 * GIB, 300e9, island=HOST_GPUS, network=200e9 / 8, latency=5e-6),
-    "h100": Chip("NVIDIA H100 80GB HBM3", 80 * GIB, 450e9, island=HOST_GPUS, network=400e9 / 8, latency=5e-6),
+    "a100": Chip("NVIDIA A100-SXM4-80GB", int(79.1 * GIB), 300e9, island=HOST_GPUS, network=200e9 / 8, latency=5e-6),
+    "h100": Chip("NVIDIA H100 80GB HBM3", int(79.1 * GIB), 450e9, island=HOST_GPUS, network=400e9 / 8, latency=5e-6),
 }
 
 

@@ -68,7 +68,7 @@ def read_kernels(text: str, *, on_chip: bool) -> tuple[Kernel, ...]:
                 continue
             if op == "while":
                 inner = instruction.called
-                yield from (kernel for name in inner for kernel in walk(name, times * instruction.trip_count))
+                yield from (kernel for name in inner for kernel in walk(name, times * program.trip_count(instruction)))
             elif op == "conditional":
                 branches = [tuple(walk(name, times)) for name in instruction.called]
                 yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels))

@@ -123,6 +123,36 @@ def test_loops_calls_and_parts_of_arrays():
 
 
 @pytest.mark.parametrize(
+    ("condition", "trips"),
+    [
+        ("compare(%i, %bound), direction=LT", 7),
+        ("compare(%i, %bound), direction=NE", 1),  # the text does not tell
+        ("compare(%bound, %i), direction=LT", 1),
+    ],
+)
+def test_trips_of_a_tpus_loop(condition, trips):
+    text = f"""
+        %body (state: (s32[])) -> (s32[]) {{
+          ROOT %state = (s32[]) parameter(0)
+        }}
+
+        %condition (state: (s32[])) -> pred[] {{
+          %state = (s32[]) parameter(0)
+          %i = s32[] get-tuple-element(%state), index=0
+          %bound = s32[] constant(7)
+          ROOT %more = pred[] {condition}
+        }}
+
+        ENTRY %main (x: (s32[])) -> (s32[]) {{
+          %x = (s32[]) parameter(0)
+          ROOT %loop = (s32[]) while(%x), condition=%condition, body=%body
+        }}
+    """
+    program = read_program(dedent(text))
+    assert program.trip_count(program.computations["main"][-1]) == trips
+
+
+@pytest.mark.parametrize(
     ("text", "size", "logical"),
     [
         ("f32[]", 4, 4),
