@@ -8,8 +8,8 @@ import jax
 from resnet_jax.assemble import build_model
 from resnet_jax.config import Config
 from resnet_jax.cost.aot import compile_ahead
-from resnet_jax.cost.forecast import CompileStep, forecast, forecast_for, some_devices
-from resnet_jax.cost.report import describe, over
+from resnet_jax.cost.forecast import TRAIN_STEP, CompileStep, forecast, forecast_for, some_devices
+from resnet_jax.cost.report import compare, describe
 from resnet_jax.cost.targets import parse_target
 from resnet_jax.errors import CompileError, ConfigError
 from resnet_jax.training.step import is_separable
@@ -39,15 +39,16 @@ def dry_run(
         return describe(found)
     tried = []
     for option, changed in remedies(config, target.devices):
-        say(f"does not fit: {over(found)}; compiling it with {option} ...")
+        say(f"does not fit: {compare(found.peak_bytes, target.chip)}; compiling it with {option} ...")
         try:
-            other = forecast_for(changed, target, compile_step)
+            other = compile_step(target, TRAIN_STEP, changed)
         except CompileError as error:
             tried.append(f"{option}: {error}")
             continue
+        needed = compare(other.peak_bytes, target.chip)
         if other.fits:
-            return describe(found, f"{option} would: {over(other)} (compiled, not estimated)")
-        tried.append(f"{option}: {over(other)}")
+            return describe(found, f"{option} would: {needed} (compiled, not estimated)")
+        tried.append(f"{option}: {needed}")
     instead = "fewer images on each device, or devices with more memory"
     return describe(found, f"nor with {'; '.join(tried)}. What is left: {instead}" if tried else instead)
 

@@ -21,6 +21,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.training.mesh import check_batch_size, make_mesh
 
 CompileStep = Callable[..., Compiled]
+TRAIN_STEP = "resnet_jax.cost.programs:train_step"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def forecast_for(config: Config, target: Target, compile_step: CompileStep = com
     """
     check_batch_size(config.batch_size, config.model.bn_group_size, target.devices, config.accumulate)
     model = build_model(config)
-    compiled = compile_step(target, "resnet_jax.cost.programs:train_step", config)
+    compiled = compile_step(target, TRAIN_STEP, config)
     batch_bytes = _batch_bytes(config, target.devices)
     return Forecast(
         config=config,

@@ -22,11 +22,11 @@ def describe(found: Forecast, remedy: str = "") -> str:
     groups = config.model.bn_group_size or config.batch_size
     counts = ", ".join(f"{number} {kind}" for kind, number in count_collectives(found.collectives).items())
     devices = f"{found.devices} device(s) ({found.platform})"
-    has = f" of {_size(found.target.chip.memory)}" if found.target else ""
+    needed = compare(found.peak_bytes, found.target.chip) if found.target else _size(found.peak_bytes)
     lines = [
         f"One update of {config.model.name}, compiled for {devices}; nothing was run",
         f"  batch               {config.batch_size} images, {share} on each device{parts}; BatchNorm over {groups}",
-        f"  memory per device   {_size(found.peak_bytes)}{has}: state {_size(found.state_bytes)}, "
+        f"  memory per device   {needed}: state {_size(found.state_bytes)}, "
         f"batch {_size(found.batch_bytes)}, activations and scratch {_size(found.temporary_bytes)}",
         f"                      the forward pass keeps {_size(found.kept_bytes)} for the backward pass",
         f"  arithmetic          {found.flops / 1e12:.3f} TFLOP per device",
@@ -45,15 +45,14 @@ def describe(found: Forecast, remedy: str = "") -> str:
     return "\n".join(lines)
 
 
-def over(found: Forecast) -> str:
-    """`17.35 of 16.91 GB`."""
-    assert found.target
-    return f"{found.peak_bytes / 1e9:.2f} of {found.target.chip.memory / 1e9:.2f} GB"
+def compare(peak_bytes: int, chip: Chip) -> str:
+    """What a program needs and what a device has, as `17.35 of 16.91 GB`."""
+    return f"{peak_bytes / 1e9:.2f} of {chip.memory / 1e9:.2f} GB"
 
 
 def _verdict(found: Forecast, chip: Chip, remedy: str) -> str:
     if not found.fits:
-        return f"does not fit: {over(found)}" + (f"; {remedy}" if remedy else "")
+        return f"does not fit: {compare(found.peak_bytes, chip)}" + (f"; {remedy}" if remedy else "")
     if not chip.is_tpu and found.peak_bytes > DEFAULT_SHARE * chip.memory:
         return "fits, if XLA_PYTHON_CLIENT_MEM_FRACTION=.97 is set: JAX takes 75 % of a GPU's memory otherwise"
     return "fits"
@@ -87,9 +86,7 @@ def _scaling(found: Forecast, target: Target, step: float, exchanged: float) -> 
     chip, assumed = target.chip, ""
     if not found.collectives:
         if not found.config.model.bn_group_size:
-            return [
-                "  more devices        compile for two or more: BatchNorm over the whole batch exchanges statistics"
-            ]
+            return ["  more devices        compile for two or more: BatchNorm over the whole batch needs exchanges too"]
         exchanged = 2 * 4 * count_parameters(build_model(found.config), channels=found.config.data.channels)
         assumed = "; assumed: one all-reduce of the gradients"
     exchanges = max(1, len(found.collectives))
