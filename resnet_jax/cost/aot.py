@@ -188,14 +188,16 @@ def _wait(child: subprocess.Popen, folder: Path) -> Path | None:
     For TPUs fusion, layouts, memory and collectives are final when XLA dumps the program with its buffers. Then it
     generates code, which takes minutes.
     """
-    while child.poll() is None:
+    while True:
+        ended = child.poll() is not None
         for end in _PROGRAM_ENDS:
             for path in folder.glob(f"dump/*.{end}"):
                 stem = Path(str(path).removesuffix(f".{end}"))
                 if _is_whole(path, Path(f"{stem}.debug_options")):
                     return stem
+        if ended:
+            return None
         time.sleep(0.1)
-    return None
 
 
 # The second is written where the program does not fit into the device's memory.
