@@ -8,7 +8,7 @@ from resnet_jax.cost.scaling import efficiency, exchanged_bytes, wire_seconds
 from resnet_jax.cost.targets import Chip, Target
 
 DEFAULT_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
-SCALED_TO = {"tpu": (1, 4, 16, 64, 256), "gpu": (1, 8, 64, 512)}
+SCALED_TO = {"tpu": (4, 16, 64, 256), "gpu": (8, 64, 512)}
 
 
 def describe(found: Forecast, remedy: str = "") -> str:
@@ -88,14 +88,15 @@ def _scaling(found: Forecast, target: Target, step: float, exchanged: float) -> 
         if not found.config.model.bn_group_size:
             return ["  more devices        compile for two or more: BatchNorm over the whole batch needs exchanges too"]
         exchanged = 2 * 4 * count_parameters(build_model(found.config), channels=found.config.data.channels)
-        assumed = "; assumed: one all-reduce of the gradients"
+        assumed = "assumed: one all-reduce of the gradients"
     exchanges = max(1, len(found.collectives))
     rows = []
     for devices in SCALED_TO["tpu" if chip.is_tpu else "gpu"]:
         low, high = efficiency(chip, step, exchanged, devices, exchanges)
         rows.append(f"{devices}: {low:.0%}" + (f" - {high:.0%}" if f"{high:.0%}" != f"{low:.0%}" else ""))
     what = "speed per device at this floor, with nothing and with all of the exchange hidden"
-    return [f"  more devices        {', '.join(rows)}", f"                      ({what}{assumed})"]
+    lines = [f"  more devices        {', '.join(rows)}", f"                      ({what})"]
+    return lines + [f"                      ({assumed})"] * bool(assumed)
 
 
 def _size(count: float) -> str:
