@@ -67,7 +67,8 @@ def remedies(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
         for taken in (stages[:2], stages)
         if set(taken) > set(config.model.remat)
     ]
-    large, small = [], []
+    large: list[tuple[str, Config]] = []
+    small: list[tuple[str, Config]] = []
     for parts in (config.accumulate * factor for factor in (2, 4, 8) if config.model.bn_group_size):
         try:
             is_separable(config.batch_size, config.model.bn_group_size, config.mix_group_size, devices, parts)

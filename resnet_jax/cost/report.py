@@ -77,7 +77,10 @@ def _floors(found: Forecast, target: Target, hbm_bytes: int, share: int) -> list
         floor("memory", memory, f"{chip.peak.bytes / 1e12:.2f} TB/s"),
     ]
     if wire:
-        lines.append(floor("wire", wire, f"{chip.link / 1e9:.0f} GB/s; may hide behind the backward pass"))
+        links = f"{chip.link / 1e9:.0f} GB/s"
+        if chip.island and found.devices > chip.island:
+            links += f" within a host, {chip.network / 1e9:.0f} GB/s between hosts"
+        lines.append(floor("wire", wire, f"{links}; may hide behind the backward pass"))
     lines.append(f"  what binds          {'memory' if memory > arithmetic else 'arithmetic'}")
     return lines + _scaling(found, target, step, exchanged)
 

@@ -131,6 +131,11 @@ def test_most_of_a_gpus_memory():
     assert "does not fit: 90.00 of 84.93 GB" in dry_run(CONFIG, "h100:4", compile_step=Compiler(lambda config: 90))
 
 
+def test_the_links_of_many_hosts():
+    text = dry_run(CONFIG, "h100:16", compile_step=Compiler(lambda config: 2))
+    assert "(450 GB/s within a host, 50 GB/s between hosts; may hide behind the backward pass)" in text
+
+
 def test_more_devices():
     chip, exchanged = CHIPS["h100"], 2e8
     assert wire_seconds(chip, exchanged, 1) == exchange_seconds(chip, exchanged, 1) == 0
