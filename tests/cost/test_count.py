@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax.commands.models import models
+from resnet_jax.cost.count import count_macs, measure, summary
 from resnet_jax.errors import ModelError
 from resnet_jax.models import ResNet, create_model
-from resnet_jax.profile import count_macs, measure, summary
 
 TINY = ResNet(block="basic", stage_sizes=(1,), stem="cifar", width=4, num_classes=3)
 
