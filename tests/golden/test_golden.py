@@ -1,8 +1,8 @@
 """A change of the structure changes no number: six updates are those that were stored, in every bit.
 
-Bits are compared on the kind of CPU on which they were stored: XLA chooses instructions, and with them roundings, by the
-processor. Elsewhere the same updates in float64 must agree to 1e-12. A change of numerics on purpose stores them anew:
-`python tests/golden/updates.py --store`.
+Bits are compared on the kind of CPU on which they were stored: XLA chooses instructions, and with them roundings, by
+the processor. Elsewhere the same updates in float64 must agree to 1e-12. A change of numerics on purpose stores them
+anew: `python tests/golden/updates.py --store`.
 """
 
 import json

@@ -6,18 +6,12 @@ To be stored anew by a commit that changes the numerics on purpose, and that say
 with the same flags of XLA wherever it is started from: a flag may change how a convolution rounds.
 """
 
-import os
-import sys
-
-FLAGS = "--xla_force_host_platform_device_count=2"
-if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('GOLDEN_XLA_FLAGS', '')} {FLAGS}".strip()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
 import hashlib
 import json
+import os
 import platform
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +28,7 @@ from resnet_jax.training.digests import by_name, digest_arrays
 from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.state import TrainState
 
+FLAGS = "--xla_force_host_platform_device_count=2"
 STORED = Path(__file__).with_name("stored.json")
 UPDATES, IMAGES, SIDE = 6, 16, 8
 DEVICES = (1, 2)
@@ -168,6 +163,8 @@ def everything(kinds: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('GOLDEN_XLA_FLAGS', '')} {FLAGS}".strip()  # JAX has no devices yet
+    jax.config.update("jax_platforms", "cpu")
     if "--store" in sys.argv:
         stored = everything(["bits", "float64"])
         # The numbers of devices agree, which a test sees: one is enough.
