@@ -1,16 +1,15 @@
 """A config as the functions that train it, for any devices and without its data."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import make_average, scaled_decay
 from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
@@ -51,7 +50,7 @@ def build_model(config: Config) -> ResNet:
     )
 
 
-def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> Training:
+def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Training:
     """The plan, the first state and the step of a config.
 
     Args:
@@ -64,11 +63,10 @@ def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> T
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
     train_step = make_train_step(
-        model,
+        task.loss,
         optimizer,
-        partial(data.augment, config=config.data, num_classes=config.model.num_classes),
         mesh,
-        label_smoothing=optim.label_smoothing,
+        bn_group_size=config.model.bn_group_size,
         skip_non_finite=config.on_non_finite == "skip",
         mix_group_size=config.mix_group_size,
         accumulate=config.accumulate,
@@ -81,16 +79,16 @@ def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> T
         "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
         "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
     }
-    return Training(plan, init_state_of(config, model, mesh), train_step, batch)
+    return Training(plan, init_state_of(config, task, mesh), train_step, batch)
 
 
-def init_state_of(config: Config, model: ResNet, mesh: Mesh) -> InitState:
+def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
     """The function that makes the state before the first update, or tells its shapes; no batch is thought of yet."""
     return make_init_state(
-        model,
+        task.init,
         make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the state is the same whatever the schedule
         mesh,
-        channels=config.data.channels,
         keep_ema=bool(config.optim.ema_decay),
+        scale_loss=config.model.dtype == "float16",
         shard_optimizer=config.optim.shard_state,
     )

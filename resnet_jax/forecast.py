@@ -14,6 +14,7 @@ from resnet_jax.collectives import Collective, count_collectives, read_collectiv
 from resnet_jax.config import Config
 from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import make_mesh
 
 IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
@@ -70,7 +71,7 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
       ConfigError: the devices cannot share the batch.
     """
     model = build_model(config)
-    training = assemble(config, model, make_mesh(devices), num_images=IMAGES)
+    training = assemble(config, classify(config, model), make_mesh(devices), num_images=IMAGES)
     # A program that is not run need not be quick: its layout and its collectives are decided before. Scheduled for
     # speed, as it would be on a CPU, it would take the more memory the more rematerialisation it has.
     options: dict[str, Any] = {

@@ -25,6 +25,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
@@ -95,7 +96,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
-    training = assemble(config, model, mesh, num_images=len(source))
+    training = assemble(config, classify(config, model), mesh, num_images=len(source))
     plan = training.plan
     evaluate = _make_evaluate(config, model, eval_source)
     stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
@@ -195,10 +196,11 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     batch = next(batches)
     batches.close()
     _, run_key = split_key(jax.random.key(config.seed))
-    augment = jax.jit(partial(data.augment, config=config.data, num_classes=config.model.num_classes))
-    images, targets = jax.device_get(augment(step_key(run_key, step - 1), batch["image"], batch["label"]))
-    pixels = images * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
-    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=targets, class_names=source.class_names)
+    batch["position"] = np.arange(config.batch_size)
+    prepare = jax.jit(classify(config, build_model(config)).prepare)
+    seen = jax.device_get(prepare(step_key(run_key, step - 1), batch))
+    pixels = seen["image"] * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
+    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
@@ -220,7 +222,7 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     workdir = open_folder(workdir)
     config = saved_config(workdir)
     model = build_model(config)
-    like = init_state_of(config, model, make_mesh()).eval_shape(jax.random.key(0))
+    like = init_state_of(config, classify(config, model), make_mesh()).eval_shape(jax.random.key(0))
     with _open_checkpoints(config, workdir) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:

@@ -27,21 +27,23 @@ FLOORS = {
     "config_file": 1,
     "training": 2,
     "weights": 2,
-    "assemble": 3,
+    "tasks": 3,
+    "assemble": 4,
     "collectives": 3,
     "profile": 3,
     "benchmark": 4,
     "record": 3,
     "result": 3,
-    "parity": 3,
-    "forecast": 4,
-    "run": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 7,
+    "parity": 4,
+    "forecast": 5,
+    "run": 5,
+    "commands": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # The imports within floor 0.
 SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
+TASKS = sorted(path.name for path in (PACKAGE / "tasks").iterdir() if (path / "__init__.py").exists())
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 
 
@@ -74,6 +76,27 @@ def test_imports_go_down(path):
         assert other in FLOORS, f"{path} imports {name} from the package itself; name the module"
         allowed = FLOORS[other] < FLOORS[own] or (own, other) in SIBLINGS
         assert allowed, f"{own} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]})"
+
+
+def test_task_folders_never_import_each_other():
+    assert TASKS
+    for path in (PACKAGE / "tasks").rglob("*.py"):
+        own = path.relative_to(PACKAGE / "tasks").parts[0]
+        for name in imports(ast.parse(path.read_text())):
+            _, _, other = name.partition("resnet_jax.tasks.")
+            if other.split(".")[0] in TASKS:
+                assert other.split(".")[0] == own, f"{path} imports {name}"
+
+
+def test_no_task_is_known_below_the_tasks():
+    """Not by an import, which the floors forbid, nor by a name or a text that one could act on."""
+    for path in MODULES:
+        if FLOORS.get(room(path), FLOORS["tasks"]) >= FLOORS["tasks"]:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            known = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
+            for name in set(known) & set(TASKS):
+                raise AssertionError(f"{path}:{node.lineno} knows the task {name!r}")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,5 +1,6 @@
 """Everything that training changes, as one pytree: what a checkpoint holds."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -7,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int, PyTree, UInt32
+from jaxtyping import Array, Int, Key, PyTree, UInt32
 
-from resnet_jax.models import ResNet
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
 from resnet_jax.training.mesh import replicated
 from resnet_jax.training.zero import spread
@@ -58,35 +58,56 @@ class InitState(Protocol):
         """Shapes, dtypes and shardings, without computing anything."""
 
 
+Init = Callable[[Key[Array, ""]], dict[str, PyTree[Array]]]
+"""`key -> {"params", "batch_stats"}`; a network may have no statistics."""
+
+
+def new_state(
+    variables: dict[str, PyTree[Array]],
+    optimizer: optax.GradientTransformation,
+    run_key: Key[Array, ""],
+    *,
+    keep_ema: bool = False,
+    scale_loss: bool = False,
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      run_key: of all randomness of later steps.
+      keep_ema: moving averages of parameters and statistics.
+      scale_loss: dynamically, as float16 needs it.
+    """
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=jax.random.key_data(run_key),
+        loss_scale=first_loss_scale() if scale_loss else None,
+    )
+    return state.replace(ema=state.variables) if keep_ema else state
+
+
 def make_init_state(
-    model: ResNet,
+    init: Init,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    channels: int,
     keep_ema: bool = False,
+    scale_loss: bool = False,
     shard_optimizer: bool = False,
 ) -> InitState:
     """Returns the jitted function that makes the state before the first update, born where it is to lie.
 
     Args:
-      channels: of the images.
-      keep_ema: moving averages of parameters and statistics.
+      init: makes the variables.
+      keep_ema, scale_loss: see `new_state`.
       shard_optimizer: see `state_sharding`.
     """
 
     def init_state(key: Array) -> TrainState:
         init_key, run_key = split_key(key)
-        variables = model.init(init_key, jnp.zeros((1, 64, 64, channels)), train=False)
-        state = TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),  # a network may have none
-            opt_state=optimizer.init(variables["params"]),
-            key=jax.random.key_data(run_key),
-            loss_scale=first_loss_scale() if model.dtype == jnp.float16 else None,
-        )
-        return state.replace(ema=state.variables) if keep_ema else state
+        return new_state(init(init_key), optimizer, run_key, keep_ema=keep_ema, scale_loss=scale_loss)
 
     like = jax.eval_shape(init_state, jax.random.key(0))
     return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer))

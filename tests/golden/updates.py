@@ -24,6 +24,7 @@ import numpy as np
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.assemble import assemble
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.digests import by_name, digest_arrays
 from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.state import TrainState
@@ -81,7 +82,7 @@ def batch_of(step: int, exact: bool) -> dict[str, np.ndarray]:
 def first_state(config: Config, model: ResNet) -> TrainState:
     """Compiled once for all numbers of devices."""
     mesh = make_mesh(jax.devices()[:1])
-    return jax.device_get(assemble(config, model, mesh, num_images=64).init_state(jax.random.key(3)))
+    return jax.device_get(assemble(config, classify(config, model), mesh, num_images=64).init_state(jax.random.key(3)))
 
 
 def train(setting: str, devices: int, *, exact: bool) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def train(setting: str, devices: int, *, exact: bool) -> dict[str, Any]:
         param_dtype=dtype,
     )
     mesh = make_mesh(jax.devices()[:devices])
-    training = assemble(config, model, mesh, num_images=64)
+    training = assemble(config, classify(config, model), mesh, num_images=64)
     like, metrics = training.init_state.eval_shape(jax.random.key(3)), []
     state = jax.device_put(first_state(config, model), jax.tree.map(lambda leaf: leaf.sharding, like))
     for step in range(UPDATES):

@@ -1,0 +1,28 @@
+"""A task is a value: the functions by which the one loop trains any network for any purpose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Array, Key
+
+from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.state import Init
+from resnet_jax.training.step import Loss
+
+Prepare = Callable[[Key[Array, ""] | None, Batch], Batch]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `training` and `data` are given of a task. They never see the task itself, nor does one task see another.
+
+    Attributes:
+      init: makes the variables of the network.
+      prepare: what the device makes of a batch before the network sees it. With a key, that of the step, it is random
+        augmentation; then the batch holds `position`. With None it only normalises.
+      loss: of a part of a batch as the data gave it; it calls `prepare` itself.
+    """
+
+    init: Init
+    prepare: Prepare
+    loss: Loss
