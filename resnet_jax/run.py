@@ -25,15 +25,17 @@ from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
+from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
+from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.task import Task
 from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
+from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.peaks import images_per_second_at_peak
-from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, split_key
 from resnet_jax.training.step import step_key
@@ -96,9 +98,10 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
     _check_classes(config, source.class_names)
-    training = assemble(config, classify(config, model), mesh, num_images=len(source))
+    task = classify(config, model)
+    training = assemble(config, task, mesh, num_images=len(source))
     plan = training.plan
-    evaluate = _make_evaluate(config, model, eval_source)
+    evaluate = _make_evaluate(config, task, eval_source)
     stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
     batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
@@ -173,14 +176,16 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
 
 def evaluate(config: Config, state: TrainState) -> dict[str, float]:
     """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    return _make_evaluate(config, build_model(config), _eval_source(config))(state.eval_variables)
+    task = classify(config, build_model(config))
+    return _make_evaluate(config, task, _eval_source(config))(state.eval_variables)
 
 
 def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
     """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
-    return _make_evaluate(config, build_model(config), _eval_source(config), make=make_detailed_evaluate)(
-        state.eval_variables
-    )
+    model = build_model(config)
+    measure = make_measure(model, classify(config, model).prepare, in_detail=True)
+    measure_all = make_pass(measure, **_eval_data(config, _eval_source(config)))
+    return report_in_detail(*measure_all(state.eval_variables))
 
 
 def training_batch(config: Config, step: int) -> TrainingBatch:
@@ -242,17 +247,17 @@ def _eval_source(config: Config) -> data.Source:
     return source
 
 
-def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
+def _make_evaluate(config: Config, task: Task, source: data.Source) -> Evaluate:
+    return make_evaluate(task.measure, task.report, **_eval_data(config, source))
+
+
+def _eval_data(config: Config, source: data.Source) -> dict[str, Any]:
+    """What a pass over a split needs besides what is measured."""
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     mesh = make_mesh()
     size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    return make(
-        model,
-        partial(data.normalize, config=config.data),
-        mesh,
-        partial(data.eval_batches, source, config.data, **_batching(size)),
-        count=len(source),
-    )
+    batches = partial(data.eval_batches, source, config.data, **_batching(size))
+    return {"mesh": mesh, "batches": batches, "count": len(source)}
 
 
 def _batching(batch_size: int) -> dict[str, int]:

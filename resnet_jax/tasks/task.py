@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Array, Key
 
 from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.evaluate import Measure, Report
 from resnet_jax.training.state import Init
 from resnet_jax.training.step import Loss
 
@@ -21,8 +22,12 @@ class Task:
       prepare: what the device makes of a batch before the network sees it. With a key, that of the step, it is random
         augmentation; then the batch holds `position`. With None it only normalises.
       loss: of a part of a batch as the data gave it; it calls `prepare` itself.
+      measure: what evaluation keeps of a batch; it calls `prepare` itself, without a key.
+      report: what follows from that for a whole split: numbers by name, among them `loss`.
     """
 
     init: Init
     prepare: Prepare
     loss: Loss
+    measure: Measure
+    report: Report
