@@ -212,7 +212,7 @@ class CheckpointConfig(Checked):
     every_epochs: Annotated[float, Positive] = 1.0
     keep_last: Annotated[int, AtLeastOne] = 2
     keep_best: Annotated[int, NotNegative] = 1
-    """By top-1 accuracy on the evaluation split."""
+    """By what is best on the evaluation split: top-1 accuracy, unless a task says otherwise."""
     on_error: Literal["stop", "continue"] = "stop"
     """When a checkpoint or the log cannot be written (disk full, read-only): stop, or say so and train on. The last
     checkpoint of a run must succeed, and with several processes all stop."""

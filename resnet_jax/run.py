@@ -60,6 +60,7 @@ class Run:
 
     config: Config
     model: ResNet
+    task: Task
     state: TrainState
     class_names: tuple[str, ...]
 
@@ -89,9 +90,10 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        result = json.loads((workdir / RESULT).read_text())
-        say(f"{workdir} holds a complete run, nothing to train: {summary(result)}")
-        return load_run(workdir).state
+        done, result = load_run(workdir), json.loads((workdir / RESULT).read_text())
+        told = summary(result, done.task.best, done.task.names)
+        say(f"{workdir} holds a complete run, nothing to train: {told}")
+        return done.state
 
     mesh = make_mesh()
     model = build_model(config)
@@ -138,6 +140,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             images_per_step=config.batch_size,
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
+            names=task.names,
             layers=layer_names(like.params),
             images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),
             log_state=memory["log"],
@@ -154,7 +157,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     with (
         StopRequest(mesh) as stop,
         Watchdog(config.watchdog_seconds) as watchdog,
-        _open_checkpoints(config, workdir) as checkpoints,
+        _open_checkpoints(config, workdir, task.best) as checkpoints,
     ):
         while True:
             try:
@@ -169,8 +172,9 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     broken = data.found_by_any_host(stream.broken.reasons)
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size, broken=broken)
-        say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
+        facts = {"seconds": round(seconds, 1), "devices": mesh.size, "broken": broken}
+        result = write_result(config, workdir, task.best, task.names, **facts)
+        say(f"{summary(result, task.best, task.names)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
 
@@ -218,7 +222,7 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """Reads a run back from its folder.
 
     Args:
-      which: the newest checkpoint, or the one with the best top-1 accuracy.
+      which: the newest checkpoint, or the one whose evaluation was best.
 
     Raises:
       ConfigError: the folder holds no run.
@@ -227,18 +231,19 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     workdir = open_folder(workdir)
     config = saved_config(workdir)
     model = build_model(config)
-    like = init_state_of(config, classify(config, model), make_mesh()).eval_shape(jax.random.key(0))
-    with _open_checkpoints(config, workdir) as checkpoints:
+    task = classify(config, model)
+    like = init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
+    with _open_checkpoints(config, workdir, task.best) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
     class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
-    return Run(config=config, model=model, state=restored.state, class_names=class_names)
+    return Run(config=config, model=model, task=task, state=restored.state, class_names=class_names)
 
 
-def _open_checkpoints(config: Config, workdir: epath.Path) -> Checkpoints:
+def _open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:
     keep = config.checkpoint
-    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
+    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
 
 
 def _eval_source(config: Config) -> data.Source:

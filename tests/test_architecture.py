@@ -90,13 +90,15 @@ def test_task_folders_never_import_each_other():
 
 def test_no_task_is_known_below_the_tasks():
     """Not by an import, which the floors forbid, nor by a name or a text that one could act on."""
+    numbers = {"top1", "top5"}  # tasks/classify's; published weights are told by them too
     for path in MODULES:
         if FLOORS.get(room(path), FLOORS["tasks"]) >= FLOORS["tasks"]:
             continue
+        tasks = {*TASKS} if room(path) == "weights" else {*TASKS, *numbers}
         for node in ast.walk(ast.parse(path.read_text())):
             known = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
-            for name in set(known) & set(TASKS):
-                raise AssertionError(f"{path}:{node.lineno} knows the task {name!r}")
+            for name in {name for name in known if isinstance(name, str)} & tasks:
+                raise AssertionError(f"{path}:{node.lineno} knows a task by {name!r}")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -20,6 +20,7 @@ import resnet_jax as rn
 from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches, write_records
 from resnet_jax.result import summary
+from resnet_jax.tasks.classify.measure import BEST, NAMES
 from resnet_jax.training.evaluate import Measured, make_pass
 from resnet_jax.training.mesh import make_mesh
 
@@ -179,8 +180,8 @@ def test_images_that_were_left_out_are_in_the_result(digits, tmp_path):
     ((index, reason),) = json.loads((tmp_path / "run" / "broken_images.json").read_text()).items()
     assert index == "5"
     assert str(broken) in reason
-    assert summary(result).endswith("; 1 training images left out, named in broken_images.json")
-    assert summary({**result, "broken_images": 0}).endswith(" s")
+    assert summary(result, BEST, NAMES).endswith("; 1 training images left out, named in broken_images.json")
+    assert summary({**result, "broken_images": 0}, BEST, NAMES).endswith(" s")
 
 
 def test_1797_images_in_batches_of_64_on_8_devices_are_1797():

@@ -7,6 +7,7 @@ from jaxtyping import Array, Key
 
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Measure, Report
+from resnet_jax.training.shown import Names
 from resnet_jax.training.state import Init
 from resnet_jax.training.step import Loss
 
@@ -24,6 +25,8 @@ class Task:
       loss: of a part of a batch as the data gave it; it calls `prepare` itself.
       measure: what evaluation keeps of a batch; it calls `prepare` itself, without a key.
       report: what follows from that for a whole split: numbers by name, among them `loss`.
+      best: the number of the report by which one checkpoint is better than another; larger is better.
+      names: the numbers of the report and of the loss's metrics that people are shown, in this order.
     """
 
     init: Init
@@ -31,3 +34,11 @@ class Task:
     loss: Loss
     measure: Measure
     report: Report
+    best: str
+    names: Names
+
+    def __post_init__(self) -> None:
+        if self.best not in self.names:
+            raise ValueError(
+                f"Task.best = {self.best!r} is not among Task.names = {sorted(self.names)}; say there how it is shown"
+            )

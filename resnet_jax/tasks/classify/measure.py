@@ -11,8 +11,11 @@ from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Measure, Measured, Rows, Sums, real_sums
 from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
+from resnet_jax.training.shown import Shown
 
 MEANS = ("loss", "top1", "top5")
+BEST = "top1"
+NAMES = {"top1": Shown("top-1", "{:.2%}", "top-1 accuracy"), "top5": Shown("top-5", "{:.2%}", "top-5 accuracy")}
 
 
 def make_measure(model: ResNet, prepare: Prepare, *, in_detail: bool = False) -> Measure:

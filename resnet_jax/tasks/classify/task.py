@@ -8,7 +8,7 @@ from resnet_jax.config import Config
 from resnet_jax.data import augment, normalize
 from resnet_jax.models import ResNet, init
 from resnet_jax.tasks.classify.loss import make_loss
-from resnet_jax.tasks.classify.measure import make_measure, report
+from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
 from resnet_jax.tasks.task import Prepare, Task
 from resnet_jax.training.accumulate import Batch
 
@@ -22,6 +22,8 @@ def classify(config: Config, model: ResNet) -> Task:
         loss=make_loss(model, prepare, label_smoothing=config.optim.label_smoothing),
         measure=make_measure(model, prepare),
         report=report,
+        best=BEST,
+        names=NAMES,
     )
 
 
