@@ -73,11 +73,10 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         shard_optimizer=optim.shard_state,
         average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
-    side, sharding = config.data.train_size, split_batch(mesh)
-    shape = (config.batch_size, side, side, config.data.channels)
+    sharding = split_batch(mesh)
     batch = {
-        "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
-        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=sharding)
+        for name, (shape, dtype) in task.fills[0].leaves.items()
     }
     return Training(plan, init_state_of(config, task, mesh), train_step, batch)
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from resnet_jax import data
 from resnet_jax.assemble import assemble, build_model, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
-from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
+from resnet_jax.errors import CheckpointError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
@@ -99,12 +98,14 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     model = build_model(config)
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
-    _check_classes(config, source.class_names)
     task = classify(config, model)
+    task.check_source(source)
     training = assemble(config, task, mesh, num_images=len(source))
     plan = training.plan
     evaluate = _make_evaluate(config, task, eval_source)
-    stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    stream = data.train_batches(
+        source, config.data, seed=config.seed, fill=task.fills[0], **_batching(config.batch_size)
+    )
     batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
@@ -172,7 +173,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     broken = data.found_by_any_host(stream.broken.reasons)
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        facts = {"seconds": round(seconds, 1), "devices": mesh.size, "broken": broken}
+        facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": mesh.size, "broken": broken}
         result = write_result(config, workdir, task.best, task.names, **facts)
         say(f"{summary(result, task.best, task.names)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
@@ -181,14 +182,15 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
 def evaluate(config: Config, state: TrainState) -> dict[str, float]:
     """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
     task = classify(config, build_model(config))
-    return _make_evaluate(config, task, _eval_source(config))(state.eval_variables)
+    return _make_evaluate(config, task, _eval_source(config, task))(state.eval_variables)
 
 
 def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
     """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
     model = build_model(config)
-    measure = make_measure(model, classify(config, model).prepare, in_detail=True)
-    measure_all = make_pass(measure, **_eval_data(config, _eval_source(config)))
+    task = classify(config, model)
+    measure = make_measure(model, task.prepare, in_detail=True)
+    measure_all = make_pass(measure, **_eval_data(config, task, _eval_source(config, task)))
     return report_in_detail(*measure_all(state.eval_variables))
 
 
@@ -198,16 +200,16 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     Raises:
       DataError: the data set cannot be read, or is not what the config says.
     """
+    task = classify(config, build_model(config))
     source = data.load_source(config.data, config.data.train_split)
-    _check_classes(config, source.class_names)
+    task.check_source(source)
     batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
     batches.set_state({"position": (step - 1) * config.batch_size})
     batch = next(batches)
     batches.close()
     _, run_key = split_key(jax.random.key(config.seed))
     batch["position"] = np.arange(config.batch_size)
-    prepare = jax.jit(classify(config, build_model(config)).prepare)
-    seen = jax.device_get(prepare(step_key(run_key, step - 1), batch))
+    seen = jax.device_get(jax.jit(task.prepare)(step_key(run_key, step - 1), batch))
     pixels = seen["image"] * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
     return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)
 
@@ -246,36 +248,28 @@ def _open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpo
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
 
 
-def _eval_source(config: Config) -> data.Source:
+def _eval_source(config: Config, task: Task) -> data.Source:
     source = data.load_source(config.data, config.data.eval_split)
-    _check_classes(config, source.class_names)
+    task.check_source(source)
     return source
 
 
 def _make_evaluate(config: Config, task: Task, source: data.Source) -> Evaluate:
-    return make_evaluate(task.measure, task.report, **_eval_data(config, source))
+    return make_evaluate(task.measure, task.report, **_eval_data(config, task, source))
 
 
-def _eval_data(config: Config, source: data.Source) -> dict[str, Any]:
+def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
     """What a pass over a split needs besides what is measured."""
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     mesh = make_mesh()
     size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    batches = partial(data.eval_batches, source, config.data, **_batching(size))
+    batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **_batching(size))
     return {"mesh": mesh, "batches": batches, "count": len(source)}
 
 
-def _batching(batch_size: int) -> dict[str, int]:
+def _batching(batch_size: int) -> dict[str, Any]:
     return {
         "batch_size": batch_size,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
-
-
-def _check_classes(config: Config, class_names: Sequence[str]) -> None:
-    if len(class_names) != config.model.num_classes:
-        raise ConfigError(
-            f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {len(class_names)} classes; "
-            f"set model.num_classes = {len(class_names)}"
-        )

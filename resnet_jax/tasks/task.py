@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Array, Key
 
@@ -11,6 +12,10 @@ from resnet_jax.training.shown import Names
 from resnet_jax.training.state import Init
 from resnet_jax.training.step import Loss
 
+if TYPE_CHECKING:  # a loss by itself needs none of the data's libraries
+    from resnet_jax.data import Source
+    from resnet_jax.data.fills import Fill
+
 Prepare = Callable[[Key[Array, ""] | None, Batch], Batch]
 
 
@@ -19,6 +24,7 @@ class Task:
     """What `training` and `data` are given of a task. They never see the task itself, nor does one task see another.
 
     Attributes:
+      fills: what the host makes of an example, for training and for evaluation.
       init: makes the variables of the network.
       prepare: what the device makes of a batch before the network sees it. With a key, that of the step, it is random
         augmentation; then the batch holds `position`. With None it only normalises.
@@ -27,8 +33,11 @@ class Task:
       report: what follows from that for a whole split: numbers by name, among them `loss`.
       best: the number of the report by which one checkpoint is better than another; larger is better.
       names: the numbers of the report and of the loss's metrics that people are shown, in this order.
+      check_source: refuses a data set that the network was not made for, such as one of other classes, by a
+        ConfigError.
     """
 
+    fills: "tuple[Fill, Fill]"
     init: Init
     prepare: Prepare
     loss: Loss
@@ -36,6 +45,7 @@ class Task:
     report: Report
     best: str
     names: Names
+    check_source: "Callable[[Source], None]" = lambda source: None
 
     def __post_init__(self) -> None:
         if self.best not in self.names:

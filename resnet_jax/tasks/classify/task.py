@@ -5,7 +5,9 @@ from functools import partial
 from jaxtyping import Array, Key
 
 from resnet_jax.config import Config
-from resnet_jax.data import augment, normalize
+from resnet_jax.data import Source, augment, normalize
+from resnet_jax.data.fills import EvalImage, TrainImage
+from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, init
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
@@ -17,6 +19,7 @@ def classify(config: Config, model: ResNet) -> Task:
     """The task of naming the one class that an image has, of `config.model.num_classes`."""
     prepare = make_prepare(config)
     return Task(
+        fills=(TrainImage(config.data), EvalImage(config.data)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
         loss=make_loss(model, prepare, label_smoothing=config.optim.label_smoothing),
@@ -24,7 +27,18 @@ def classify(config: Config, model: ResNet) -> Task:
         report=report,
         best=BEST,
         names=NAMES,
+        check_source=partial(check_classes, config),
     )
+
+
+def check_classes(config: Config, source: Source) -> None:
+    """Raises a ConfigError where the data set has more or fewer classes than the network."""
+    classes = len(source.class_names)
+    if classes != config.model.num_classes:
+        raise ConfigError(
+            f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {classes} classes; "
+            f"set model.num_classes = {classes}"
+        )
 
 
 def make_prepare(config: Config) -> Prepare:
