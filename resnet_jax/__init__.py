@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from resnet_jax.config_file import load_config
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
+    from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
         Preset,
@@ -35,6 +36,7 @@ _HOME = {
     "create_model": "models",
     "init": "models",
     "list_models": "models",
+    "Task": "tasks.task",
     "evaluate": "run",
     "load_run": "run",
     "predict": "run",
@@ -60,6 +62,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Preset",
+    "Task",
     "class_names",
     "create_model",
     "evaluate",

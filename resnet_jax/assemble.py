@@ -35,6 +35,11 @@ class Training:
         return self.train_step.lower(self.init_state.eval_shape(jax.random.key(0)), self.batch)
 
 
+def compute_dtype(config: Config) -> jnp.dtype:
+    """Of activations and convolutions."""
+    return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
+
+
 def build_model(config: Config) -> ResNet:
     """The network that a config describes."""
     options = config.model
@@ -45,7 +50,7 @@ def build_model(config: Config) -> ResNet:
         bn_group_size=options.bn_group_size,
         stochastic_depth=options.stochastic_depth,
         remat=options.remat,
-        dtype=jnp.dtype(jnp.float32 if options.dtype == "tf32" else options.dtype),
+        dtype=compute_dtype(config),
         precision=None if options.dtype == "tf32" else "highest",
     )
 

@@ -14,14 +14,14 @@ from jaxtyping import Array, Float, UInt8
 from rich.console import Console
 
 from resnet_jax import data
-from resnet_jax.assemble import assemble, build_model, init_state_of
+from resnet_jax.assemble import assemble, build_model, compute_dtype, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
-from resnet_jax.profile import count_macs
+from resnet_jax.profile import count_macs_of
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
@@ -58,18 +58,28 @@ class Run:
     """A trained run as its folder holds it."""
 
     config: Config
-    model: ResNet
     task: Task
     state: TrainState
     class_names: tuple[str, ...]
 
+    @property
+    def model(self) -> ResNet:
+        """The network that the config describes; a task of your own may have another."""
+        return build_model(self.config)
 
-def train(config: Config, workdir: epath.PathLike, *, console: Console | None = None) -> TrainState:
+
+def train(
+    config: Config, workdir: epath.PathLike, *, task: Task | None = None, console: Console | None = None
+) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
     `checkpoints/`, `curves.png` and, once complete, `result.json` (and `broken_images.json`, if images were left out).
     A complete run is not trained again.
+
+    Args:
+      task: what to train for; None = classification. It is no part of the config and is not saved: whoever continues,
+        evaluates or reads the run gives the same task again.
 
     Returns the final state.
 
@@ -89,16 +99,15 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        done, result = load_run(workdir), json.loads((workdir / RESULT).read_text())
+        done, result = load_run(workdir, task=task), json.loads((workdir / RESULT).read_text())
         told = summary(result, done.task.best, done.task.names)
         say(f"{workdir} holds a complete run, nothing to train: {told}")
         return done.state
 
     mesh = make_mesh()
-    model = build_model(config)
+    task = task or _classify(config)
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
-    task = classify(config, model)
     task.check_source(source)
     training = assemble(config, task, mesh, num_images=len(source))
     plan = training.plan
@@ -118,7 +127,8 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
     like = training.init_state.eval_shape(key)
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
+    one = {name: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype) for name, leaf in training.batch.items()}
+    macs = count_macs_of(task.predict, like.variables, one)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
 
     def go() -> tuple[TrainState, RunLog]:
@@ -143,7 +153,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             learning_rate=plan.lr,
             names=task.names,
             layers=layer_names(like.params),
-            images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),
+            images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,
             console=console,
@@ -179,9 +189,15 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     return state
 
 
-def evaluate(config: Config, state: TrainState) -> dict[str, float]:
-    """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    task = classify(config, build_model(config))
+def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> dict[str, float]:
+    """What the task reports of the config's evaluation split, and `count`.
+
+    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions.
+
+    Args:
+      task: the one that `state` was trained for; None = classification.
+    """
+    task = task or _classify(config)
     return _make_evaluate(config, task, _eval_source(config, task))(state.eval_variables)
 
 
@@ -200,7 +216,7 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     Raises:
       DataError: the data set cannot be read, or is not what the config says.
     """
-    task = classify(config, build_model(config))
+    task = _classify(config)
     source = data.load_source(config.data, config.data.train_split)
     task.check_source(source)
     batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
@@ -214,17 +230,20 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)
 
 
-def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
-    """Class probabilities of uint8 images as `resnet_jax.data.load_image` prepares them."""
-    normalized = data.normalize(jnp.asarray(images), run.config.data)
-    return jax.nn.softmax(run.model.apply(run.state.eval_variables, normalized, train=False))
+def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
+    """What the run's task says of uint8 images as `resnet_jax.data.load_image` prepares them, by name.
+
+    Classification says `probability` (N, K), of each class.
+    """
+    return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})
 
 
-def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
+def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | None = None) -> Run:
     """Reads a run back from its folder.
 
     Args:
       which: the newest checkpoint, or the one whose evaluation was best.
+      task: the one that was trained for; None = classification.
 
     Raises:
       ConfigError: the folder holds no run.
@@ -232,15 +251,18 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """
     workdir = open_folder(workdir)
     config = saved_config(workdir)
-    model = build_model(config)
-    task = classify(config, model)
+    task = task or _classify(config)
     like = init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
     with _open_checkpoints(config, workdir, task.best) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
     class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
-    return Run(config=config, model=model, task=task, state=restored.state, class_names=class_names)
+    return Run(config=config, task=task, state=restored.state, class_names=class_names)
+
+
+def _classify(config: Config) -> Task:
+    return classify(config, build_model(config))
 
 
 def _open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Measure, Report
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a loss by itself needs none of the data's libraries
     from resnet_jax.data.fills import Fill
 
 Prepare = Callable[[Key[Array, ""] | None, Batch], Batch]
+Predict = Callable[[PyTree[Array], Batch], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Task:
       loss: of a part of a batch as the data gave it; it calls `prepare` itself.
       measure: what evaluation keeps of a batch; it calls `prepare` itself, without a key.
       report: what follows from that for a whole split: numbers by name, among them `loss`.
+      predict: what is asked of a trained network, by name, for each example of a batch as `fills[1]` gives it: class
+        probabilities, boxes. It calls `prepare` itself, without a key, and needs no targets.
       best: the number of the report by which one checkpoint is better than another; larger is better.
       names: the numbers of the report and of the loss's metrics that people are shown, in this order.
       check_source: refuses a data set that the network was not made for, such as one of other classes, by a
@@ -43,6 +46,7 @@ class Task:
     loss: Loss
     measure: Measure
     report: Report
+    predict: Predict
     best: str
     names: Names
     check_source: "Callable[[Source], None]" = lambda source: None

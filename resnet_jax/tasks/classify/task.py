@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from jaxtyping import Array, Key
+import jax
+from jaxtyping import Array, Key, PyTree
 
 from resnet_jax.config import Config
 from resnet_jax.data import Source, augment, normalize
@@ -11,7 +12,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, init
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
-from resnet_jax.tasks.task import Prepare, Task
+from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 
 
@@ -25,10 +26,20 @@ def classify(config: Config, model: ResNet) -> Task:
         loss=make_loss(model, prepare, label_smoothing=config.optim.label_smoothing),
         measure=make_measure(model, prepare),
         report=report,
+        predict=make_predict(model, prepare),
         best=BEST,
         names=NAMES,
         check_source=partial(check_classes, config),
     )
+
+
+def make_predict(model: ResNet, prepare: Prepare) -> Predict:
+    """Returns what gives `probability` (N, K): how sure the network is of each class."""
+
+    def predict(variables: PyTree[Array], batch: Batch) -> dict[str, Array]:
+        return {"probability": jax.nn.softmax(model.apply(variables, prepare(None, batch)["image"], train=False))}
+
+    return predict
 
 
 def check_classes(config: Config, source: Source) -> None:
