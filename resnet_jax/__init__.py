@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, Group, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
@@ -30,6 +30,7 @@ _HOME = {
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
+    "Group": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
     "load_config": "config_file",
@@ -59,6 +60,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "Group",
     "ModelConfig",
     "OptimConfig",
     "Preset",

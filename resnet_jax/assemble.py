@@ -11,6 +11,7 @@ from resnet_jax.config import Config
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import make_average, scaled_decay
+from resnet_jax.training.frozen import check_groups
 from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
@@ -61,10 +62,12 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     Args:
       num_images: of the training set.
     Raises:
-      ConfigError: the batch cannot be shared by the devices of `mesh`, in the parts that `accumulate` asks for.
+      ConfigError: `optim.groups` cannot be meant, or the batch cannot be shared by the devices of `mesh`, in the parts
+        that `accumulate` asks for.
     """
     optim = config.optim
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
+    check_groups(jax.eval_shape(task.init, jax.random.key(0))["params"], optim.groups)
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
     train_step = make_train_step(
@@ -76,6 +79,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         mix_group_size=config.mix_group_size,
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
+        groups=optim.groups,
         average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
     sharding = split_batch(mesh)
@@ -95,4 +99,5 @@ def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
         keep_ema=bool(config.optim.ema_decay),
         scale_loss=config.model.dtype == "float16",
         shard_optimizer=config.optim.shard_state,
+        groups=config.optim.groups,
     )

@@ -8,7 +8,7 @@ checked when a config is built: a wrong value is a `ConfigError` before any work
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range, nearest_multiples
+from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range, nearest_multiples
 from resnet_jax.errors import ConfigError
 
 
@@ -169,6 +169,17 @@ class DataConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group(Checked):
+    """Parameters in whose path, such as `layer1_0/conv1/kernel`, `pattern` is found: they are trained otherwise."""
+
+    pattern: Annotated[str, Pattern()]
+    rate: Annotated[float, NotNegative] = 1.0
+    """Of the learning rate. 0 = frozen: neither gradient nor optimizer state, and norms keep their statistics."""
+    decay: Annotated[float, NotNegative] | None = None
+    """Instead of `weight_decay`; None = as the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig(Checked):
     """The optimizer, its schedule, and what goes with large batches. Default: SGD with momentum, PyTorch's coupling of
     weight decay (into the gradient, before momentum)."""
@@ -181,9 +192,11 @@ class OptimConfig(Checked):
     momentum: Annotated[float, Fraction] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, NotNegative] = 1e-4
-    no_decay: tuple[str, ...] = ()
+    no_decay: tuple[Annotated[str, Pattern()], ...] = ()
     """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed, and
     LARS and LAMB leave their rate alone."""
+    groups: tuple[Group, ...] = ()
+    """Parameters with a rate or a decay of their own; a parameter belongs to one group at most."""
     trust_coefficient: Annotated[float, Positive] = 0.001
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
     clip_norm: Annotated[float, NotNegative] = 0.0
@@ -201,8 +214,7 @@ class OptimConfig(Checked):
     / epochs`. Through the warm-up the average is a copy."""
     ema_every_steps: Annotated[int, AtLeastOne] = 32
     shard_state: bool = False
-    """Each device keeps only its part of the optimizer's state (ZeRO-1, Rajbhandari et al. 2019, arXiv:1910.02054). The
-    result is the same."""
+    """Each device keeps only its part of the optimizer's state (ZeRO-1, arXiv:1910.02054); the result is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

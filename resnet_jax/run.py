@@ -30,6 +30,7 @@ from resnet_jax.tasks.classify.task import classify
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
+from resnet_jax.training.frozen import partition, trained_of
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
@@ -152,7 +153,7 @@ def train(
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
             names=task.names,
-            layers=layer_names(like.params),
+            layers=layer_names(partition(like.params, trained_of(like.params, config.optim.groups))[0]),
             images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,

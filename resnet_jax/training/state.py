@@ -1,7 +1,7 @@
 """Everything that training changes, as one pytree: what a checkpoint holds."""
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Key, PyTree, UInt32
 
+from resnet_jax.config import Group
+from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
 from resnet_jax.training.mesh import replicated
 from resnet_jax.training.zero import spread
@@ -19,7 +21,7 @@ class TrainState(struct.PyTreeNode):
     """The state of a run after `step` updates.
 
     Attributes:
-      ema: the moving averages of `variables`; None where none are kept.
+      ema: the moving averages of `variables`, with None in place of what is frozen; None where none are kept.
       loss_scale: None but for float16.
     """
 
@@ -40,7 +42,7 @@ class TrainState(struct.PyTreeNode):
     @property
     def eval_variables(self) -> dict[str, PyTree[Array]]:
         """What is evaluated and used after training: the moving averages, or `variables` where none are kept."""
-        return self.ema or self.variables
+        return combine(self.ema, self.variables) if self.ema else self.variables
 
 
 def split_key(key: Array) -> tuple[Array, Array]:
@@ -69,6 +71,7 @@ def new_state(
     *,
     keep_ema: bool = False,
     scale_loss: bool = False,
+    groups: Sequence[Group] = (),
 ) -> TrainState:
     """The state before the first update.
 
@@ -76,16 +79,27 @@ def new_state(
       run_key: of all randomness of later steps.
       keep_ema: moving averages of parameters and statistics.
       scale_loss: dynamically, as float16 needs it.
+      groups: of parameters; those of rate 0 have neither optimizer state nor averages.
     """
+    trained = trained_of(variables["params"], groups)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=optimizer.init(partition(variables["params"], trained)[0]),
         key=jax.random.key_data(run_key),
         loss_scale=first_loss_scale() if scale_loss else None,
     )
-    return state.replace(ema=state.variables) if keep_ema else state
+    return state.replace(ema=trained_variables(state.variables, trained)) if keep_ema else state
+
+
+def trained_variables(variables: dict[str, PyTree[Array]], trained: Trained) -> dict[str, PyTree[Array]]:
+    """What an update changes: the trained parameters, and the statistics that move; None in place of the rest."""
+    moves = trained_statistics(variables["batch_stats"], trained)
+    return {
+        "params": partition(variables["params"], trained)[0],
+        "batch_stats": partition(variables["batch_stats"], moves)[0],
+    }
 
 
 def make_init_state(
@@ -96,18 +110,20 @@ def make_init_state(
     keep_ema: bool = False,
     scale_loss: bool = False,
     shard_optimizer: bool = False,
+    groups: Sequence[Group] = (),
 ) -> InitState:
     """Returns the jitted function that makes the state before the first update, born where it is to lie.
 
     Args:
       init: makes the variables.
-      keep_ema, scale_loss: see `new_state`.
+      keep_ema, scale_loss, groups: see `new_state`.
       shard_optimizer: see `state_sharding`.
     """
 
     def init_state(key: Array) -> TrainState:
         init_key, run_key = split_key(key)
-        return new_state(init(init_key), optimizer, run_key, keep_ema=keep_ema, scale_loss=scale_loss)
+        options: dict[str, Any] = {"keep_ema": keep_ema, "scale_loss": scale_loss, "groups": groups}
+        return new_state(init(init_key), optimizer, run_key, **options)
 
     like = jax.eval_shape(init_state, jax.random.key(0))
     return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer))

@@ -1,7 +1,7 @@
 """One update: forward, backward, optimizer, running statistics, compiled for all devices at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -11,13 +11,22 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from resnet_jax.config import Group
 from resnet_jax.errors import ConfigError
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
+from resnet_jax.training.frozen import (
+    combine,
+    frozen_modules,
+    frozen_norms,
+    partition,
+    trained_of,
+    trained_statistics,
+)
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
 from resnet_jax.training.mesh import AXIS, replicated, split_batch
 from resnet_jax.training.non_finite import gradient_norms, is_finite, keep_where
-from resnet_jax.training.state import TrainState, state_sharding
+from resnet_jax.training.state import TrainState, state_sharding, trained_variables
 from resnet_jax.training.zero import gather, spread
 
 Metrics = dict[str, Float[Array, ""]]
@@ -79,6 +88,7 @@ def make_train_step(
     accumulate: int = 1,
     shard_optimizer: bool = False,
     average: Average | None = None,
+    groups: Sequence[Group] = (),
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
 
@@ -92,6 +102,8 @@ def make_train_step(
       accumulate: parts that a device computes one after the other.
       shard_optimizer: the optimizer's state is split over the devices, see `state.state_sharding`.
       average: the rule of the moving averages, for a state that holds them.
+      groups: of parameters; those of rate 0 are frozen. No gradient of them is computed, and a norm whose parameters
+        are all frozen normalises with its running statistics, which stay as they are.
 
     The batch is a dictionary of arrays of N rows, split over the devices. The metrics are scalars of this batch:
     `loss`, those of `Losses.metrics`, what `non_finite.gradient_norms` says, and for float16 `loss_scale` and
@@ -106,24 +118,30 @@ def make_train_step(
         key = jax.random.wrap_key_data(common["key"])
 
         def loss_of(params: PyTree[Array]) -> tuple[Array, Losses]:
-            found = loss(params, common["batch_stats"], batch, key, axis)
+            whole = combine(params, common["frozen"])
+            with frozen_norms(frozen_modules(trained_of(whole, groups))):
+                found = loss(whole, common["batch_stats"], batch, key, axis)
             return jnp.mean(found.loss) * common["loss_scale"], found
 
         grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
         metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
-        return {"grads": grads, "batch_stats": found.batch_stats, "metrics": metrics, "weight": weight}
+        moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
+        moved, _ = partition(found.batch_stats, moves)
+        return {"grads": grads, "batch_stats": moved, "metrics": metrics, "weight": weight}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         size, scaling = len(jax.tree.leaves(batch)[0]), state.loss_scale
         batch = {**batch, "position": jnp.arange(size)}
+        params, frozen = partition(state.params, trained_of(state.params, groups))
         common = {
-            "params": state.params,
+            "params": params,
+            "frozen": frozen,
             "batch_stats": state.batch_stats,
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
             "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,
         }
-        split = spread(state.params, mesh.size) if shard_optimizer else _everywhere(state.params)
+        split = spread(params, mesh.size) if shard_optimizer else _everywhere(params)
         if is_separable(size, bn_group_size, mix_group_size, mesh.size, accumulate):
             compute = one_after_the_other(partial(mean_of, None if bn_group_size else AXIS), accumulate)
             layout = {"batch_stats": WHOLE, "metrics": WHOLE, "weight": WHOLE, "grads": split}
@@ -133,17 +151,18 @@ def make_train_step(
         if means["weight"] is not None:
             means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
-        updates, opt_state = optimizer.update(means["grads"], state.opt_state, state.params)
+        updates, opt_state = optimizer.update(means["grads"], state.opt_state, params)
         if shard_optimizer:
             updates = gather(updates, split, mesh)
         new_state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=means["batch_stats"],
+            params=combine(optax.apply_updates(params, updates), frozen),
+            batch_stats=combine(means["batch_stats"], state.batch_stats),
             opt_state=opt_state,
         )
         if average:
-            new_state = new_state.replace(ema=average(new_state.step, state.ema, new_state.variables))
+            changed = trained_variables(new_state.variables, trained_of(state.params, groups))
+            new_state = new_state.replace(ema=average(new_state.step, state.ema, changed))
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
         good = is_finite(metrics)
         if skip_non_finite or scaling:
