@@ -13,6 +13,7 @@ from resnet_jax import data
 from resnet_jax import run as run_module
 from resnet_jax.config_file import saved_config
 from resnet_jax.errors import NonFiniteLossError, Preempted
+from resnet_jax.tasks.classify import task as classify_task
 from resnet_jax.training import loop
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.non_finite import SkippingBatches, gradient_norms, keep_where
@@ -36,7 +37,7 @@ def poisoned(tiny, monkeypatch):
         moved, targets = augment(key, images, *rest, **options)
         return moved * jnp.where(hit, jnp.nan, 1), targets
 
-    monkeypatch.setattr(data, "augment", poisoned)
+    monkeypatch.setattr(classify_task, "augment", poisoned)
 
 
 def test_stop(poisoned, tmp_path):
@@ -128,7 +129,7 @@ def test_rolling_back_ends(tiny, tmp_path, monkeypatch):
         images, targets = augment(*args, **options)
         return images * jnp.nan, targets
 
-    monkeypatch.setattr(data, "augment", poisoned)
+    monkeypatch.setattr(classify_task, "augment", poisoned)
     monkeypatch.setattr(run_module, "ROLLBACKS_AT_MOST", 2)
     with pytest.raises(NonFiniteLossError, match="nan at step 1 "):
         rn.train(config("--on-non-finite", "rollback"), tmp_path)
