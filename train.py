@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     set_xla_flags()
     # What follows is imported after the arguments are known to be good: it takes seconds.
     if asked.dry_run:
-        from resnet_jax.forecast import describe, forecast, some_devices
+        from resnet_jax.cost.forecast import describe, forecast, some_devices
 
         print(describe(forecast(asked.config, some_devices(asked.dry_run))))
         return

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resnet_jax import benchmark as bench
+from resnet_jax.cost import speed
 
 CLASSES = {"resnet50": "ResNet50", "resnet101": "ResNet101", "resnet152": "ResNet152"}
 
 
-def keras_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> bench.Program:
+def keras_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> speed.Program:
     """Its networks stride in the first 1x1 (v1), have biases in convolutions, and statistics over the whole batch."""
     if name not in CLASSES:
         raise LookupError(f"Keras has no {name}, but {', '.join(CLASSES)}")
@@ -26,7 +26,7 @@ def keras_program(name: str, images: Any, labels: Any, dtype: str, train: bool) 
     trained, other = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
     if not train:
         forward = jax.jit(lambda trained, other, images: model.stateless_call(trained, other, images)[0])
-        compiled, seconds = bench.compile_for(forward, trained, other, images)
+        compiled, seconds = speed.compile_for(forward, trained, other, images)
         return _program(partial(compiled, trained, other, images), compiled, images, seconds)
 
     optimizer = keras.optimizers.SGD(1e-3, momentum=0.9, weight_decay=1e-4)
@@ -44,9 +44,9 @@ def keras_program(name: str, images: Any, labels: Any, dtype: str, train: bool) 
         return (trained, other, moments), value
 
     state = (trained, other, [variable.value for variable in optimizer.variables])
-    compiled, seconds = bench.compile_for(jax.jit(step, donate_argnums=0), state, images, labels)
-    return _program(bench.repeating(compiled, state, images, labels), compiled, images, seconds)
+    compiled, seconds = speed.compile_for(jax.jit(step, donate_argnums=0), state, images, labels)
+    return _program(speed.repeating(compiled, state, images, labels), compiled, images, seconds)
 
 
-def _program(launch: Callable[[], Any], compiled: Any, images: Any, seconds: float) -> bench.Program:
-    return bench.Program("keras", launch, len(images), seconds, bench.peak_bytes(compiled))
+def _program(launch: Callable[[], Any], compiled: Any, images: Any, seconds: float) -> speed.Program:
+    return speed.Program("keras", launch, len(images), seconds, speed.peak_bytes(compiled))

@@ -77,8 +77,8 @@ def efficiency(machine: Machine, flops: float, total_bytes: float, devices: int)
 def compile_one(name: str, devices: int) -> None:
     """Prints, as JSON, what the step of `name` for `devices` devices exchanges and takes."""
     from resnet_jax import Config, DataConfig, ModelConfig
-    from resnet_jax.collectives import count_collectives
-    from resnet_jax.forecast import forecast, some_devices
+    from resnet_jax.cost.collectives import count_collectives
+    from resnet_jax.cost.forecast import forecast, some_devices
 
     config = Config(
         model=ModelConfig(name=name, bn_group_size=32, dtype="bfloat16"),

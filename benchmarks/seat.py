@@ -9,7 +9,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from resnet_jax.benchmark import Program
+from resnet_jax.cost.speed import Program
 
 
 class CannotRun(Exception):

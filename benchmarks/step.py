@@ -35,10 +35,10 @@ from keras_peer import keras_program
 from seat import CannotRun, Seat
 from torch_peer import peak_of_a_process, torch_program
 
-from resnet_jax import benchmark as bench
+from resnet_jax.cost import speed
+from resnet_jax.cost.count import measure
+from resnet_jax.cost.peaks import peak_of
 from resnet_jax.models import create_model
-from resnet_jax.profile import measure
-from resnet_jax.training.peaks import peak_of
 from resnet_jax.xla_flags import set_xla_flags
 
 # What --peers names -> its name in a table.
@@ -52,30 +52,30 @@ def network(name: str, dtype: str) -> tuple[Any, int, int]:
     return create_model(name, dtype=jnp.dtype(dtype)), 224, 3
 
 
-def build(peer: str, name: str, batch_size: int, dtype: str, train: bool) -> bench.Program:
+def build(peer: str, name: str, batch_size: int, dtype: str, train: bool) -> speed.Program:
     """A program, in the process that will run it. Ours is begun as `train.py` is: with our flags of XLA."""
     if peer == "ours":
         set_xla_flags()
     model, size, channels = network(name, dtype)
     if peer in ("torch eager", "torch compile"):
         return torch_program(name, batch_size, size, dtype, train=train, compiled=peer == "torch compile")
-    images, labels = bench.synthetic_batch(batch_size, size, channels, model.num_classes)
+    images, labels = speed.synthetic_batch(batch_size, size, channels, model.num_classes)
     if peer == "flax example":
         return flax_program(name, images, labels, dtype, train)
     if peer == "keras":
         return keras_program(name, images, labels, dtype, train)
-    return bench.train_program(model, images, labels) if train else bench.forward_program(model, images)
+    return speed.train_program(model, images, labels) if train else speed.forward_program(model, images)
 
 
-def flax_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> bench.Program:
+def flax_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -> speed.Program:
     forward, variables, step, state = flax_example(name, images, labels, jnp.dtype(dtype))
     if train:
-        compiled, seconds = bench.compile_for(step, state, images, labels)
-        launch = bench.repeating(compiled, state, images, labels)
+        compiled, seconds = speed.compile_for(step, state, images, labels)
+        launch = speed.repeating(compiled, state, images, labels)
     else:
-        compiled, seconds = bench.compile_for(forward, variables, images)
+        compiled, seconds = speed.compile_for(forward, variables, images)
         launch = partial(compiled, variables, images)
-    return bench.Program("flax example", launch, len(images), seconds, bench.peak_bytes(compiled))
+    return speed.Program("flax example", launch, len(images), seconds, speed.peak_bytes(compiled))
 
 
 def table(name: str, train: bool, options: argparse.Namespace, deadline: float) -> None:
@@ -90,7 +90,7 @@ def table(name: str, train: bool, options: argparse.Namespace, deadline: float) 
             if peer == "ours":
                 raise
             print(f"{peer}: cannot run here: {error}")
-    seconds = bench.time_in_turns(
+    seconds = speed.time_in_turns(
         {peer: seat.turn for peer, seat in seats.items()}, options.rounds, options.round_seconds
     )
     for seat in seats.values():
@@ -104,7 +104,7 @@ def table(name: str, train: bool, options: argparse.Namespace, deadline: float) 
     for peer, seat in seats.items():
         rate = rates[peer]
         memory = f"{seat.peak_bytes / 1e9:.2f}" if seat.peak_bytes else "-"
-        flops = bench.flops_per_image(cost, train=train)
+        flops = speed.flops_per_image(cost, train=train)
         mfu = f"{rate * flops / peak.flops(options.dtype):.1%}" if peak else "-"
         print(
             f"{peer:14}  {rate:>8,.1f}  {1e3 * seconds[peer]:>8,.2f}  {seat.compile_seconds:>9.1f}  "
@@ -113,7 +113,7 @@ def table(name: str, train: bool, options: argparse.Namespace, deadline: float) 
     if best:
         print(f"ours / best peer: {rates['ours'] / best:.2f}")
     if peak:
-        floor = bench.floor(cost, peak, options.dtype, train=train)
+        floor = speed.floor(cost, peak, options.dtype, train=train)
         print(
             f"floors: arithmetic {1 / floor.flops_seconds:,.0f} images/s, memory with everything fused "
             f"{1 / floor.bytes_seconds:,.0f} images/s: {floor.binding} binds"

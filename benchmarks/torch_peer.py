@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from resnet_jax.benchmark import Program
+from resnet_jax.cost.speed import Program
 
 
 def import_torchvision() -> Any:

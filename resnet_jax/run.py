@@ -17,11 +17,12 @@ from resnet_jax import data
 from resnet_jax.assemble import assemble, build_model, compute_dtype, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
+from resnet_jax.cost.count import count_macs_of
+from resnet_jax.cost.peaks import images_per_second_at_peak
 from resnet_jax.errors import CheckpointError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
-from resnet_jax.profile import count_macs_of
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
@@ -35,7 +36,6 @@ from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
-from resnet_jax.training.peaks import images_per_second_at_peak
 from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState, split_key
 from resnet_jax.training.step import step_key

@@ -31,20 +31,20 @@ def benchmark(
     import jax
     import jax.numpy as jnp
 
-    from resnet_jax import benchmark as bench
+    from resnet_jax.cost import speed
+    from resnet_jax.cost.count import measure
+    from resnet_jax.cost.peaks import peak_of
     from resnet_jax.errors import ConfigError
     from resnet_jax.models import create_model
-    from resnet_jax.profile import measure
-    from resnet_jax.training.peaks import peak_of
 
     devices = jax.devices()
     if batch_size < 1 or batch_size % len(devices):
         raise ConfigError(f"--batch-size {batch_size} is not a positive multiple of the {len(devices)} device(s)")
     net = create_model(model, dtype=jnp.dtype(dtype))
     size = image_size or (32 if net.stem == "cifar" else 224)
-    images, labels = bench.synthetic_batch(batch_size, size, 3, net.num_classes)
-    programs = [bench.forward_program(net, images), bench.train_program(net, images, labels)]
-    seconds = bench.time_in_turns({program.name: program.turn for program in programs}, rounds)
+    images, labels = speed.synthetic_batch(batch_size, size, 3, net.num_classes)
+    programs = [speed.forward_program(net, images), speed.train_program(net, images, labels)]
+    seconds = speed.time_in_turns({program.name: program.turn for program in programs}, rounds)
     cost, peak = measure(net, image_size=size), peak_of(devices[0])
 
     print(f"{model}, {size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}")
@@ -55,8 +55,8 @@ def benchmark(
         memory = f"{program.peak_bytes / 1e9:.2f}" if program.peak_bytes else "-"
         mfu = limit = "-"
         if peak:
-            flops = bench.flops_per_image(cost, train=train)
-            floor = bench.floor(cost, peak, dtype, train=train)
+            flops = speed.flops_per_image(cost, train=train)
+            floor = speed.floor(cost, peak, dtype, train=train)
             mfu = f"{rate * flops / (len(devices) * peak.flops(dtype)):.1%}"
             limit = f"{len(devices) / max(floor.flops_seconds, floor.bytes_seconds):,.0f} ({floor.binding})"
         print(
@@ -64,5 +64,5 @@ def benchmark(
             f"{memory:>8}  {mfu:>6}  {limit}"
         )
     if profile:
-        bench.trace(programs[-1], profile)
+        speed.trace(programs[-1], profile)
         print(f"A trace of 3 training steps is in {profile}; open it with: tensorboard --logdir {profile}")

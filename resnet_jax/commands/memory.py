@@ -24,7 +24,7 @@ def memory(
     import jax
 
     from resnet_jax.config import Config, DataConfig, ModelConfig
-    from resnet_jax.forecast import forecast
+    from resnet_jax.cost.forecast import forecast
 
     data = DataConfig(name="synthetic", image_size=image_size, eval_resize=image_size)
     device = jax.devices()[:1]

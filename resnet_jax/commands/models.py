@@ -18,9 +18,9 @@ def models(
         image_size: Height and width in pixels, for counting; by default 224, or 32 for networks with the CIFAR stem.
         layers: Print each network layer by layer.
     """
+    from resnet_jax.cost.count import measure, summary
     from resnet_jax.errors import ModelError
     from resnet_jax.models import create_model, list_models
-    from resnet_jax.profile import measure, summary
 
     names = list_models(pattern)
     if not names:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.models import create_model, list_models
-from resnet_jax.profile import count_macs, count_parameters
 
 TORCHVISION = list_models()[:10]
 

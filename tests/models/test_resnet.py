@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.models import create_model, init, list_models
-from resnet_jax.profile import count_macs, count_parameters
 
 FIVE = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resnet_jax.cost.count import count_macs, count_parameters, summary
 from resnet_jax.models import Block, create, create_model, init, list_models
-from resnet_jax.profile import count_macs, count_parameters, summary
 
 
 def test_a_made_up_row_works_end_to_end(monkeypatch):

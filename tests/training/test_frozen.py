@@ -12,9 +12,9 @@ import resnet_jax as rn
 from resnet_jax import OptimConfig
 from resnet_jax.assemble import assemble
 from resnet_jax.config import Group
+from resnet_jax.cost.count import count_macs, count_macs_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
-from resnet_jax.profile import count_macs, count_macs_of
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.digests import by_name

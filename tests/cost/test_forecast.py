@@ -12,11 +12,11 @@ import pytest
 from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.assemble import build_model
 from resnet_jax.cli import main
+from resnet_jax.cost.count import count_macs, count_parameters
+from resnet_jax.cost.forecast import describe, forecast, kept_bytes
 from resnet_jax.errors import ConfigError
-from resnet_jax.forecast import describe, forecast, kept_bytes
-from resnet_jax.profile import count_macs, count_parameters
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def tiny(batch_size=64, accumulate=1, remat=(), **optim):

@@ -4,10 +4,10 @@ import jax
 import pytest
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.collectives import count_collectives, read_collectives
-from resnet_jax.forecast import forecast
+from resnet_jax.cost.collectives import count_collectives, read_collectives
+from resnet_jax.cost.count import count_parameters
+from resnet_jax.cost.forecast import forecast
 from resnet_jax.models import create_model
-from resnet_jax.profile import count_parameters
 
 PARAMETERS, STATISTICS, BATCH_NORMS = 25_557_032, 2 * 26_560, 53
 MIXED = AugmentConfig(mixup_alpha=0.2, cutmix_alpha=1.0, mix_group_size=2)

@@ -13,15 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax import benchmark as bench
 from resnet_jax.commands.benchmark import benchmark
+from resnet_jax.cost import peaks, speed
+from resnet_jax.cost.count import Cost
+from resnet_jax.cost.peaks import PEAKS, images_per_second_at_peak, peak_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model, init
-from resnet_jax.profile import Cost
-from resnet_jax.training import peaks
-from resnet_jax.training.peaks import PEAKS, images_per_second_at_peak, peak_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ONE_DEVICE = os.environ | {"XLA_FLAGS": ""}
 TINY = create_model("cifar_resnet20", stage_sizes=(1,), num_classes=10)
 
@@ -47,17 +46,17 @@ def test_what_eight_gpus_could_do(monkeypatch):
 def test_floors_by_hand():
     cost = Cost(parameters=0, macs=10**9, activations=10**7, peak_bytes=0)
     peak = PEAKS["NVIDIA H200"]
-    train, forward = (bench.floor(cost, peak, jnp.bfloat16, train=train) for train in (True, False))
+    train, forward = (speed.floor(cost, peak, jnp.bfloat16, train=train) for train in (True, False))
     assert train.flops_seconds == pytest.approx(6e9 / 989e12)
     assert train.bytes_seconds == pytest.approx(5 * 2e7 / 4.8e12)
     assert (train.binding, forward.binding) == ("memory", "memory")
     assert forward.flops_seconds == pytest.approx(2e9 / 989e12)
-    assert bench.floor(cost, peak, jnp.float32, train=True).bytes_seconds == 2 * train.bytes_seconds
+    assert speed.floor(cost, peak, jnp.float32, train=True).bytes_seconds == 2 * train.bytes_seconds
 
 
 def test_programs_compute_what_they_are_said_to():
-    images, labels = bench.synthetic_batch(16, 8, 3, 10)
-    forward, train = bench.forward_program(TINY, images), bench.train_program(TINY, images, labels)
+    images, labels = speed.synthetic_batch(16, 8, 3, 10)
+    forward, train = speed.forward_program(TINY, images), speed.train_program(TINY, images, labels)
     expected = TINY.apply(init(TINY, jax.random.key(0)), images, train=False)
     np.testing.assert_allclose(forward.launch(), expected, rtol=1e-3, atol=1e-4)
     losses = [float(train.launch()["loss"]) for _ in range(3)]
@@ -67,7 +66,7 @@ def test_programs_compute_what_they_are_said_to():
 
 def test_programs_take_turns_and_medians_count(monkeypatch):
     now, order = 0.0, []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
 
     def program(name, seconds):
         durations = iter(seconds)
@@ -77,11 +76,11 @@ def test_programs_take_turns_and_medians_count(monkeypatch):
             order.append(name)
             now += next(durations)
 
-        return bench.Program(name, launch, images=1).turn
+        return speed.Program(name, launch, images=1).turn
 
     slow = program("slow", [9, 1, 1, 8, 1])  # warm-up, to choose how many a turn has, three rounds
     fast = program("fast", [9, 0.25, *[0.25] * 4, *[0.5] * 4, *[0.3] * 4])
-    times = bench.time_in_turns({"slow": slow, "fast": fast}, rounds=3, round_seconds=1.0)
+    times = speed.time_in_turns({"slow": slow, "fast": fast}, rounds=3, round_seconds=1.0)
     assert times == {"slow": 1.0, "fast": pytest.approx(0.3)}
     assert order[4:] == ["slow", *["fast"] * 4] * 3
 

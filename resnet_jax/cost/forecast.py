@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from resnet_jax.assemble import assemble, build_model
-from resnet_jax.collectives import Collective, count_collectives, read_collectives
 from resnet_jax.config import Config
+from resnet_jax.cost.collectives import Collective, count_collectives, read_collectives
+from resnet_jax.cost.count import count_macs
 from resnet_jax.models import ResNet
-from resnet_jax.profile import count_macs
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import make_mesh
 
