@@ -42,7 +42,7 @@ class Losses(NamedTuple):
     Attributes:
       loss: of each example; what is minimised.
       metrics: by name, what else is logged of each example.
-      batch_stats: the running statistics after this part; {} where the network has none.
+      batch_stats: all running statistics, as they are after this part; {} where the network has none.
       weight: how much of each example counts, such as its pixels that are not ignored. It must not depend on the
         parameters. None = 1 each.
     """
