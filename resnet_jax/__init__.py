@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, Group, ModelConfig, OptimConfig
+    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
+    from resnet_jax.groups import Group
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
     from resnet_jax.tasks.task import Task
@@ -30,7 +31,7 @@ _HOME = {
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
-    "Group": "config",
+    "Group": "groups",
     "ModelConfig": "config",
     "OptimConfig": "config",
     "load_config": "config_file",

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range, nearest_multiples
 from resnet_jax.errors import ConfigError
+from resnet_jax.groups import Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,17 +167,6 @@ class DataConfig(Checked):
     def train_size(self) -> int:
         """Height and width in pixels of training images."""
         return self.augment.train_size or self.image_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group(Checked):
-    """Parameters in whose path, such as `layer1_0/conv1/kernel`, `pattern` is found: they are trained otherwise."""
-
-    pattern: Annotated[str, Pattern()]
-    rate: Annotated[float, NotNegative] = 1.0
-    """Of the learning rate. 0 = frozen: neither gradient nor optimizer state, and norms keep their statistics."""
-    decay: Annotated[float, NotNegative] | None = None
-    """Instead of `weight_decay`; None = as the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, UInt8
 from rich.console import Console
 
 from resnet_jax import data
@@ -37,21 +37,11 @@ from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
 from resnet_jax.training.signals import StopRequest
-from resnet_jax.training.state import TrainState, split_key
-from resnet_jax.training.step import step_key
+from resnet_jax.training.state import TrainState
 from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
 CLASS_NAMES = "class_names.json"
-
-
-@dataclass(frozen=True)
-class TrainingBatch:
-    """A batch as the network sees it, with pixel values back in [0, 1] and before label smoothing."""
-
-    images: Float[np.ndarray, "N H W C"]
-    targets: Float[np.ndarray, "N K"]
-    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -209,26 +199,6 @@ def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
     measure = make_measure(model, task.prepare, in_detail=True)
     measure_all = make_pass(measure, **_eval_data(config, task, _eval_source(config, task)))
     return report_in_detail(*measure_all(state.eval_variables))
-
-
-def training_batch(config: Config, step: int) -> TrainingBatch:
-    """The batch that update number `step` of a run with this config uses; the first is 1, as in the log.
-
-    Raises:
-      DataError: the data set cannot be read, or is not what the config says.
-    """
-    task = _classify(config)
-    source = data.load_source(config.data, config.data.train_split)
-    task.check_source(source)
-    batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
-    batches.set_state({"position": (step - 1) * config.batch_size})
-    batch = next(batches)
-    batches.close()
-    _, run_key = split_key(jax.random.key(config.seed))
-    batch["position"] = np.arange(config.batch_size)
-    seen = jax.device_get(jax.jit(task.prepare)(step_key(run_key, step - 1), batch))
-    pixels = seen["image"] * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
-    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:

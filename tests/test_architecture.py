@@ -22,6 +22,7 @@ FLOORS = {
     "restart": 1,
     "checked": 0,
     "config": 0,
+    "groups": 0,
     "models": 1,
     "data": 1,
     "config_file": 1,
@@ -39,7 +40,10 @@ FLOORS = {
     "__main__": 9,
 }
 # The imports within floor 0.
-SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
+SIBLINGS = {
+    *{("checked", "errors"), ("config", "checked"), ("config", "errors"), ("config", "groups")},
+    *{("files", "errors"), ("groups", "checked")},
+}
 TASKS = sorted(path.name for path in (PACKAGE / "tasks").iterdir() if (path / "__init__.py").exists())
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 

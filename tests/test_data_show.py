@@ -18,8 +18,9 @@ from resnet_jax import run as run_module
 from resnet_jax.commands.data_show import data_show, target_caption
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import create_model
-from resnet_jax.run import train, training_batch
+from resnet_jax.run import train
 from resnet_jax.tasks.classify import task as classify_task
+from resnet_jax.tasks.classify.show import training_batch
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.py"

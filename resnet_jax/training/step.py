@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from resnet_jax.config import Group
 from resnet_jax.errors import ConfigError
+from resnet_jax.groups import Group
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
 from resnet_jax.training.frozen import (

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 import resnet_jax as rn
 from resnet_jax import OptimConfig
 from resnet_jax.assemble import assemble
-from resnet_jax.config import Group
 from resnet_jax.cost.count import count_macs, count_macs_of
 from resnet_jax.errors import ConfigError
+from resnet_jax.groups import Group
 from resnet_jax.models import create_model
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.checkpoint import Checkpoints
