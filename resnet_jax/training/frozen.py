@@ -4,10 +4,10 @@ A tree is parted into two of one structure, in each of which None stands for wha
 branch without leaves, so gradients, the optimizer's state and averages of the trained part simply lack the rest.
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import jax
@@ -87,7 +87,7 @@ def frozen_modules(trained: Trained) -> frozenset[str]:
     return frozenset(module for module, parameters in own.items() if not any(parameters))
 
 
-@contextmanager
+@contextlib.contextmanager
 def frozen_norms(modules: frozenset[str]) -> Iterator[None]:
     """Networks that are applied in here normalise with running statistics, and do not move them, in these modules.
 
@@ -103,7 +103,7 @@ def frozen_norms(modules: frozenset[str]) -> Iterator[None]:
             object.__setattr__(norm, "update_stats", False)
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(freeze):
+    with nn.intercept_methods(freeze) if modules else contextlib.nullcontext():
         yield
 
 

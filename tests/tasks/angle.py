@@ -33,7 +33,7 @@ def prepare(key, batch):
 
 
 def make_task(bn_group_size=0):
-    model = rn.create_model("cifar_resnet20", num_classes=1, stage_sizes=(1, 1), bn_group_size=bn_group_size)
+    model = rn.create_model("cifar_resnet20", num_classes=1, stage_sizes=(1,), bn_group_size=bn_group_size)
 
     def loss(params, batch_stats, batch, key, axis):
         net, variables = model.clone(bn_axis_name=axis), {"params": params, "batch_stats": batch_stats}
