@@ -17,6 +17,7 @@ from resnet_jax.data import load_source
 from resnet_jax.data.fills import Draws
 from resnet_jax.errors import CheckpointError
 from resnet_jax.tasks.task import Task
+from resnet_jax.training.frozen import check_groups, trained_of
 from resnet_jax.training.metrics import read_metrics
 
 from . import angle
@@ -61,6 +62,17 @@ def test_it_is_short():
 def test_the_page_tells_of_every_field():
     rows = re.findall(r"^\| (`.*?`) \|", PAGE, re.M)
     assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in dataclasses.fields(Task)]
+
+
+def test_the_groups_of_the_page_can_be_meant():
+    (snippet,) = (text for text in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "Group(" in text)
+    names = {"rn": rn}
+    exec(compile(snippet, "docs/tasks.md", "exec"), names)
+    params = jax.eval_shape(lambda: rn.init(rn.create_model("resnet50"), jax.random.key(0)))["params"]
+    check_groups(params, names["config"].optim.groups)
+    trained = trained_of(params, names["config"].optim.groups)
+    assert not any(jax.tree.leaves([trained["conv1"], trained["layer1_2"]]))
+    assert all(jax.tree.leaves([trained["layer2_0"], trained["fc"]]))
 
 
 def test_what_is_best_must_be_shown():
