@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +33,12 @@ class Arguments:
     workdir: str
     """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
-    dry_run: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    dry_run: Annotated[str, tyro.conf.arg(metavar="N|TARGET")] = ""
     """Train nothing and read no data: compile the step for N devices and say what memory, arithmetic and communication
-    it takes. On N virtual devices of this machine's CPU where there are not so many real ones."""
+    it takes. On N virtual devices of this machine's CPU where there are not so many real ones. Or for devices that this
+    machine does not have: `v5e:1`, `v5e:16x16`, `v4:2x2x1`, `v5p:4x4x4`, `v6e:8`, `h100:8`, `h100:64` (eight hosts),
+    `a100:8`. Then it also says whether the step fits, its memory traffic, the least time that it takes, and what more
+    devices would bring. That needs `pip install -e '.[aot-tpu]'` or `'.[aot-gpu]'`; docs/pods.md has an example."""
     compilation_cache: bool = True
     """Remember compiled programs in the user's cache directory, so that a restart need not compile again."""
     restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
@@ -55,9 +59,9 @@ def main(arguments: list[str]) -> None:
     set_xla_flags()
     # What follows is imported after the arguments are known to be good: it takes seconds.
     if asked.dry_run:
-        from resnet_jax.cost.forecast import describe, forecast, some_devices
+        from resnet_jax.cost.dry_run import dry_run
 
-        print(describe(forecast(asked.config, some_devices(asked.dry_run))))
+        print(dry_run(asked.config, asked.dry_run, say=partial(print, file=sys.stderr, flush=True)))
         return
     from resnet_jax.compilation import remember_programs
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 
@@ -65,14 +67,27 @@ SHAPES = {
 }
 
 
-def flax_example(name: str, images: Array, labels: Array, dtype: Any) -> tuple[Any, Any, Callable[..., Any], Any]:
-    """Two jitted functions with their first arguments: `(forward, variables, train step, training state)`."""
+def build(name: str, dtype: Any) -> FlaxExample:
     if name not in SHAPES:
         raise LookupError(f"the example has no {name}, but {', '.join(SHAPES)}")
-    model = FlaxExample(*SHAPES[name], dtype=dtype)
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1])
+    return FlaxExample(*SHAPES[name], dtype=dtype)
+
+
+def make_forward(model: FlaxExample) -> Callable[..., Array]:
+    """Logits in evaluation."""
+
+    def forward(variables: Any, images: Array) -> Array:
+        return model.apply(variables, images, train=False)
+
+    return forward
+
+
+def make_step(model: FlaxExample) -> tuple[Callable[[Any], Any], Callable[..., tuple[Any, Array]]]:
+    """`(first state from variables, training step)`: SGD with momentum and weight decay."""
     optimizer = optax.sgd(1e-3, momentum=0.9)
-    forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+    def first_state(variables: Any) -> tuple[Any, Any]:
+        return variables, optimizer.init(variables["params"])
 
     def step(state: tuple[Any, Any], images: Array, labels: Array) -> tuple[tuple[Any, Any], Array]:
         variables, opt_state = state
@@ -88,5 +103,48 @@ def flax_example(name: str, images: Array, labels: Array, dtype: Any) -> tuple[A
         updates, opt_state = optimizer.update(grads, opt_state)
         return ({"params": optax.apply_updates(variables["params"], updates), **new}, opt_state), loss
 
-    state = (jax.tree.map(jnp.copy, variables), optimizer.init(variables["params"]))
-    return forward, variables, jax.jit(step, donate_argnums=0), state
+    return first_state, step
+
+
+def flax_example(name: str, images: Array, labels: Array, dtype: Any) -> tuple[Any, Any, Callable[..., Any], Any]:
+    """Two jitted functions with their first arguments: `(forward, variables, train step, training state)`."""
+    model = build(name, dtype)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1])
+    first_state, step = make_step(model)
+    state = first_state(jax.tree.map(jnp.copy, variables))
+    return jax.jit(make_forward(model)), variables, jax.jit(step, donate_argnums=0), state
+
+
+def lower_train_step(
+    devices: Sequence[jax.Device], name: str, images: int, dtype: str, size: int = 224
+) -> jax.stages.Lowered:
+    """For devices that need not be there (`resnet_jax.cost.aot`): `images` float32 images on each."""
+    model, split, whole = build(name, jnp.dtype(dtype)), *_shardings(devices)
+    first_state, step = make_step(model)
+    state = _shapes(jax.eval_shape(lambda: first_state(_variables(model))), whole)
+    batch = jax.ShapeDtypeStruct((images * len(devices), size, size, 3), jnp.float32, sharding=split)
+    labels = jax.ShapeDtypeStruct(batch.shape[:1], jnp.int32, sharding=split)
+    return jax.jit(step, donate_argnums=0, out_shardings=whole).lower(state, batch, labels)
+
+
+def lower_forward(
+    devices: Sequence[jax.Device], name: str, images: int, dtype: str, size: int = 224
+) -> jax.stages.Lowered:
+    """As `lower_train_step`, in evaluation."""
+    model, split, whole = build(name, jnp.dtype(dtype)), *_shardings(devices)
+    variables = _shapes(jax.eval_shape(lambda: _variables(model)), whole)
+    batch = jax.ShapeDtypeStruct((images * len(devices), size, size, 3), jnp.float32, sharding=split)
+    return jax.jit(make_forward(model)).lower(variables, batch)
+
+
+def _shardings(devices: Sequence[jax.Device]) -> tuple[NamedSharding, NamedSharding]:
+    mesh = Mesh(np.array(devices), ("data",))
+    return NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+
+
+def _variables(model: FlaxExample) -> Any:
+    return model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+
+
+def _shapes(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

@@ -44,6 +44,10 @@ class WeightsError(ResnetJaxError):
     """A weight file that does not fit the network, or cannot be read safely."""
 
 
+class CompileError(ResnetJaxError):
+    """A program that could not be compiled for a device."""
+
+
 class NonFiniteLossError(ResnetJaxError):
     """The loss or the gradient of `step` is infinite or not a number; the last checkpoint is from before it."""
 

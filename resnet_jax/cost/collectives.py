@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resnet_jax.cost.hlo import bits_of
+
 KINDS = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute", "collective-broadcast")
-_BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_collectives(program: str, devices: int) -> list[Collective]:
         if f" {match[2]}-start(" in line and match[2] != "all-reduce":
             shapes = shapes[len(shapes) // 2 :]  # an asynchronous one names its operands and then its results
         size = sum(
-            _bits(kind) // 8 * math.prod(int(side) for side in sides.split(",") if side) for kind, sides in shapes
+            bits_of(kind) // 8 * math.prod(int(side) for side in sides.split(",") if side) for kind, sides in shapes
         )
         group = _group(line) or devices
         if match[2] == "reduce-scatter":
@@ -67,10 +68,6 @@ def count_collectives(collectives: Sequence[Collective]) -> dict[str, int]:
     """`{"all-reduce": 2, ...}`, only of those that occur."""
     kinds = [collective.kind for collective in collectives]
     return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
-
-
-def _bits(kind: str) -> int:
-    return _BITS.get(kind) or int(re.sub(r"\D", "", re.sub(r"e\d.*", "", kind)))
 
 
 def _group(line: str) -> int | None:

@@ -1,6 +1,6 @@
 """What a training step will take, told by compiling it: memory, arithmetic, communication. Nothing is run or read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,13 +11,18 @@ from jaxtyping import Array
 
 from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import Config
-from resnet_jax.cost.collectives import Collective, count_collectives, read_collectives
+from resnet_jax.cost.aot import Compiled, compile_ahead
+from resnet_jax.cost.collectives import Collective, read_collectives
 from resnet_jax.cost.count import count_macs
+from resnet_jax.cost.peaks import training_flops
+from resnet_jax.cost.programs import IMAGES
+from resnet_jax.cost.targets import Target
 from resnet_jax.models import ResNet
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import make_mesh
+from resnet_jax.training.mesh import check_batch_size, make_mesh
 
-IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
+CompileStep = Callable[..., Compiled]
+TRAIN_STEP = "resnet_jax.cost.programs:train_step"
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Forecast:
       kept_bytes: what the forward pass keeps for the backward pass, by JAX's count and before any compiler; of a part.
       flops: of a device: forward and backward pass (three times the forward's), by the convolutions and matrix products
         of the network; what is computed again for `remat` is not counted.
+      target: the devices that were only compiled for; None = devices of this machine.
+      hbm_bytes: that a device reads from and writes to its memory; None where it is not counted, as for CPUs.
     """
 
     config: Config
@@ -42,10 +49,17 @@ class Forecast:
     kept_bytes: int
     flops: int
     collectives: tuple[Collective, ...]
+    target: Target | None = None
+    hbm_bytes: int | None = None
 
     @property
     def peak_bytes(self) -> int:
         return self.state_bytes + self.batch_bytes + self.temporary_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Into a device's memory, where that is known."""
+        return self.target is None or self.peak_bytes <= self.target.chip.memory
 
     @property
     def wire_bytes(self) -> float:
@@ -82,8 +96,7 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
     on_cpu = devices[0].platform == "cpu"
     compiled: Any = training.lower_step().compile(compiler_options=options if on_cpu else None)
     memory = compiled.memory_analysis()
-    batch_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in training.batch.values()) // len(devices)
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
+    batch_bytes = _batch_bytes(config, len(devices))
     return Forecast(
         config=config,
         platform=devices[0].platform,
@@ -92,9 +105,48 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
         batch_bytes=batch_bytes,
         temporary_bytes=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
         kept_bytes=kept_bytes(config, model, config.batch_size // len(devices) // config.accumulate),
-        flops=3 * 2 * macs * config.batch_size // len(devices),
+        flops=_flops(config, model, len(devices)),
         collectives=tuple(read_collectives(compiled.as_text(), len(devices))),
     )
+
+
+def forecast_for(config: Config, target: Target, compile_step: CompileStep = compile_ahead) -> Forecast:
+    """Compiles the step of `config` at full size for devices that need not be there.
+
+    Args:
+      compile_step: as `aot.compile_ahead`, in whose place a test may put another.
+    Raises:
+      ConfigError: the devices cannot share the batch, or a package that the compiler needs is missing.
+      CompileError: XLA refused the program, or ended the process in which it compiled.
+    """
+    check_batch_size(config.batch_size, config.model.bn_group_size, target.devices, config.accumulate)
+    model = build_model(config)
+    compiled = compile_step(target, TRAIN_STEP, config)
+    batch_bytes = _batch_bytes(config, target.devices)
+    return Forecast(
+        config=config,
+        platform=target.name,
+        devices=target.devices,
+        state_bytes=compiled.argument_bytes - batch_bytes,
+        batch_bytes=batch_bytes,
+        temporary_bytes=compiled.temp_bytes,
+        kept_bytes=kept_bytes(config, model, config.batch_size // target.devices // config.accumulate),
+        flops=_flops(config, model, target.devices),
+        collectives=compiled.collectives,
+        target=target,
+        hbm_bytes=compiled.hbm_bytes,
+    )
+
+
+def _batch_bytes(config: Config, devices: int) -> int:
+    """A device's share of a batch of uint8 images and int32 labels."""
+    image = config.data.train_size**2 * config.data.channels
+    return config.batch_size // devices * (image + 4)
+
+
+def _flops(config: Config, model: ResNet, devices: int) -> int:
+    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
+    return training_flops(macs) * config.batch_size // devices
 
 
 def kept_bytes(config: Config, model: ResNet, images: int) -> int:
@@ -109,31 +161,3 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
 
     kept = jax.tree.leaves(jax.eval_shape(backward, variables, batch, jax.random.key(0)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
-
-
-def describe(found: Forecast) -> str:
-    """A few lines for people."""
-    config, share = found.config, found.config.batch_size // found.devices
-    parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
-    groups = config.model.bn_group_size or config.batch_size
-    counts = ", ".join(f"{number} {kind}" for kind, number in count_collectives(found.collectives).items())
-    devices = f"{found.devices} device(s) ({found.platform})"
-    lines = [
-        f"One update of {config.model.name}, compiled for {devices}; nothing was run",
-        f"  batch               {config.batch_size} images, {share} on each device{parts}; BatchNorm over {groups}",
-        f"  memory per device   {_size(found.peak_bytes)}: state {_size(found.state_bytes)}, "
-        f"batch {_size(found.batch_bytes)}, activations and scratch {_size(found.temporary_bytes)}",
-        f"                      the forward pass keeps {_size(found.kept_bytes)} for the backward pass",
-        f"  arithmetic          {found.flops / 1e12:.3f} TFLOP per device",
-        f"  collectives         {counts or 'none'}",
-        f"  on the wire         {_size(found.wire_bytes)} sent by each device",
-    ]
-    if any(collective.repeated for collective in found.collectives):
-        lines.append("  (a collective lies in a loop or a branch, and is counted once)")
-    if found.platform == "cpu":
-        lines.append("  Memory is as XLA for CPUs lays it out to save memory; a GPU or TPU differs.")
-    return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -13,7 +13,8 @@ from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.assemble import build_model
 from resnet_jax.cli import main
 from resnet_jax.cost.count import count_macs, count_parameters
-from resnet_jax.cost.forecast import describe, forecast, kept_bytes
+from resnet_jax.cost.forecast import forecast, kept_bytes
+from resnet_jax.cost.report import describe
 from resnet_jax.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
