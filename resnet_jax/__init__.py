@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
     from resnet_jax.config_file import load_config
+    from resnet_jax.groups import Group
     from resnet_jax.models import create_model, init, list_models
     from resnet_jax.run import evaluate, load_run, predict, train
+    from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
         Preset,
@@ -29,12 +31,14 @@ _HOME = {
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
+    "Group": "groups",
     "ModelConfig": "config",
     "OptimConfig": "config",
     "load_config": "config_file",
     "create_model": "models",
     "init": "models",
     "list_models": "models",
+    "Task": "tasks.task",
     "evaluate": "run",
     "load_run": "run",
     "predict": "run",
@@ -57,9 +61,11 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "Group",
     "ModelConfig",
     "OptimConfig",
     "Preset",
+    "Task",
     "class_names",
     "create_model",
     "evaluate",

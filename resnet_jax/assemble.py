@@ -1,17 +1,17 @@
 """A config as the functions that train it, for any devices and without its data."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from resnet_jax import data
 from resnet_jax.config import Config
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import make_average, scaled_decay
+from resnet_jax.training.frozen import check_groups
 from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
@@ -36,6 +36,11 @@ class Training:
         return self.train_step.lower(self.init_state.eval_shape(jax.random.key(0)), self.batch)
 
 
+def compute_dtype(config: Config) -> jnp.dtype:
+    """Of activations and convolutions."""
+    return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
+
+
 def build_model(config: Config) -> ResNet:
     """The network that a config describes."""
     options = config.model
@@ -46,51 +51,53 @@ def build_model(config: Config) -> ResNet:
         bn_group_size=options.bn_group_size,
         stochastic_depth=options.stochastic_depth,
         remat=options.remat,
-        dtype=jnp.dtype(jnp.float32 if options.dtype == "tf32" else options.dtype),
+        dtype=compute_dtype(config),
         precision=None if options.dtype == "tf32" else "highest",
     )
 
 
-def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> Training:
+def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Training:
     """The plan, the first state and the step of a config.
 
     Args:
       num_images: of the training set.
     Raises:
-      ConfigError: the batch cannot be shared by the devices of `mesh`, in the parts that `accumulate` asks for.
+      ConfigError: `optim.groups` cannot be meant, or the batch cannot be shared by the devices of `mesh`, in the parts
+        that `accumulate` asks for.
     """
     optim = config.optim
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
+    check_groups(jax.eval_shape(task.init, jax.random.key(0))["params"], optim.groups)
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
     train_step = make_train_step(
-        model,
+        task.loss,
         optimizer,
-        partial(data.augment, config=config.data, num_classes=config.model.num_classes),
         mesh,
-        label_smoothing=optim.label_smoothing,
+        bn_group_size=config.model.bn_group_size,
         skip_non_finite=config.on_non_finite == "skip",
         mix_group_size=config.mix_group_size,
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
+        groups=optim.groups,
         average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
-    side, sharding = config.data.train_size, split_batch(mesh)
-    shape = (config.batch_size, side, side, config.data.channels)
+    sharding = split_batch(mesh)
     batch = {
-        "image": jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
-        "label": jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=sharding),
+        name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=sharding)
+        for name, (shape, dtype) in task.fills[0].leaves.items()
     }
-    return Training(plan, init_state_of(config, model, mesh), train_step, batch)
+    return Training(plan, init_state_of(config, task, mesh), train_step, batch)
 
 
-def init_state_of(config: Config, model: ResNet, mesh: Mesh) -> InitState:
+def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
     """The function that makes the state before the first update, or tells its shapes; no batch is thought of yet."""
     return make_init_state(
-        model,
+        task.init,
         make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the state is the same whatever the schedule
         mesh,
-        channels=config.data.channels,
         keep_ema=bool(config.optim.ema_decay),
+        scale_loss=config.model.dtype == "float16",
         shard_optimizer=config.optim.shard_state,
+        groups=config.optim.groups,
     )

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from resnet_jax.errors import ConfigError, unknown_name
 
@@ -25,6 +26,11 @@ class Range:
     def __str__(self) -> str:
         ends = [(">=", self.low), (">", self.above), ("<=", self.high), ("<", self.below)]
         return " and ".join(f"{sign} {end:g}" for sign, end in ends if math.isfinite(end)) or "a finite number"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression, that a config field may name."""
 
 
 Positive = Range(above=0)
@@ -64,9 +70,14 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(unknown_name(f"field of {cls.__name__}", name, hints))
-        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
-            value = from_dict(hints[name], value)
-        arguments[name] = tuple(value) if isinstance(value, list) else value
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+            value = from_dict(cast(type, hint), value)
+        elif isinstance(value, list):
+            (item, *_) = get_args(hint) or (None,)
+            nested = dataclasses.is_dataclass(item)
+            value = tuple(from_dict(cast(type, item), one) if nested else one for one in value)
+        arguments[name] = value
     return cls(**arguments)
 
 
@@ -83,6 +94,12 @@ def _check(where: str, value: Any, hint: Any) -> None:
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         ranges = tuple(extra for extra in extras if isinstance(extra, Range))
+        if any(isinstance(extra, Pattern) for extra in extras) and isinstance(value, str):
+            _check_pattern(where, value)
+    in_union = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    if value is not None and (ranged := [option for option in in_union if get_origin(option) is Annotated]):
+        _check(where, value, ranged[0])
+        return
     if get_origin(hint) is tuple and isinstance(value, tuple):
         for i, item in enumerate(value):
             _check(f"{where}[{i}]", item, get_args(hint)[0])
@@ -94,6 +111,13 @@ def _check(where: str, value: Any, hint: Any) -> None:
     for allowed in ranges:
         if not allowed.holds(value):
             raise ConfigError(f"{where} = {value!r} is out of range; it must be {allowed}")
+
+
+def _check_pattern(where: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{where} = {pattern!r} is no regular expression: {error}; correct it") from error
 
 
 def _has_type(value: Any, hint: Any) -> bool:

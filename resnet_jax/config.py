@@ -8,8 +8,9 @@ checked when a config is built: a wrong value is a `ConfigError` before any work
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range, nearest_multiples
+from resnet_jax.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range, nearest_multiples
 from resnet_jax.errors import ConfigError
+from resnet_jax.groups import Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +182,11 @@ class OptimConfig(Checked):
     momentum: Annotated[float, Fraction] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, NotNegative] = 1e-4
-    no_decay: tuple[str, ...] = ()
+    no_decay: tuple[Annotated[str, Pattern()], ...] = ()
     """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed, and
     LARS and LAMB leave their rate alone."""
+    groups: tuple[Group, ...] = ()
+    """Parameters with a rate or a decay of their own; a parameter belongs to one group at most."""
     trust_coefficient: Annotated[float, Positive] = 0.001
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
     clip_norm: Annotated[float, NotNegative] = 0.0
@@ -201,8 +204,7 @@ class OptimConfig(Checked):
     / epochs`. Through the warm-up the average is a copy."""
     ema_every_steps: Annotated[int, AtLeastOne] = 32
     shard_state: bool = False
-    """Each device keeps only its part of the optimizer's state (ZeRO-1, Rajbhandari et al. 2019, arXiv:1910.02054). The
-    result is the same."""
+    """Each device keeps only its part of the optimizer's state (ZeRO-1, arXiv:1910.02054); the result is the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +214,7 @@ class CheckpointConfig(Checked):
     every_epochs: Annotated[float, Positive] = 1.0
     keep_last: Annotated[int, AtLeastOne] = 2
     keep_best: Annotated[int, NotNegative] = 1
-    """By top-1 accuracy on the evaluation split."""
+    """By what is best on the evaluation split: top-1 accuracy, unless a task says otherwise."""
     on_error: Literal["stop", "continue"] = "stop"
     """When a checkpoint or the log cannot be written (disk full, read-only): stop, or say so and train on. The last
     checkpoint of a run must succeed, and with several processes all stop."""

@@ -1,6 +1,7 @@
 """`result.json`: what a complete run came to, and by which it is known to be complete."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,28 +12,42 @@ from resnet_jax.config import Config
 from resnet_jax.files import write_atomically
 from resnet_jax.training.curves import plot_curves
 from resnet_jax.training.metrics import read_metrics
+from resnet_jax.training.shown import Names, Shown
 
 RESULT = "result.json"
 BROKEN_IMAGES = "broken_images.json"
+PLACE = ("kind", "step", "epoch", "seconds")  # in every line of a log
 
 
 def write_result(
-    config: Config, workdir: epath.Path, *, seconds: float, devices: int, broken: Mapping[int, str]
+    config: Config,
+    workdir: epath.Path,
+    best: str,
+    names: Names,
+    *,
+    seconds: float,
+    devices: int,
+    broken: Mapping[int, str],
 ) -> dict[str, Any]:
     """Draws the curves, then writes `result.json`, by which a complete run is known.
 
+    It holds the report of the last evaluation, and `best_NAME` and `best_step` of the one with the highest `best`.
+
     Args:
+      best: the name of a number of the report; larger is better.
+      names: how the numbers are shown.
       broken: the training images that were left out, and why; written to a file of their own if there are any.
     """
     records = read_metrics(workdir)
     evaluations = [record for record in records if record["kind"] == "eval"]
-    last, best = evaluations[-1], max(evaluations, key=lambda record: record["top1"])
+    last, highest = evaluations[-1], max(evaluations, key=lambda record: _rank(record, best))
+    report = {name: value for name, value in last.items() if name not in PLACE}
     result = {
         "model": config.model.name,
         "data": config.data.name,
-        **{name: last[name] for name in ("top1", "top5", "loss", "count")},
-        "best_top1": best["top1"],
-        "best_step": best["step"],
+        **report,
+        f"best_{best}": highest[best],
+        "best_step": highest["step"],
         "steps": last["step"],
         "epochs": config.epochs,
         "seed": config.seed,
@@ -41,18 +56,28 @@ def write_result(
         "devices": f"{devices} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
     }
-    plot_curves(records, workdir / "curves.png", f"{config.model.name} on {config.data.name}")
+    title = f"{config.model.name} on {config.data.name}"
+    plot_curves(records, workdir / "curves.png", title, best, names[best])
     if broken:
         write_atomically(workdir / BROKEN_IMAGES, json.dumps(broken, indent=2) + "\n")
     write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: dict[str, Any], best: str, names: Names) -> str:
     """One line for a person."""
+    shown, last, highest = names[best], result[best], result[f"best_{best}"]
     line = (
-        f"top-1 {100 * result['top1']:.2f} % of {result['count']} test images "
-        f"(best {100 * result['best_top1']:.2f} % at step {result['best_step']}), {result['seconds']:.0f} s"
+        f"{shown.label} {_text(shown, last)} {'of' if shown.is_fraction else 'on'} {result['count']} test images "
+        f"(best {_text(shown, highest)} at step {result['best_step']}), {result['seconds']:.0f} s"
     )
     broken = result.get("broken_images", 0)  # not in older files
     return f"{line}; {broken} training images left out, named in {BROKEN_IMAGES}" if broken else line
+
+
+def _rank(record: Mapping[str, Any], best: str) -> float:
+    return -math.inf if record[best] is None else record[best]  # null: it was not finite
+
+
+def _text(shown: Shown, value: float | None) -> str:
+    return "nan" if value is None else shown.text(value).replace("%", " %")

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,31 +10,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, UInt8
 from rich.console import Console
 
 from resnet_jax import data
-from resnet_jax.assemble import assemble, build_model, init_state_of
+from resnet_jax.assemble import assemble, build_model, compute_dtype, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
-from resnet_jax.cost.count import count_macs
+from resnet_jax.cost.count import count_macs_of
 from resnet_jax.cost.peaks import images_per_second_at_peak
-from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
+from resnet_jax.errors import CheckpointError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
 from resnet_jax.record import append_session, describe_environment
 from resnet_jax.result import RESULT, summary, write_result
+from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
+from resnet_jax.tasks.classify.report import EvalReport
+from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.task import Task
 from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
+from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
+from resnet_jax.training.frozen import partition, trained_of
 from resnet_jax.training.loop import fit
 from resnet_jax.training.mesh import make_mesh, split_batch
 from resnet_jax.training.metrics import RunLog
 from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
-from resnet_jax.training.report import EvalReport
 from resnet_jax.training.signals import StopRequest
-from resnet_jax.training.state import TrainState, split_key
-from resnet_jax.training.step import step_key
+from resnet_jax.training.state import TrainState
 from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
@@ -43,30 +45,32 @@ CLASS_NAMES = "class_names.json"
 
 
 @dataclass(frozen=True)
-class TrainingBatch:
-    """A batch as the network sees it, with pixel values back in [0, 1] and before label smoothing."""
-
-    images: Float[np.ndarray, "N H W C"]
-    targets: Float[np.ndarray, "N K"]
-    class_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Run:
     """A trained run as its folder holds it."""
 
     config: Config
-    model: ResNet
+    task: Task
     state: TrainState
     class_names: tuple[str, ...]
 
+    @property
+    def model(self) -> ResNet:
+        """The network that the config describes; a task of your own may have another."""
+        return build_model(self.config)
 
-def train(config: Config, workdir: epath.PathLike, *, console: Console | None = None) -> TrainState:
+
+def train(
+    config: Config, workdir: epath.PathLike, *, task: Task | None = None, console: Console | None = None
+) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
     `checkpoints/`, `curves.png` and, once complete, `result.json` (and `broken_images.json`, if images were left out).
     A complete run is not trained again.
+
+    Args:
+      task: what to train for; None = classification. It is no part of the config and is not saved: whoever continues,
+        evaluates or reads the run gives the same task again.
 
     Returns the final state.
 
@@ -86,19 +90,22 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        result = json.loads((workdir / RESULT).read_text())
-        say(f"{workdir} holds a complete run, nothing to train: {summary(result)}")
-        return load_run(workdir).state
+        done, result = load_run(workdir, task=task), json.loads((workdir / RESULT).read_text())
+        told = summary(result, done.task.best, done.task.names)
+        say(f"{workdir} holds a complete run, nothing to train: {told}")
+        return done.state
 
     mesh = make_mesh()
-    model = build_model(config)
+    task = task or _classify(config)
     source = data.load_source(config.data, config.data.train_split)
     eval_source = data.load_source(config.data, config.data.eval_split)
-    _check_classes(config, source.class_names)
-    training = assemble(config, model, mesh, num_images=len(source))
+    task.check_source(source)
+    training = assemble(config, task, mesh, num_images=len(source))
     plan = training.plan
-    evaluate = _make_evaluate(config, model, eval_source)
-    stream = data.train_batches(source, config.data, seed=config.seed, **_batching(config.batch_size))
+    evaluate = _make_evaluate(config, task, eval_source)
+    stream = data.train_batches(
+        source, config.data, seed=config.seed, fill=task.fills[0], **_batching(config.batch_size)
+    )
     batches = SkippingBatches(stream)
     forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
@@ -111,7 +118,8 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
     key = jax.random.key(config.seed)
     like = training.init_state.eval_shape(key)
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
+    one = {name: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype) for name, leaf in training.batch.items()}
+    macs = count_macs_of(task.predict, like.variables, one)
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
 
     def go() -> tuple[TrainState, RunLog]:
@@ -134,8 +142,9 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             images_per_step=config.batch_size,
             steps_per_epoch=plan.steps_per_epoch,
             learning_rate=plan.lr,
-            layers=layer_names(like.params),
-            images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),
+            names=task.names,
+            layers=layer_names(partition(like.params, trained_of(like.params, config.optim.groups))[0]),
+            images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), mesh.size),
             log_state=memory["log"],
             forgive_failed_writes=forgive,
             console=console,
@@ -150,7 +159,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     with (
         StopRequest(mesh) as stop,
         Watchdog(config.watchdog_seconds) as watchdog,
-        _open_checkpoints(config, workdir) as checkpoints,
+        _open_checkpoints(config, workdir, task.best) as checkpoints,
     ):
         while True:
             try:
@@ -165,53 +174,47 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     broken = data.found_by_any_host(stream.broken.reasons)
     if first:
         seconds = log.seconds_before + time.perf_counter() - started
-        result = write_result(config, workdir, seconds=round(seconds, 1), devices=mesh.size, broken=broken)
-        say(f"{summary(result)}\nCurves, metrics and checkpoints are in {workdir}/")
+        facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": mesh.size, "broken": broken}
+        result = write_result(config, workdir, task.best, task.names, **facts)
+        say(f"{summary(result, task.best, task.names)}\nCurves, metrics and checkpoints are in {workdir}/")
     return state
 
 
-def evaluate(config: Config, state: TrainState) -> dict[str, float]:
-    """Evaluates on the config's evaluation split: `{"loss", "top1", "top5", "count"}`, accuracies as fractions."""
-    return _make_evaluate(config, build_model(config), _eval_source(config))(state.eval_variables)
+def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> dict[str, float]:
+    """What the task reports of the config's evaluation split, and `count`.
+
+    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions.
+
+    Args:
+      task: the one that `state` was trained for; None = classification.
+    """
+    task = task or _classify(config)
+    return _make_evaluate(config, task, _eval_source(config, task))(state.eval_variables)
 
 
 def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
     """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
-    return _make_evaluate(config, build_model(config), _eval_source(config), make=make_detailed_evaluate)(
-        state.eval_variables
-    )
+    model = build_model(config)
+    task = classify(config, model)
+    measure = make_measure(model, task.prepare, in_detail=True)
+    measure_all = make_pass(measure, **_eval_data(config, task, _eval_source(config, task)))
+    return report_in_detail(*measure_all(state.eval_variables))
 
 
-def training_batch(config: Config, step: int) -> TrainingBatch:
-    """The batch that update number `step` of a run with this config uses; the first is 1, as in the log.
+def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
+    """What the run's task says of uint8 images as `resnet_jax.data.load_image` prepares them, by name.
 
-    Raises:
-      DataError: the data set cannot be read, or is not what the config says.
+    Classification says `probability` (N, K), of each class.
     """
-    source = data.load_source(config.data, config.data.train_split)
-    _check_classes(config, source.class_names)
-    batches = data.train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
-    batches.set_state({"position": (step - 1) * config.batch_size})
-    batch = next(batches)
-    batches.close()
-    _, run_key = split_key(jax.random.key(config.seed))
-    augment = jax.jit(partial(data.augment, config=config.data, num_classes=config.model.num_classes))
-    images, targets = jax.device_get(augment(step_key(run_key, step - 1), batch["image"], batch["label"]))
-    pixels = images * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
-    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=targets, class_names=source.class_names)
+    return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})
 
 
-def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> Float[Array, "N K"]:
-    """Class probabilities of uint8 images as `resnet_jax.data.load_image` prepares them."""
-    normalized = data.normalize(jnp.asarray(images), run.config.data)
-    return jax.nn.softmax(run.model.apply(run.state.eval_variables, normalized, train=False))
-
-
-def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
+def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | None = None) -> Run:
     """Reads a run back from its folder.
 
     Args:
-      which: the newest checkpoint, or the one with the best top-1 accuracy.
+      which: the newest checkpoint, or the one whose evaluation was best.
+      task: the one that was trained for; None = classification.
 
     Raises:
       ConfigError: the folder holds no run.
@@ -219,51 +222,47 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     """
     workdir = open_folder(workdir)
     config = saved_config(workdir)
-    model = build_model(config)
-    like = init_state_of(config, model, make_mesh()).eval_shape(jax.random.key(0))
-    with _open_checkpoints(config, workdir) as checkpoints:
+    task = task or _classify(config)
+    like = init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
+    with _open_checkpoints(config, workdir, task.best) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
     class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
-    return Run(config=config, model=model, state=restored.state, class_names=class_names)
+    return Run(config=config, task=task, state=restored.state, class_names=class_names)
 
 
-def _open_checkpoints(config: Config, workdir: epath.Path) -> Checkpoints:
+def _classify(config: Config) -> Task:
+    return classify(config, build_model(config))
+
+
+def _open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:
     keep = config.checkpoint
-    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
+    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
 
 
-def _eval_source(config: Config) -> data.Source:
+def _eval_source(config: Config, task: Task) -> data.Source:
     source = data.load_source(config.data, config.data.eval_split)
-    _check_classes(config, source.class_names)
+    task.check_source(source)
     return source
 
 
-def _make_evaluate(config: Config, model: ResNet, source: data.Source, make: Any = make_evaluate) -> Any:
+def _make_evaluate(config: Config, task: Task, source: data.Source) -> Evaluate:
+    return make_evaluate(task.measure, task.report, **_eval_data(config, task, source))
+
+
+def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
+    """What a pass over a split needs besides what is measured."""
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     mesh = make_mesh()
     size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    return make(
-        model,
-        partial(data.normalize, config=config.data),
-        mesh,
-        partial(data.eval_batches, source, config.data, **_batching(size)),
-        count=len(source),
-    )
+    batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **_batching(size))
+    return {"mesh": mesh, "batches": batches, "count": len(source)}
 
 
-def _batching(batch_size: int) -> dict[str, int]:
+def _batching(batch_size: int) -> dict[str, Any]:
     return {
         "batch_size": batch_size,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
-
-
-def _check_classes(config: Config, class_names: Sequence[str]) -> None:
-    if len(class_names) != config.model.num_classes:
-        raise ConfigError(
-            f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {len(class_names)} classes; "
-            f"set model.num_classes = {len(class_names)}"
-        )

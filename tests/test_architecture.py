@@ -22,23 +22,29 @@ FLOORS = {
     "restart": 1,
     "checked": 0,
     "config": 0,
+    "groups": 0,
     "models": 1,
     "data": 1,
     "config_file": 1,
     "training": 2,
     "weights": 2,
-    "assemble": 3,
+    "tasks": 3,
     "record": 3,
     "result": 3,
-    "parity": 3,
-    "cost": 4,
-    "run": 5,
-    "commands": 6,
-    "cli": 7,
-    "__main__": 8,
+    "assemble": 4,
+    "parity": 4,
+    "cost": 5,
+    "run": 6,
+    "commands": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # The imports within floor 0.
-SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
+SIBLINGS = {
+    *{("checked", "errors"), ("config", "checked"), ("config", "errors"), ("config", "groups")},
+    *{("files", "errors"), ("groups", "checked")},
+}
+TASKS = sorted(path.name for path in (PACKAGE / "tasks").iterdir() if (path / "__init__.py").exists())
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 
 
@@ -71,6 +77,29 @@ def test_imports_go_down(path):
         assert other in FLOORS, f"{path} imports {name} from the package itself; name the module"
         allowed = FLOORS[other] < FLOORS[own] or (own, other) in SIBLINGS
         assert allowed, f"{own} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]})"
+
+
+def test_task_folders_never_import_each_other():
+    assert TASKS
+    for path in (PACKAGE / "tasks").rglob("*.py"):
+        own = path.relative_to(PACKAGE / "tasks").parts[0]
+        for name in imports(ast.parse(path.read_text())):
+            _, _, other = name.partition("resnet_jax.tasks.")
+            if other.split(".")[0] in TASKS:
+                assert other.split(".")[0] == own, f"{path} imports {name}"
+
+
+def test_no_task_is_known_below_the_tasks():
+    """Not by an import, which the floors forbid, nor by a name or a text that one could act on."""
+    numbers = {"top1", "top5"}  # tasks/classify's; published weights are told by them too
+    for path in MODULES:
+        if FLOORS.get(room(path), FLOORS["tasks"]) >= FLOORS["tasks"]:
+            continue
+        tasks = {*TASKS} if room(path) == "weights" else {*TASKS, *numbers}
+        for node in ast.walk(ast.parse(path.read_text())):
+            known = [getattr(node, field, None) for field in ("id", "attr", "arg", "name", "value")]
+            for name in {name for name in known if isinstance(name, str)} & tasks:
+                raise AssertionError(f"{path}:{node.lineno} knows a task by {name!r}")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -20,7 +20,8 @@ import resnet_jax as rn
 from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches, write_records
 from resnet_jax.result import summary
-from resnet_jax.training.evaluate import make_evaluate
+from resnet_jax.tasks.classify.measure import BEST, NAMES
+from resnet_jax.training.evaluate import Measured, make_pass
 from resnet_jax.training.mesh import make_mesh
 
 ROOT = Path(__file__).parent.parent
@@ -179,24 +180,19 @@ def test_images_that_were_left_out_are_in_the_result(digits, tmp_path):
     ((index, reason),) = json.loads((tmp_path / "run" / "broken_images.json").read_text()).items()
     assert index == "5"
     assert str(broken) in reason
-    assert summary(result).endswith("; 1 training images left out, named in broken_images.json")
-    assert summary({**result, "broken_images": 0}).endswith(" s")
+    assert summary(result, BEST, NAMES).endswith("; 1 training images left out, named in broken_images.json")
+    assert summary({**result, "broken_images": 0}, BEST, NAMES).endswith(" s")
 
 
 def test_1797_images_in_batches_of_64_on_8_devices_are_1797():
     assert jax.device_count() == 8
     config = DataConfig(name="digits", channels=1, mean=(0.3,), std=(0.4,), image_size=8, eval_resize=8)
     source = load_source(config, "all")
-    model = rn.create_model("cifar_resnet20", num_classes=10)
-    variables = rn.init(model, jax.random.key(0), channels=1)
-    evaluate = make_evaluate(
-        model,
-        lambda images: images / 255.0,
-        make_mesh(),
-        lambda: eval_batches(source, config, batch_size=64),
-        count=len(source),
-    )
-    assert evaluate(variables)["count"] == 1797
+    keep = lambda variables, batch, real: Measured({"images": real.sum()}, {"label": batch["label"]})
+    measure_all = make_pass(keep, make_mesh(), lambda: eval_batches(source, config, batch_size=64), count=len(source))
+    sums, rows = measure_all({})
+    assert sums["images"] == sums["count"] == 1797
+    np.testing.assert_array_equal(rows["label"], source.labels())
 
 
 def test_neither_tensorflow_nor_torch_is_imported(digits, tmp_path):

@@ -18,7 +18,9 @@ from resnet_jax import run as run_module
 from resnet_jax.commands.data_show import data_show, target_caption
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import create_model
-from resnet_jax.run import train, training_batch
+from resnet_jax.run import train
+from resnet_jax.tasks.classify import task as classify_task
+from resnet_jax.tasks.classify.show import training_batch
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.py"
@@ -35,7 +37,7 @@ MIXED = (
 def test_what_is_shown_is_what_a_run_trains_on(tmp_path, monkeypatch):
     """The images and targets are caught inside the compiled step of a real run, at its third update."""
     seen = []
-    augment = run_module.data.augment
+    augment = classify_task.augment
 
     def spy(*args, **options):
         images, targets = augment(*args, **options)
@@ -44,7 +46,7 @@ def test_what_is_shown_is_what_a_run_trains_on(tmp_path, monkeypatch):
 
     config = load_config(DIGITS, ["--epochs", "0.14", "--batch-size", "64", "--eval-every-epochs", "0.2", *MIXED])
     with monkeypatch.context() as patch:
-        patch.setattr(run_module.data, "augment", spy)
+        patch.setattr(classify_task, "augment", spy)
         # A small network compiles faster, and has no part in what is looked at.
         patch.setattr(
             run_module, "build_model", lambda _: create_model("cifar_resnet29", num_classes=10, stage_sizes=(1,))

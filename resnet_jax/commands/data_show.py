@@ -37,7 +37,7 @@ def data_show(
 
     from resnet_jax.config_file import load_config
     from resnet_jax.errors import DataError
-    from resnet_jax.run import training_batch
+    from resnet_jax.tasks.classify.show import training_batch
 
     if images < 1 or step < 1:
         raise DataError(f"--images = {images} and --step = {step} must be at least 1")

@@ -32,7 +32,7 @@ def evaluate(
     step, data = int(trained.state.step), trained.config.data
     title = f"{trained.config.model.name} after {step} steps, on {data.name} {data.eval_split}"
     if confusion is not None:
-        from resnet_jax.training.confusion import plot_confusion
+        from resnet_jax.tasks.classify.confusion import plot_confusion
 
         plot_confusion(report, trained.class_names, confusion, f"{title}: top-1 {report.top1:.2%}")
     images = report.confusion.sum(axis=1)

@@ -36,7 +36,7 @@ def predict(
         raise DataError("no images given; name one or more files: python -m resnet_jax predict DIR image.png ...")
     trained = run.load_run(workdir, checkpoint)
     pixels = np.stack([load_image(path, trained.config.data) for path in images])
-    probabilities = np.asarray(run.predict(trained, pixels))
+    probabilities = np.asarray(run.predict(trained, pixels)["probability"])
     best = np.argsort(-probabilities, axis=-1)[:, :top]
     if as_json:
         for path, row, order in zip(images, probabilities, best, strict=True):

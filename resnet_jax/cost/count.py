@@ -5,7 +5,7 @@ A network is traced once, without running it, and the operations of the trace ar
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -56,6 +56,11 @@ def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
 def count_parameters(model: ResNet, *, channels: int = 3) -> int:
     """Trainable numbers, without BatchNorm's running statistics."""
     return _size(_shapes(model, 64, channels)["params"])
+
+
+def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
+    """Multiply-accumulates of any function of arrays, of which only shapes and types are needed; nothing is run."""
+    return sum(map(_macs, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
 
 
 def count_macs(model: ResNet, *, image_size: int = 224, channels: int = 3) -> int:

@@ -19,6 +19,7 @@ from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
 from resnet_jax.models import ResNet
 from resnet_jax.models.forms import forms_of
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import check_batch_size, make_mesh
 
 CompileStep = Callable[..., Compiled]
@@ -85,7 +86,7 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
       ConfigError: the devices cannot share the batch.
     """
     model = build_model(config)
-    training = assemble(config, model, make_mesh(devices), num_images=IMAGES)
+    training = assemble(config, classify(config, model), make_mesh(devices), num_images=IMAGES)
     # A program that is not run need not be quick: its layout and its collectives are decided before. Scheduled for
     # speed, as it would be on a CPU, it would take the more memory the more rematerialisation it has.
     options: dict[str, Any] = {

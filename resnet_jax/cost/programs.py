@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import Config
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 
 IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
@@ -18,7 +19,7 @@ def train_step(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lowe
     Raises:
       ConfigError: the devices cannot share the batch.
     """
-    return assemble(config, build_model(config), make_mesh(devices), num_images=IMAGES).lower_step()
+    return assemble(config, classify(config, build_model(config)), make_mesh(devices), num_images=IMAGES).lower_step()
 
 
 def inference(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lowered:

@@ -17,9 +17,10 @@ from jaxtyping import Array
 from resnet_jax.cost.count import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
+from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import one_hot
 from resnet_jax.training.mesh import make_mesh, replicated, split_batch
-from resnet_jax.training.state import TrainState
+from resnet_jax.training.state import new_state
 from resnet_jax.training.step import make_train_step
 
 
@@ -70,19 +71,13 @@ def train_program(model: ResNet, images: Array, labels: Array, name: str = "trai
     """The step that `train.py` runs, without augmentation: SGD with momentum and weight decay."""
     mesh = make_mesh()
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
-    variables = init(model, jax.random.key(0), channels=images.shape[-1])
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
-        key=jax.random.key_data(jax.random.key(0)),
-    )
+    state = new_state(init(model, jax.random.key(0), channels=images.shape[-1]), optimizer, jax.random.key(0))
 
-    def take_as_they_are(key: Array, images: Array, labels: Array, **_: Any) -> tuple[Array, Array]:
-        return images, one_hot(labels, model.num_classes)
+    def take_as_they_are(key: Array | None, batch: dict[str, Array]) -> dict[str, Array]:
+        return {**batch, "target": one_hot(batch["label"], model.num_classes)}
 
-    step = make_train_step(model, optimizer, take_as_they_are, mesh)
+    loss = make_loss(model, take_as_they_are)
+    step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size)
     state = jax.device_put(state, replicated(mesh))
     batch = {"image": images, "label": labels}
     compiled, seconds = compile_for(step, state, batch)

@@ -5,8 +5,9 @@ Shuffling and cropping depend on the seed and that position alone, so the global
 number of hosts and threads, and a single integer is all that has to be saved to go on where a run stopped.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -16,13 +17,17 @@ from absl.flags import FLAGS
 from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
 from resnet_jax.data.broken import Broken, BrokenImages
-from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, TrainRows
-from resnet_jax.data.sources import Source
-from resnet_jax.errors import DataError
+from resnet_jax.data.fills import EvalImage, Fill, TrainImage
+from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, Order, TrainRows
+from resnet_jax.data.sources import Example, Source
+from resnet_jax.errors import DataError, ImageError
 
 # While the device works on a batch, the next two are filled: the second of them so that no thread waits for the last
 # image of the first.
 _AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+
+# Examples that are tried to find one that can be read, and so to see what they hold.
+_TRIES = 8
 
 
 class TrainBatches(grain.DatasetIterator[Batch]):
@@ -80,9 +85,16 @@ class TrainBatches(grain.DatasetIterator[Batch]):
 
 
 def train_batches(
-    source: Source, config: DataConfig, *, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    fill: Fill | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> TrainBatches:
-    """Shuffled, randomly cropped batches of this host, for ever.
+    """Shuffled batches of this host, for ever.
 
     Every image comes exactly once per epoch, in an order of its own for each epoch; batches run over the end of an
     epoch, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
@@ -97,15 +109,24 @@ def train_batches(
 
     Args:
       batch_size: images per batch over all hosts (B).
-      seed: of the order and of the crops.
+      seed: of the order and of what `fill` draws.
+      fill: writes the rows; None = `fills.TrainImage`, images and labels.
     Returns:
-      An iterator over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,)}` that can be saved.
+      An iterator that can be saved over dictionaries of arrays of B/P rows, whose shapes are `fill.leaves`.
     Raises:
-      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, more unreadable images
-        than `config.max_broken_fraction`.
+      DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
+        while iterating, more unreadable images than `config.max_broken_fraction`.
     """
-    _check_batches(source, batch_size, process_count)
-    rows = TrainRows(source, config, batch_size, seed)
+    fill = fill or TrainImage(config)
+    _check_batches(source, fill, batch_size, process_count)
+    order = Order(
+        len(source),
+        batch_size=batch_size,
+        seed=seed,
+        repeats=config.repeats,
+        max_broken_fraction=config.max_broken_fraction,
+    )
+    rows = TrainRows(source, fill, order, seed)
 
     def open_at(position: int) -> grain.IterDataset[tuple[Batch, list[Broken]]]:
         make = MakeBatch(rows, start=position, **_share(config, batch_size, process_index, process_count))
@@ -115,25 +136,34 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source, config: DataConfig, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Source,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    fill: Fill | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> grain.IterDataset[Batch]:
     """This host's batches of one pass over the source, in order; every image comes exactly once with weight 1.
 
-    The last global batch is filled with black images of label 0 and weight 0, so that all batches have one shape and
+    The last global batch is filled up with zeros, also their weight, so that all batches have one shape and
     all hosts have the same number of them. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
 
     An image that cannot be read is an error here: an accuracy over fewer images than the split has is not its accuracy.
 
     Args:
       batch_size: images per batch over all hosts (B).
+      fill: writes the rows; None = `fills.EvalImage`, images and labels.
     Returns:
-      An iterable, to be used any number of times, over `{"image": uint8 (B/P, S, S, C), "label": int32 (B/P,),
-      "weight": float32 (B/P,)}`.
+      An iterable, to be used any number of times, over dictionaries of arrays of B/P rows, whose shapes are
+      `fill.leaves`, and `weight` float32.
     Raises:
-      DataError: no images, or a batch size that the hosts cannot share equally; while iterating, an unreadable image.
+      DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
+        while iterating, an unreadable image.
     """
-    _check_batches(source, batch_size, process_count)
-    make = MakeBatch(EvalRows(source, config), start=0, **_share(config, batch_size, process_index, process_count))
+    fill = fill or EvalImage(config)
+    _check_batches(source, fill, batch_size, process_count)
+    make = MakeBatch(EvalRows(source, fill), start=0, **_share(config, batch_size, process_index, process_count))
     count = -(-len(source) // batch_size)
     return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
 
@@ -157,7 +187,7 @@ def _share(config: DataConfig, batch_size: int, process_index: int, process_coun
     }
 
 
-def _check_batches(source: Source, batch_size: int, process_count: int) -> None:
+def _check_batches(source: Source, fill: Fill, batch_size: int, process_count: int) -> None:
     if not len(source):
         raise DataError("the source holds 0 images; batches need at least one. Choose another data set or split")
     if batch_size % process_count:
@@ -165,3 +195,15 @@ def _check_batches(source: Source, batch_size: int, process_count: int) -> None:
             f"batch_size = {batch_size} is not divisible by the {process_count} processes that share a batch; "
             f"the nearest that are: {nearest_multiples(batch_size, process_count)}"
         )
+    example = next(_readable(source), None)
+    if example and (missing := [name for name in fill.needs if name not in example]):
+        raise DataError(
+            f"the examples hold {', '.join(sorted(example))} and lack {', '.join(missing)}, which "
+            f"{type(fill).__name__} needs; choose a data set that has them, or another task"
+        )
+
+
+def _readable(source: Source) -> Iterator[Example]:
+    for index in range(min(len(source), _TRIES)):
+        with contextlib.suppress(ImageError):
+            yield source[index]

@@ -1,27 +1,23 @@
-"""The rows of batches: which image belongs where, what the host makes of it, and batches filled with them.
+"""The rows of batches: which example belongs where, and batches filled with them.
 
 All this is pickled for worker processes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.config import DataConfig
 from resnet_jax.data.broken import Broken, too_many
-from resnet_jax.data.policies import apply_policy
+from resnet_jax.data.fills import SHUFFLE, Draws, Fill, Row
 from resnet_jax.data.sources import Source
-from resnet_jax.data.transforms import decode, random_crop_into, resize_and_center_crop
 from resnet_jax.errors import ImageError
 
 Batch = dict[str, np.ndarray]
-"""`image` uint8 (N, S, S, C), `label` int32 (N,) and, in evaluation, `weight` float32 (N,)."""
+"""N rows of every array that a fill writes and, in evaluation, `weight` float32 (N,)."""
 
-# Which stream of random numbers: a shuffle, a crop and a policy never share one.
-_SHUFFLE, _CROP, _POLICY = 0, 1, 2
 # What handing out a task costs is shared by so many images.
 _ROWS_PER_TASK = 8
 
@@ -36,83 +32,96 @@ class Rows(Protocol):
         """Writes a row of a batch. Returns the images that were passed over because they cannot be read."""
 
 
-class TrainRows:
-    """See `batches.train_batches`."""
+class Order:
+    """Which example stands at a position of the global order: all of them in every epoch, shuffled anew for each.
 
-    def __init__(self, source: Source, config: DataConfig, batch_size: int, seed: int) -> None:
-        self._source, self._config, self._batch_size, self._seed = source, config, batch_size, seed
-        # First copies of all images, then second ones, ...
-        self._spread = np.argsort(np.arange(batch_size) % config.repeats, kind="stable")
+    Args:
+      length: how many examples there are.
+      batch_size: of a global batch.
+      repeats: how often an epoch takes each example of its order, see `batches.train_batches`.
+      max_broken_fraction: of examples that may be left out because they cannot be read.
+    """
+
+    def __init__(self, length: int, *, batch_size: int, seed: int, repeats: int, max_broken_fraction: float) -> None:
+        self._length, self._batch_size, self._seed = length, batch_size, seed
+        self._repeats, self._max_broken_fraction = repeats, max_broken_fraction
+        # First copies of all examples, then second ones, ...
+        self._spread = np.argsort(np.arange(batch_size) % repeats, kind="stable")
         self._orders: dict[int, np.ndarray] = {}
         self._broken: dict[int, str] = {}
 
-    def empty(self, count: int) -> Batch:
-        return _empty(count, self._config.train_size, self._config.channels)
-
-    def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
+    def take(self, position: int, read: Callable[[int], None]) -> list[Broken]:
+        """Calls `read` with the index of the example at `position`, or of the next in the epoch's order that it can
+        read; it raises ImageError where it cannot. Returns those that were passed over."""
         batch_number, place_in_batch = divmod(position, self._batch_size)
-        length = len(self._source)
-        epoch, offset = divmod(batch_number * self._batch_size + int(self._spread[place_in_batch]), length)
-        order, first = self._order(epoch), offset // self._config.repeats
+        epoch, offset = divmod(batch_number * self._batch_size + int(self._spread[place_in_batch]), self._length)
+        order, first = self._order(epoch), offset // self._repeats
         passed_over: list[Broken] = []
-        for place in range(first, first + length):
-            index = int(order[place % length])
+        for place in range(first, first + self._length):
+            index = int(order[place % self._length])
             if index not in self._broken:
                 try:
-                    self._write(index, position, batch, row)
+                    read(index)
                     return passed_over
                 except ImageError as error:
                     self._broken[index] = str(error)
             passed_over.append((index, self._broken[index]))
-        raise too_many(dict(passed_over), length, self._config.max_broken_fraction)
-
-    def _write(self, index: int, position: int, batch: Batch, row: int) -> None:
-        example, config = self._source[index], self._config
-        encoded, name, out = example["image"], example.get("name", f"image {index}"), batch["image"][row]
-        if config.augment.random_resized_crop:
-            rng = np.random.default_rng([_CROP, self._seed, position])
-            random_crop_into(out, encoded, rng, config.augment.crop_min_area, name=name)
-        else:
-            image = decode(encoded, config.channels, name=name)
-            out[...] = resize_and_center_crop(image, config.eval_resize, config.train_size)
-        if config.augment.policy != "none":
-            out[...] = apply_policy(out, np.random.default_rng([_POLICY, self._seed, position]), config.augment)
-        batch["label"][row] = example["label"]
+        raise too_many(dict(passed_over), self._length, self._max_broken_fraction)
 
     def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
         order = self._orders.get(epoch)
         if order is None:
-            order = np.random.default_rng([_SHUFFLE, self._seed, epoch]).permutation(len(self._source))
+            order = np.random.default_rng([SHUFFLE, self._seed, epoch]).permutation(self._length)
             # Where batches run over the end of an epoch, two orders are in use.
             self._orders = {e: kept for e, kept in self._orders.items() if abs(e - epoch) == 1} | {epoch: order}
         return order
 
 
+class TrainRows:
+    """See `batches.train_batches`."""
+
+    def __init__(self, source: Source, fill: Fill, order: Order, seed: int) -> None:
+        self._source, self._fill, self._order, self._seed = source, fill, order, seed
+
+    def empty(self, count: int) -> Batch:
+        return _empty(count, self._fill)
+
+    def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
+        views, draws = _row(batch, row), Draws(self._seed, position)
+        return self._order.take(position, lambda index: self._fill(_example(self._source, index), draws, views))
+
+
 class EvalRows:
     """See `batches.eval_batches`."""
 
-    def __init__(self, source: Source, config: DataConfig) -> None:
-        self._source, self._config = source, config
+    def __init__(self, source: Source, fill: Fill) -> None:
+        self._source, self._fill = source, fill
 
     def empty(self, count: int) -> Batch:
-        batch = _empty(count, self._config.image_size, self._config.channels)
-        return {**batch, "weight": np.empty(count, np.float32)}
+        return {**_empty(count, self._fill), "weight": np.empty(count, np.float32)}
 
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
+        views = _row(batch, row)
         real = position < len(self._source)
-        batch["weight"][row] = real
+        views.pop("weight")[...] = real
         if real:
-            example, config = self._source[position], self._config
-            image = decode(example["image"], config.channels, name=example.get("name", f"image {position}"))
-            batch["image"][row] = resize_and_center_crop(image, config.eval_resize, config.image_size)
-            batch["label"][row] = example["label"]
+            self._fill(_example(self._source, position), Draws(0, position), views)
         else:
-            batch["image"][row] = batch["label"][row] = 0
+            for view in views.values():
+                view[...] = 0
         return ()
 
 
-def _empty(count: int, size: int, channels: int) -> Batch:
-    return {"image": np.empty((count, size, size, channels), np.uint8), "label": np.empty(count, np.int32)}
+def _example(source: Source, index: int) -> dict[str, Any]:
+    return {"name": f"image {index}", **source[index]}
+
+
+def _empty(count: int, fill: Fill) -> Batch:
+    return {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in fill.leaves.items()}
+
+
+def _row(batch: Batch, row: int) -> Row:
+    return {name: rows[row, ...] for name, rows in batch.items()}
 
 
 class MakeBatch:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from resnet_jax.models.deferred import Activations, Convolution
+from resnet_jax.models.deferred import Activations, Convolution, Pooled, Product
 from resnet_jax.models.layers import Dtype
 from resnet_jax.models.moments import Moments, widened
 
@@ -61,6 +61,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
 
+        values: Activations | Product | Pooled
         if isinstance(x, Convolution):
             values = x.settle(scale)
         else:

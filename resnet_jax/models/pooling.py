@@ -57,7 +57,8 @@ def _by_keys(stride: int, x: Array) -> Array:
 def _(stride: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     value, place = _value_and_place(stride, *primals)
     nothing = jnp.zeros((), value.dtype)
-    return value, sum(jnp.where(place == k, dx, nothing) for k, dx in enumerate(_nine(tangents[0], stride, 0)))
+    chosen = (jnp.where(place == k, dx, nothing) for k, dx in enumerate(_nine(tangents[0], stride, 0)))
+    return value, reduce(jnp.add, chosen)
 
 
 def _value_and_place(stride: int, x: Array) -> tuple[Float[Array, "N H2 W2 C"], Int[Array, "N H2 W2 C"]]:

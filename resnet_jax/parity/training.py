@@ -15,11 +15,12 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.parity.trace import to_torch
+from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import cross_entropy, one_hot
 from resnet_jax.training.mesh import replicated
 from resnet_jax.training.optim import make_optimizer, make_schedule
-from resnet_jax.training.state import TrainState
-from resnet_jax.training.step import Augment, make_train_step
+from resnet_jax.training.state import new_state
+from resnet_jax.training.step import make_train_step
 from resnet_jax.weights import layout_of, to_torchvision
 from resnet_jax.weights.torchvision import torch_key
 
@@ -119,17 +120,11 @@ def _train(
     optimizer = make_optimizer(config, make_schedule(config, 256, 1.0, len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     # The images are normalised already.
-    keep: Augment = lambda key, images, labels, positions: (images, one_hot(labels, model.num_classes))
-    step = make_train_step(model, optimizer, keep, mesh, label_smoothing=config.label_smoothing)
-    params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))  # the step donates
-    key = jax.random.key_data(jax.random.key(0))
-    state = TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
-        key=key,
-    )
+    keep = lambda key, batch: {**batch, "target": one_hot(batch["label"], model.num_classes)}
+    loss = make_loss(model, keep, label_smoothing=config.label_smoothing)
+    step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size)
+    copied = jax.tree.map(jnp.copy, {name: variables[name] for name in ("params", "batch_stats")})  # the step donates
+    state = new_state(copied, optimizer, jax.random.key(0))
     state = jax.device_put(state, replicated(mesh))  # as the step returns it, or it would be compiled twice
     losses = []
     for images, labels in batches:

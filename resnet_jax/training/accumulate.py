@@ -44,11 +44,12 @@ def on_every_device(mean_of: MeanOf, mesh: Mesh, layout: PyTree[PartitionSpec]) 
     """The same means, of a batch of which each device computes its share: all that they exchange is the results.
 
     Args:
-      layout: of each result: on every device, or `spread`, each device getting its own part.
+      layout: of each result, or of all in a branch: on every device, or `spread`, each device getting its own part.
     """
 
     def share(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
-        return mean_over_devices(mean_of(common, batch), layout)
+        means = mean_of(common, batch)
+        return mean_over_devices(means, jax.tree.broadcast(layout, means))
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
     # check_vma would have JAX add up the gradients itself, in every part of the batch and for every use of a parameter.

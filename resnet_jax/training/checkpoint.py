@@ -40,26 +40,34 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    Kept are the newest `keep_last` and, of all, the `keep_best` with the highest `metrics["top1"]`. Opening, restoring
+    Kept are the newest `keep_last` and, of all, the `keep_best` with the highest `metrics[best]`. Opening, restoring
     and closing change nothing on disk; `save` and `set_aside` are for the one run that owns the folder.
+
+    Raises:
+      ValueError: from here with `keep_best`, and from `restore_best`: no name of what is best was given.
     """
 
-    def __init__(self, directory: epath.PathLike, *, keep_last: int, keep_best: int):
+    def __init__(self, directory: epath.PathLike, *, keep_last: int, keep_best: int, best: str | None = None):
+        self._best = best
+        if keep_best:
+            self._need_best(f"keep_best = {keep_best}")
         directory = directory if is_remote(directory) else Path(directory).absolute()
         self.directory = open_folder(directory)
         self._options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=8,
             cleanup_tmp_directories=True,
             # Without best_fn Orbax keeps the metrics in memory only, and a resumed run would forget which was best.
-            best_fn=_top1,
-            preservation_policy=AnyPreservationPolicy([LatestN(keep_last), BestN(get_metric_fn=_top1, n=keep_best)]),
+            best_fn=self._rank,
+            preservation_policy=AnyPreservationPolicy(
+                [LatestN(keep_last), BestN(get_metric_fn=self._rank, n=keep_best)]
+            ),
         )
         self._manager: ocp.CheckpointManager | None = None
 
     def save(self, step: int, state: PyTree, memory: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state to the host and returns; the files are written in the background.
 
-        `memory` must be JSON. `metrics` may lack `top1` (no evaluation yet): such a step ranks last.
+        `memory` must be JSON. `metrics` may lack what is best (no evaluation yet): such a step ranks last.
 
         Raises:
           CheckpointError: this step is saved already.
@@ -107,26 +115,27 @@ class Checkpoints:
         return restored
 
     def restore_best(self, like: PyTree) -> Restored:
-        """The whole checkpoint with the highest `top1`, of equals the newest; see `restore_newest` for `like`.
+        """The whole checkpoint with the highest `metrics[best]`, of equals the newest; see `restore_newest` for `like`.
 
         Damaged ones that are better are reported. Nothing is renamed: another process may be training here.
 
         Raises:
           CheckpointError: no checkpoint at all, none that is whole, or another model or optimiser.
         """
+        self._need_best("restore_best")
         self.wait()
         paths = self._steps()
-        accuracies = {step: _accuracy(path) for step, path in paths.items()}
-        if not accuracies:
+        ranks = {step: self._rank_of(path) for step, path in paths.items()}
+        if not ranks:
             raise CheckpointError(
                 f"{self.directory} holds no checkpoint; train first, or name the workdir of a run that has saved one"
             )
-        best_first = sorted(accuracies, key=lambda step: (accuracies[step], step), reverse=True)
+        best_first = sorted(ranks, key=lambda step: (ranks[step], step), reverse=True)
         restored, damaged = self._first_whole({step: paths[step] for step in best_first}, like)
         for step, reason in damaged.items():
             log.warning(
-                "checkpoint of step %d is damaged: %s; the next best is step %d (top1 %.4f)",
-                *(step, reason, restored.step, accuracies[restored.step]),
+                "checkpoint of step %d is damaged: %s; the next best is step %d (%s %.4f)",
+                *(step, reason, restored.step, self._best, ranks[restored.step]),
             )
         return restored
 
@@ -195,6 +204,20 @@ class Checkpoints:
             "Nothing was changed. Bring a copy of one back, or start anew in another workdir."
         )
 
+    def _need_best(self, what: str) -> None:
+        if self._best is None:
+            raise ValueError(f"{what} needs the name of the metric that is best; give `best`, such as a task's `best`")
+
+    def _rank(self, metrics: dict[str, float]) -> float:
+        value = metrics.get(self._best, -math.inf) if self._best else -math.inf
+        return -math.inf if math.isnan(value) else value
+
+    def _rank_of(self, path: epath.Path) -> float:
+        try:
+            return self._rank(read_record(path)["metrics"])
+        except Damaged:
+            return math.inf  # it may have been the best: tried first, it is reported
+
     def _set_aside(self, step: int, reason: str) -> None:
         path = self._steps()[step]
         target = path.parent / f"damaged-{path.name}"
@@ -222,15 +245,3 @@ class Checkpoints:
 
 def _everywhere(true: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(true))))
-
-
-def _accuracy(path: epath.Path) -> float:
-    try:
-        return _top1(read_record(path)["metrics"])
-    except Damaged:
-        return math.inf  # it may have been the best: tried first, it is reported
-
-
-def _top1(metrics: dict[str, float]) -> float:
-    top1 = metrics.get("top1", -math.inf)
-    return -math.inf if math.isnan(top1) else top1

@@ -1,4 +1,4 @@
-"""The picture of a run: loss, accuracy and learning rate over epochs."""
+"""The picture of a run: what is best, loss and learning rate over epochs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from resnet_jax.files import write_atomically
+from resnet_jax.training.shown import Shown
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
     from matplotlib.axes import Axes
@@ -17,12 +18,14 @@ FEW_POINTS = 30  # up to so many are drawn as dots too
 Records = Sequence[Mapping[str, Any]]
 
 
-def plot_curves(records: Records, path: epath.PathLike, title: str) -> None:
+def plot_curves(records: Records, path: epath.PathLike, title: str, best: str, shown: Shown) -> None:
     """Draws the log of a run as a PNG; any part of it may be missing.
 
     Args:
-      records: as `read_metrics` gives them, accuracies as fractions.
+      records: as `read_metrics` gives them.
       path: the file to write.
+      best: the name of the number by which one evaluation is better than another; larger is better.
+      shown: how it is called and written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,16 +35,17 @@ def plot_curves(records: Records, path: epath.PathLike, title: str) -> None:
     evaluations = [record for record in records if record["kind"] == "eval"]
     figure = Figure(figsize=(9, 8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
+    goal, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     figure.suptitle(title, fontsize=14, fontweight="bold")
 
-    _line(accuracy, train, "top1", TRAIN, "training, on augmented images")
-    _line(accuracy, evaluations, "top1", EVALUATION, f"evaluation{_best_and_last(evaluations)}")
-    _mark_best(accuracy, evaluations)
-    accuracy.set_ylabel("top-1 accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if len(set(_points(records, "top1")[1])) < 2:
-        accuracy.set_ylim(0, 1)
+    _line(goal, train, best, TRAIN, "training, on augmented images")
+    _line(goal, evaluations, best, EVALUATION, f"evaluation{_best_and_last(evaluations, best, shown)}")
+    _mark_best(goal, evaluations, best)
+    goal.set_ylabel(shown.title or shown.label)
+    if shown.is_fraction:
+        goal.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if len(set(_points(records, best)[1])) < 2:
+            goal.set_ylim(0, 1)
 
     _line(loss, train, "loss", TRAIN, "training")
     _line(loss, evaluations, "loss", EVALUATION, "evaluation")
@@ -56,11 +60,11 @@ def plot_curves(records: Records, path: epath.PathLike, title: str) -> None:
     rate.set_xlabel("epoch")
     rate.set_xlim(0, 1.02 * max((record["epoch"] for record in records), default=1.0))
 
-    for axes in (accuracy, loss, rate):
+    for axes in (goal, loss, rate):
         axes.grid(color="#e5e7eb", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9)
-    for axes in (accuracy, loss):
+    for axes in (goal, loss):
         if axes.lines:
             axes.legend(loc="best", fontsize=9.5, framealpha=0.9, edgecolor="none")
     picture = io.BytesIO()
@@ -80,22 +84,22 @@ def _line(axes: "Axes", records: Records, name: str, color: str, label: str) -> 
         axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, linewidth=1.6, label=label)
 
 
-def _best(records: Records) -> tuple[float, float] | None:
-    """Epoch and top-1 accuracy of the best evaluation, of equals the newest."""
-    points = list(zip(*_points(records, "top1"), strict=True))
+def _best(records: Records, name: str) -> tuple[float, float] | None:
+    """Epoch and value of the best evaluation, of equals the newest."""
+    points = list(zip(*_points(records, name), strict=True))
     return max(points, key=lambda point: (point[1], point[0]), default=None)
 
 
-def _best_and_last(evaluations: Records) -> str:
-    best = _best(evaluations)
+def _best_and_last(evaluations: Records, name: str, shown: Shown) -> str:
+    best = _best(evaluations, name)
     if best is None:
         return ""
-    last = _points(evaluations, "top1")[1][-1]
-    return f": best {best[1]:.2%} at epoch {best[0]:.4g}, last {last:.2%}"
+    last = _points(evaluations, name)[1][-1]
+    return f": best {shown.text(best[1])} at epoch {best[0]:.4g}, last {shown.text(last)}"
 
 
-def _mark_best(axes: "Axes", evaluations: Records) -> None:
-    best = _best(evaluations)
+def _mark_best(axes: "Axes", evaluations: Records, name: str) -> None:
+    best = _best(evaluations, name)
     if best is not None:
         axes.axhline(best[1], color=EVALUATION, linewidth=0.8, linestyle=":")
         axes.plot(*best, marker="*", markersize=14, color=EVALUATION, markeredgecolor="white")

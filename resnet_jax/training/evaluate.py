@@ -1,88 +1,97 @@
-"""Exact evaluation: every image counts once, on any number of devices and hosts."""
+"""Exact evaluation: every example counts once, on any number of devices and hosts. What is counted is the task's."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, PyTree
 
-from resnet_jax.models import ResNet
-from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
+from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.mesh import put_batch, replicated, split_batch
-from resnet_jax.training.report import CALIBRATION_BINS, EvalReport
-
-Normalize = Callable[[UInt8[Array, "N H W C"]], Float[Array, "N H W C"]]
-Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
-Evaluate = Callable[[PyTree[Array]], dict[str, float]]
-Count = Callable[[Float[Array, "N K"], Int[Array, " N"], Bool[Array, " N"]], dict[str, Array]]
 
 BATCHES_IN_FLIGHT = 2  # the host prepares this many batches ahead; more would only hold them in device memory
 
 
-def make_evaluate(model: ResNet, normalize: Normalize, mesh: Mesh, batches: Batches, *, count: int) -> Evaluate:
-    """Returns `variables -> {"loss", "top1", "top5", "count"}`: means over all images, accuracies as fractions.
+class Measured(NamedTuple):
+    """What is measured of a batch of N examples.
 
-    Args:
-      batches: called for each evaluation; gives this host's rows of `image`, `label` and `weight` (1 real, 0 padding).
-      count: how many images there are. The report's `count` is what was really seen, and must equal it.
-
-    Raises:
-      RuntimeError: from the returned function, where the images seen are not `count`: a bug, not a user's mistake.
+    Attributes:
+      sums: over the batch's real examples, of any shape; `real_sums` leaves the padding out. They are added up over the
+        batches in float64.
+      rows: of N rows each, whatever is kept of every example: detections, embeddings, features.
     """
-    count_all = _make_pass(model, normalize, mesh, batches, _count_hits, count)
+
+    sums: dict[str, Array]
+    rows: dict[str, Array]
+
+
+Sums = dict[str, np.ndarray]
+"""Over a whole split, in float64; `count` is the number of its examples."""
+Rows = dict[str, np.ndarray]
+"""One row for each example of a split, in its order."""
+Measure = Callable[[PyTree[Array], Batch, Bool[Array, " N"]], Measured]
+"""`(variables, batch, which examples are real and not padding) -> Measured`, on the devices."""
+Report = Callable[[Sums, Rows], dict[str, float]]
+"""What follows from all that was measured: accuracy, mean IoU, COCO AP. On every host, which have all rows."""
+Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
+Pass = Callable[[PyTree[Array]], tuple[Sums, Rows]]
+Evaluate = Callable[[PyTree[Array]], dict[str, float]]
+
+
+def real_sums(values: Mapping[str, Float[Array, "N ..."]], real: Bool[Array, " N"]) -> dict[str, Array]:
+    """The sum of each over the real examples.
+
+    By `where`, not by a product: a padded row may hold anything, and 0 * nan is nan.
+    """
+    masked = {name: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for name, x in values.items()}
+    return {name: jnp.sum(x, axis=0) for name, x in masked.items()}
+
+
+def make_evaluate(measure: Measure, report: Report, mesh: Mesh, batches: Batches, *, count: int) -> Evaluate:
+    """Returns `variables -> report of a whole split`, to which `count` is added. The arguments are `make_pass`'s."""
+    measure_all = make_pass(measure, mesh, batches, count=count)
 
     def evaluate(variables: PyTree[Array]) -> dict[str, float]:
-        return _means(count_all(variables), count)
+        return {**report(*measure_all(variables)), "count": count}
 
     return evaluate
 
 
-def make_detailed_evaluate(
-    model: ResNet, normalize: Normalize, mesh: Mesh, batches: Batches, *, count: int
-) -> Callable[[PyTree[Array]], EvalReport]:
-    """Returns `variables -> EvalReport`: what `make_evaluate` gives, the confusion matrix and the calibration.
+def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int) -> Pass:
+    """Returns `variables -> what is measured of a whole split`, the same on every host.
 
-    The arguments and errors are those of `make_evaluate`. The matrix of K x K counts is summed over the devices for
-    every batch, which is why training does without.
+    Args:
+      batches: called for each pass; gives this host's rows of what `measure` needs and of `weight` (1 real, 0 padding).
+        Each host has the same number of batches.
+      count: how many examples there are.
+
+    Raises:
+      RuntimeError: from the returned function, where the examples seen are not `count`: a bug, not a user's mistake.
     """
 
-    def count_in_detail(logits: Array, labels: Array, real: Array) -> dict[str, Array]:
-        return {**_count_hits(logits, labels, real), **_count_details(logits, labels, real)}
+    def eval_step(variables: PyTree[Array], batch: Batch) -> tuple[dict[str, Array], dict[str, Array], Array]:
+        real = batch["weight"] > 0
+        return *measure(variables, batch, real), real
 
-    count_all = _make_pass(model, normalize, mesh, batches, count_in_detail, count)
+    sharding, everywhere = split_batch(mesh), replicated(mesh)
+    step = jax.jit(eval_step, in_shardings=(everywhere, sharding), out_shardings=(everywhere, sharding, sharding))
 
-    def evaluate(variables: PyTree[Array]) -> EvalReport:
-        sums = count_all(variables)
-        confusion = np.round(sums.pop("confusion")).astype(np.int64)
-        return EvalReport(confusion=confusion, calibration=sums.pop("calibration"), **_means(sums, count))
-
-    return evaluate
-
-
-def _make_pass(
-    model: ResNet, normalize: Normalize, mesh: Mesh, batches: Batches, count_batch: Count, count: int
-) -> Callable[[PyTree[Array]], dict[str, np.ndarray]]:
-    """Returns `variables -> the sums of count_batch over all batches`, in float64."""
-
-    def eval_step(variables: PyTree[Array], batch: dict[str, Array]) -> dict[str, Array]:
-        logits = model.apply(variables, normalize(batch["image"]), train=False)
-        return count_batch(logits, batch["label"], batch["weight"] > 0)
-
-    sharding = split_batch(mesh)
-    step = jax.jit(eval_step, in_shardings=(replicated(mesh), sharding), out_shardings=replicated(mesh))
-
-    def count_all(variables: PyTree[Array]) -> dict[str, np.ndarray]:
+    def measure_all(variables: PyTree[Array]) -> tuple[Sums, Rows]:
         total: dict[str, Any] = {}
-        in_flight: deque = deque()
+        kept: list[tuple[Rows, np.ndarray]] = []
+        in_flight: deque[tuple[dict[str, Array], dict[str, Array], Array]] = deque()
 
         def collect() -> None:
-            # Sums of one batch are exact in float32; their total is taken in float64.
-            for name, value in jax.device_get(in_flight.popleft()).items():
+            sums, rows, real = in_flight.popleft()
+            # Sums of one batch are exact in float32, or nearly so; their total is taken in float64.
+            for name, value in jax.device_get(sums).items():
                 total[name] = total.get(name, 0) + value.astype(np.float64)
+            kept.append(jax.tree.map(_rows_here, (rows, real)))
 
         for batch in batches():
             in_flight.append(step(variables, put_batch(batch, sharding)))
@@ -90,38 +99,22 @@ def _make_pass(
                 collect()
         while in_flight:
             collect()
-        seen = round(float(total["count"]))
-        if seen != count:
-            raise RuntimeError(f"evaluation saw {seen} images of {count}: the batches are wrong")
-        return total
+        rows, real = jax.tree.map(lambda *batches: _rows_everywhere(batches), *kept)
+        if np.sum(real) != count:
+            raise RuntimeError(f"evaluation saw {np.sum(real)} examples of {count}: the batches are wrong")
+        return {**total, "count": np.float64(count)}, {name: values[real] for name, values in rows.items()}
 
-    return count_all
-
-
-def _count_hits(logits: Array, labels: Array, real: Array) -> dict[str, Array]:
-    per_image = {
-        "loss": cross_entropy(logits, one_hot(labels, logits.shape[-1])),
-        "top1": in_top_k(logits, labels, 1),
-        "top5": in_top_k(logits, labels, 5),
-        "count": jnp.ones(labels.shape),
-    }
-    # where, not a product: a padded row may hold anything, and 0 * nan is nan.
-    return {name: jnp.sum(jnp.where(real, x, 0)) for name, x in per_image.items()}
+    return measure_all
 
 
-def _count_details(logits: Array, labels: Array, real: Array) -> dict[str, Array]:
-    """`confusion` (K, K): images by true and predicted class. `calibration` (3, bins): see `EvalReport`."""
-    classes = logits.shape[-1]
-    predicted = jnp.argmax(logits, axis=-1)
-    # Products with one-hot rows, not scatters: each device counts its share, and one all-reduce adds the counts.
-    confusion = jnp.where(real[:, None], one_hot(labels, classes), 0).T @ one_hot(predicted, classes)
-    confidence = jnp.max(jax.nn.softmax(logits), axis=-1)
-    bins = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1).astype(jnp.int32)
-    rows = jnp.stack([jnp.ones(labels.shape), confidence, predicted == labels])
-    rows = jnp.where(real[None], rows, 0)
-    calibration = jnp.matmul(rows, one_hot(bins, CALIBRATION_BINS), precision="highest")
-    return {"confusion": confusion, "calibration": calibration}
+def _rows_here(array: Array) -> np.ndarray:
+    """The rows of an array that lie on the devices of this host, in their order."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def _means(sums: dict[str, np.ndarray], count: int) -> dict[str, Any]:
-    return {name: float(sums[name]) / count for name in ("loss", "top1", "top5")} | {"count": count}
+def _rows_everywhere(batches: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows of all hosts, in the order of the split: of each batch, those of the first host, the second, ..."""
+    mine = np.stack(batches)
+    each = multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
+    return np.moveaxis(each, 0, 1).reshape(-1, *mine.shape[2:])

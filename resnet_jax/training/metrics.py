@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.files import forgive_failed_write, open_folder
 from resnet_jax.training.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
+from resnet_jax.training.shown import Names
 from resnet_jax.training.sinks import JsonLines, Screen, Sink, TensorBoard
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
@@ -31,12 +32,12 @@ class RunLog:
 
     `metrics.jsonl` holds one JSON object per line, with `kind` ("train" or "eval"), `step`, `epoch`, `seconds` and:
 
-      train  the means over the steps since the last such line of what the step reports (`loss`, `top1`, ...), `lr` of
-             the last of them, `images_per_second`, the share of the time that was spent waiting for data
+      train  the means over the steps since the last such line of what the step reports (`loss`, ...), `lr` of the
+             last of them, `images_per_second`, the share of the time that was spent waiting for data
              (`data_wait`), and `mfu` where the devices' peak is known
-      eval   the report of the evaluation (`loss`, `top1`, `top5`, `count`)
+      eval   the report of the evaluation (`loss`, the task's own numbers, `count`)
 
-    Accuracies are fractions. What is not finite is null. `seconds` counts the sessions of a resumed run together.
+    What is not finite is null. `seconds` counts the sessions of a resumed run together.
 
     `images_per_second` is that of training alone: its clock starts anew at the first step (after its compilation) and
     after every line written, so it sees neither compilation nor evaluation. Where no step was timed (the first line,
@@ -54,6 +55,7 @@ class RunLog:
         has neither gap nor duplicate; 0 starts a new log.
       steps_per_epoch: need not be a whole number.
       learning_rate: of a step.
+      names: how the task's own numbers are shown on the screen.
       layers: names, for the steps' `worst_layer`.
       images_per_second_at_peak: what the devices could do if all their arithmetic went into the network; None = not
         known.
@@ -74,6 +76,7 @@ class RunLog:
         images_per_step: int,
         steps_per_epoch: float,
         learning_rate: Callable[[int], float],
+        names: Names | None = None,
         layers: Sequence[str] = (),
         images_per_second_at_peak: float | None = None,
         log_state: list[Any] | None = None,
@@ -96,7 +99,7 @@ class RunLog:
             self._sinks = [
                 JsonLines(workdir / FILE_NAME, kept),
                 TensorBoard(workdir / "tensorboard", start_step),
-                Screen(console, total_steps, start_step),
+                Screen(console, total_steps, start_step, names or {}),
             ]
 
     @contextmanager

@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -10,6 +12,8 @@ import optax
 from jaxtyping import PyTree
 
 from resnet_jax.config import Config, OptimConfig
+from resnet_jax.groups import Group
+from resnet_jax.training.frozen import group_of
 
 BASE_BATCH_SIZE = 256  # images that `base_lr` speaks of (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
 
@@ -101,23 +105,36 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
       `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
     - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf.
     - `lamb` is optax's, but what is not decayed keeps its rate, as in timm's.
+
+    A group of `optim.groups` with a decay of its own has that, but for what `no_decay` names; in the end, the updates
+    of a group are multiplied by its rate. Frozen parameters are not among those that the rule is given.
     """
 
     def mask(params: PyTree) -> PyTree[bool]:
         return decay_mask(params, optim.no_decay)
 
-    decay = optax.add_decayed_weights(optim.weight_decay, mask=mask)
+    def mask_of(number: int, params: PyTree) -> PyTree[bool]:
+        """What is decayed as group `number`; -1: as the rest."""
+        decays_as = jax.tree.map(lambda i: i if i in own_decay else -1, group_of(params, optim.groups))
+        return jax.tree.map(lambda decayed, i: decayed and i == number, mask(params), decays_as)
+
+    own_decay = {i: group.decay for i, group in enumerate(optim.groups) if group.decay is not None}
+    decay_rest = partial(mask_of, -1) if own_decay else mask
+    decay = optax.add_decayed_weights(optim.weight_decay, mask=decay_rest)
+    decay_own = [optax.add_decayed_weights(value, mask=partial(mask_of, i)) for i, value in own_decay.items()]
+    decay = optax.chain(decay, *decay_own) if decay_own else decay
     rate = optax.scale_by_learning_rate(schedule)
     if optim.optimizer == "lars":
         rule = optax.lars(
             learning_rate=schedule,
             weight_decay=optim.weight_decay,
-            weight_decay_mask=mask,
+            weight_decay_mask=decay_rest,
             trust_coefficient=optim.trust_coefficient,
             trust_ratio_mask=mask,
             momentum=optim.momentum,
             nesterov=optim.nesterov,
         )
+        rule = optax.chain(*decay_own, rule) if decay_own else rule
     elif optim.optimizer == "lamb":
         rule = optax.chain(
             optax.scale_by_adam(b1=optim.momentum, b2=LAMB_SECOND_BETA, eps=LAMB_EPSILON, nesterov=optim.nesterov),
@@ -127,7 +144,17 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
         )
     else:
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
+    if any(group.rate not in (0.0, 1.0) for group in optim.groups):
+        rule = optax.chain(rule, _scale_groups(optim.groups))
     return optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
+
+
+def _scale_groups(groups: Sequence[Group]) -> optax.GradientTransformation:
+    def scale(updates: PyTree, params: PyTree) -> PyTree:
+        numbers = group_of(updates, groups)
+        return jax.tree.map(lambda update, i: update if i < 0 else update * groups[i].rate, updates, numbers)
+
+    return optax.stateless(scale)
 
 
 def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:

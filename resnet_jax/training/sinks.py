@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from etils import epath
 
 from resnet_jax.files import open_growing
+from resnet_jax.training.shown import Names
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console
@@ -49,7 +50,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Charts named `train/loss`, `eval/top1`, ... over steps.
+    """Charts named `train/loss`, `eval/loss`, ... over steps.
 
     tensorboardX only makes the events: its own writer is a thread that, where it fails, hangs the run.
     """
@@ -95,33 +96,35 @@ def _import_tensorboard_x() -> tuple[Any, Any, Any]:
     return Event, scalar, masked_crc32c
 
 
-_SHOWN = {
-    "loss": "loss {:.4f}",
-    "top1": "top-1 {:.2%}",
-    "top5": "top-5 {:.2%}",
+# A line shows the loss, the task's own numbers, and these.
+_RATES = {
     "lr": "lr {:.3g}",
     "images_per_second": "{:,.0f} images/s",
     "mfu": "{:.0%} MFU",
     "data_wait": "{:.0%} waiting for data",
 }
-_BAR_STYLES = {
-    "train": {"loss": "bold", "images_per_second": "cyan", "left": "dim"},
-    "eval": {"top1": "green"},
-}
+_BAR_STYLES = {"loss": "bold", "images_per_second": "cyan", "left": "dim"}
 
 
 class Screen:
-    """A progress bar on a terminal; elsewhere (a file, a batch system) one plain line per record."""
+    """A progress bar on a terminal; elsewhere (a file, a batch system) one plain line per record.
 
-    def __init__(self, console: "Console | None", total_steps: int, start_step: int):
+    Args:
+      names: the task's numbers that are shown; the bar has room for the first of an evaluation.
+    """
+
+    def __init__(self, console: "Console | None", total_steps: int, start_step: int, names: Names):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._console = console or Console()
         self._total_steps = total_steps
+        own = {name: f"{shown.label} {shown.form}" for name, shown in names.items()}
+        self._forms = {"loss": "loss {:.4f}", **own, **_RATES}
+        self._bar = {"train": _BAR_STYLES, "eval": dict.fromkeys([*names][:1], "green")}
         self._progress: Progress | None = None
         if self._console.is_terminal:
-            styles = {name: style for kind in _BAR_STYLES.values() for name, style in kind.items()}
+            styles = {name: style for kind in self._bar.values() for name, style in kind.items()}
             columns = [TextColumn(f"{{task.fields[{name}]}}", style=style) for name, style in styles.items()]
             self._progress = Progress(BarColumn(16), MofNCompleteColumn(), *columns, console=self._console)
             empty: dict[str, Any] = dict.fromkeys(styles, "")
@@ -131,12 +134,12 @@ class Screen:
     def write(self, record: dict[str, Any], seconds_left: float | None) -> None:
         kind, step = record["kind"], record["step"]
         texts: dict[str, Any] = {
-            name: form.format(record[name]) for name, form in _SHOWN.items() if record.get(name) is not None
+            name: form.format(record[name]) for name, form in self._forms.items() if record.get(name) is not None
         }
         if kind == "train" and seconds_left is not None:
             texts["left"] = f"{timedelta(seconds=round(seconds_left))} left"
         if self._progress is not None:
-            fields = {name: text for name, text in texts.items() if name in _BAR_STYLES[kind]}
+            fields = {name: text for name, text in texts.items() if name in self._bar[kind]}
             self._progress.update(self._task, completed=step, **fields)
         if self._progress is None or kind == "eval":
             where = f"step {step:{len(str(self._total_steps))}}/{self._total_steps}  epoch {record['epoch']:.2f}"

@@ -1,15 +1,17 @@
 """Everything that training changes, as one pytree: what a checkpoint holds."""
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int, PyTree, UInt32
+from jaxtyping import Array, Int, Key, PyTree, UInt32
 
-from resnet_jax.models import ResNet
+from resnet_jax.groups import Group
+from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
 from resnet_jax.training.mesh import replicated
 from resnet_jax.training.zero import spread
@@ -19,7 +21,7 @@ class TrainState(struct.PyTreeNode):
     """The state of a run after `step` updates.
 
     Attributes:
-      ema: the moving averages of `variables`; None where none are kept.
+      ema: the moving averages of `variables`, with None in place of what is frozen; None where none are kept.
       loss_scale: None but for float16.
     """
 
@@ -40,7 +42,7 @@ class TrainState(struct.PyTreeNode):
     @property
     def eval_variables(self) -> dict[str, PyTree[Array]]:
         """What is evaluated and used after training: the moving averages, or `variables` where none are kept."""
-        return self.ema or self.variables
+        return combine(self.ema, self.variables) if self.ema else self.variables
 
 
 def split_key(key: Array) -> tuple[Array, Array]:
@@ -58,35 +60,70 @@ class InitState(Protocol):
         """Shapes, dtypes and shardings, without computing anything."""
 
 
+Init = Callable[[Key[Array, ""]], dict[str, PyTree[Array]]]
+"""`key -> {"params", "batch_stats"}`; a network may have no statistics."""
+
+
+def new_state(
+    variables: dict[str, PyTree[Array]],
+    optimizer: optax.GradientTransformation,
+    run_key: Key[Array, ""],
+    *,
+    keep_ema: bool = False,
+    scale_loss: bool = False,
+    groups: Sequence[Group] = (),
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      run_key: of all randomness of later steps.
+      keep_ema: moving averages of parameters and statistics.
+      scale_loss: dynamically, as float16 needs it.
+      groups: of parameters; those of rate 0 have neither optimizer state nor averages.
+    """
+    trained = trained_of(variables["params"], groups)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(partition(variables["params"], trained)[0]),
+        key=jax.random.key_data(run_key),
+        loss_scale=first_loss_scale() if scale_loss else None,
+    )
+    return state.replace(ema=trained_variables(state.variables, trained)) if keep_ema else state
+
+
+def trained_variables(variables: dict[str, PyTree[Array]], trained: Trained) -> dict[str, PyTree[Array]]:
+    """What an update changes: the trained parameters, and the statistics that move; None in place of the rest."""
+    moves = trained_statistics(variables["batch_stats"], trained)
+    return {
+        "params": partition(variables["params"], trained)[0],
+        "batch_stats": partition(variables["batch_stats"], moves)[0],
+    }
+
+
 def make_init_state(
-    model: ResNet,
+    init: Init,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    channels: int,
     keep_ema: bool = False,
+    scale_loss: bool = False,
     shard_optimizer: bool = False,
+    groups: Sequence[Group] = (),
 ) -> InitState:
     """Returns the jitted function that makes the state before the first update, born where it is to lie.
 
     Args:
-      channels: of the images.
-      keep_ema: moving averages of parameters and statistics.
+      init: makes the variables.
+      keep_ema, scale_loss, groups: see `new_state`.
       shard_optimizer: see `state_sharding`.
     """
 
     def init_state(key: Array) -> TrainState:
         init_key, run_key = split_key(key)
-        variables = model.init(init_key, jnp.zeros((1, 64, 64, channels)), train=False)
-        state = TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),  # a network may have none
-            opt_state=optimizer.init(variables["params"]),
-            key=jax.random.key_data(run_key),
-            loss_scale=first_loss_scale() if model.dtype == jnp.float16 else None,
-        )
-        return state.replace(ema=state.variables) if keep_ema else state
+        options: dict[str, Any] = {"keep_ema": keep_ema, "scale_loss": scale_loss, "groups": groups}
+        return new_state(init(init_key), optimizer, run_key, **options)
 
     like = jax.eval_shape(init_state, jax.random.key(0))
     return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer))

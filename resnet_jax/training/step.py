@@ -1,9 +1,9 @@
 """One update: forward, backward, optimizer, running statistics, compiled for all devices at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,55 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from resnet_jax.errors import ConfigError
-from resnet_jax.models import ResNet
+from resnet_jax.groups import Group
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
+from resnet_jax.training.frozen import (
+    combine,
+    frozen_modules,
+    frozen_norms,
+    partition,
+    trained_of,
+    trained_statistics,
+)
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
-from resnet_jax.training.losses import cross_entropy, in_top_k
 from resnet_jax.training.mesh import AXIS, replicated, split_batch
 from resnet_jax.training.non_finite import gradient_norms, is_finite, keep_where
-from resnet_jax.training.state import TrainState, state_sharding
+from resnet_jax.training.state import TrainState, state_sharding, trained_variables
 from resnet_jax.training.zero import gather, spread
 
 Metrics = dict[str, Float[Array, ""]]
-Augment = Callable[..., tuple[Float[Array, "N H W C"], Float[Array, "N K"]]]
 WHOLE = PartitionSpec()
+
+
+class Losses(NamedTuple):
+    """What a loss finds in a part of a batch of N examples.
+
+    The loss of the batch is `sum(loss) / sum(weight)` over all its parts, and each metric likewise. A batch whose
+    weights are all 0 has loss and gradient 0.
+
+    Attributes:
+      loss: of each example; what is minimised.
+      metrics: by name, what else is logged of each example.
+      batch_stats: all running statistics, as they are after this part; {} where the network has none.
+      weight: how much of each example counts, such as its pixels that are not ignored. It must not depend on the
+        parameters. None = 1 each.
+    """
+
+    loss: Float[Array, " N"]
+    metrics: dict[str, Float[Array, " N"]]
+    batch_stats: PyTree[Array]
+    weight: Float[Array, " N"] | None = None
+
+
+Loss = Callable[[PyTree[Array], PyTree[Array], Batch, Key[Array, ""], str | None], Losses]
+"""`(params, batch_stats, a part of a batch, key, axis) -> Losses`: all that a step knows of a task.
+
+The part holds what the data gave, and `position` (N,): the examples' places in the whole batch. The key is that of the
+step, the same in every part. What is drawn for an example is drawn from `fold_in(key, its position)`, so that nothing
+depends on the number of devices or parts. `axis` is the mesh axis over which norms take the statistics of the whole
+batch; None = the part has all that is needed.
+"""
 
 
 class TrainStep(Protocol):
@@ -42,88 +78,91 @@ def step_key(run_key: Key[Array, ""], step: Int[Array, ""] | int) -> Key[Array, 
 
 
 def make_train_step(
-    model: ResNet,
+    loss: Loss,
     optimizer: optax.GradientTransformation,
-    augment: Augment,
     mesh: Mesh,
     *,
-    label_smoothing: float = 0.0,
-    skip_non_finite: bool = False,
+    bn_group_size: int = 0,
     mix_group_size: int = 1,
+    skip_non_finite: bool = False,
     accumulate: int = 1,
     shard_optimizer: bool = False,
     average: Average | None = None,
+    groups: Sequence[Group] = (),
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
 
     Args:
-      augment: `(key, uint8 images, labels, positions=places in the global batch) -> (normalised float32 images,
-        targets (N, K))`, where a target is a distribution over the classes. The key is `step_key`'s, so that nothing
-        depends on the number of devices or parts.
-      skip_non_finite: where loss or gradient is not finite only the step counts; `skipped` (0 or 1) is reported.
-      mix_group_size: consecutive images that `augment` mixes, 0 = all. Where such groups and those of BatchNorm lie
+      loss: of a part of a batch.
+      bn_group_size: consecutive examples whose statistics BatchNorm shares, 0 = all.
+      mix_group_size: consecutive examples that `loss` mixes, 0 = all. Where such groups and those of BatchNorm lie
         whole on the devices, these exchange nothing but gradients, statistics and metrics, once. BatchNorm over the
         whole batch exchanges its statistics; for mixing that is not local, the partitioner sees to what is needed.
+      skip_non_finite: where loss or gradient is not finite only the step counts; `skipped` (0 or 1) is reported.
       accumulate: parts that a device computes one after the other.
       shard_optimizer: the optimizer's state is split over the devices, see `state.state_sharding`.
       average: the rule of the moving averages, for a state that holds them.
+      groups: of parameters; those of rate 0 are frozen. No gradient of them is computed, and a norm whose parameters
+        are all frozen normalises with its running statistics, which stay as they are.
 
-    The batch holds `image` (N, H, W, C) uint8 and `label` (N,) int32, split over the devices. The metrics are scalars
-    of this batch: `loss`, `top1` (how often the class with the largest target is predicted), what
-    `non_finite.gradient_norms` says, and for float16 `loss_scale` and `skipped`.
+    The batch is a dictionary of arrays of N rows, split over the devices. The metrics are scalars of this batch:
+    `loss`, those of `Losses.metrics`, what `non_finite.gradient_norms` says, and for float16 `loss_scale` and
+    `skipped`.
 
     Raises:
       ConfigError: from the step, a batch that cannot be computed in so many parts.
     """
 
-    def mean_of(model: ResNet, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
-        """Gradients, running statistics and metrics of a part of the batch."""
-        key, positions = jax.random.wrap_key_data(common["key"]), batch["position"]
-        images, targets = augment(key, batch["image"], batch["label"], positions=positions)
+    def mean_of(axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        """Gradients, running statistics and metrics of a part of the batch, as means over its examples."""
+        key = jax.random.wrap_key_data(common["key"])
 
-        def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Array, Array, PyTree[Array]]]:
-            variables = {"params": params, "batch_stats": common["batch_stats"]}
-            rngs = {"dropout": jax.random.fold_in(key, 1)}
-            logits, updates = model.apply(
-                variables, images, train=True, positions=positions, mutable=["batch_stats"], rngs=rngs
-            )
-            loss = jnp.mean(cross_entropy(logits, targets, label_smoothing))
-            return loss * common["loss_scale"], (loss, logits, updates.get("batch_stats", {}))
+        def loss_of(params: PyTree[Array]) -> tuple[Array, Losses]:
+            whole = combine(params, common["frozen"])
+            with frozen_norms(frozen_modules(trained_of(whole, groups))):
+                found = loss(whole, common["batch_stats"], batch, key, axis)
+            return jnp.mean(found.loss) * common["loss_scale"], found
 
-        grads, (loss, logits, batch_stats) = jax.grad(loss_of, has_aux=True)(common["params"])
+        grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
-        top1 = jnp.mean(in_top_k(logits, jnp.argmax(targets, axis=-1), 1))
-        return {"grads": grads, "batch_stats": batch_stats, "metrics": {"loss": loss, "top1": top1}}
+        metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
+        moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
+        moved, _ = partition(found.batch_stats, moves)
+        return {"grads": grads, "batch_stats": moved, "metrics": metrics, "weight": weight}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        size, scaling = len(batch["label"]), state.loss_scale
+        size, scaling = len(jax.tree.leaves(batch)[0]), state.loss_scale
         batch = {**batch, "position": jnp.arange(size)}
+        params, frozen = partition(state.params, trained_of(state.params, groups))
         common = {
-            "params": state.params,
+            "params": params,
+            "frozen": frozen,
             "batch_stats": state.batch_stats,
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
             "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,
         }
-        split = spread(state.params, mesh.size) if shard_optimizer else _everywhere(state.params)
-        if is_separable(size, model.bn_group_size, mix_group_size, mesh.size, accumulate):
-            net = model if model.bn_group_size else model.clone(bn_axis_name=AXIS)
-            compute = one_after_the_other(partial(mean_of, net), accumulate)
-            layout = {"batch_stats": _everywhere(state.batch_stats), "metrics": {"loss": WHOLE, "top1": WHOLE}}
-            means = on_every_device(compute, mesh, {**layout, "grads": split})(common, batch)
+        split = spread(params, mesh.size) if shard_optimizer else _everywhere(params)
+        if is_separable(size, bn_group_size, mix_group_size, mesh.size, accumulate):
+            compute = one_after_the_other(partial(mean_of, None if bn_group_size else AXIS), accumulate)
+            layout = {"batch_stats": WHOLE, "metrics": WHOLE, "weight": WHOLE, "grads": split}
+            means = on_every_device(compute, mesh, layout)(common, batch)
         else:
-            means = mean_of(model, common, batch)
+            means = mean_of(None, common, batch)
+        if means["weight"] is not None:
+            means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
-        updates, opt_state = optimizer.update(means["grads"], state.opt_state, state.params)
+        updates, opt_state = optimizer.update(means["grads"], state.opt_state, params)
         if shard_optimizer:
             updates = gather(updates, split, mesh)
         new_state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=means["batch_stats"],
+            params=combine(optax.apply_updates(params, updates), frozen),
+            batch_stats=combine(means["batch_stats"], state.batch_stats),
             opt_state=opt_state,
         )
         if average:
-            new_state = new_state.replace(ema=average(new_state.step, state.ema, new_state.variables))
+            changed = trained_variables(new_state.variables, trained_of(state.params, groups))
+            new_state = new_state.replace(ema=average(new_state.step, state.ema, changed))
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
         good = is_finite(metrics)
         if skip_non_finite or scaling:
@@ -139,6 +178,15 @@ def make_train_step(
 
     in_shardings, out_shardings = (None, split_batch(mesh)), (None, replicated(mesh))
     return jax.jit(train_step, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=0)
+
+
+def _per_weight(means: dict[str, Any], weight: Float[Array, ""]) -> dict[str, Any]:
+    """Sums over the weight, out of means over the examples.
+
+    Only here, after the one exchange, are the weights of all parts known. Gradients are linear, so this is exact.
+    """
+    divisor = jnp.where(weight > 0, weight, 1)
+    return jax.tree.map(lambda mean: jnp.where(weight > 0, mean / divisor, 0).astype(mean.dtype), means)
 
 
 def _everywhere(tree: PyTree) -> PyTree[PartitionSpec]:

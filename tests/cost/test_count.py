@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from resnet_jax import Config, ModelConfig
+from resnet_jax.assemble import build_model
 from resnet_jax.commands.models import models
-from resnet_jax.cost.count import count_macs, measure, summary
+from resnet_jax.cost.count import count_macs, count_macs_of, measure, summary
 from resnet_jax.errors import ModelError
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.tasks.classify.task import classify
 
 TINY = ResNet(block="basic", stage_sizes=(1,), stem="cifar", width=4, num_classes=3)
 
@@ -49,6 +52,15 @@ def test_calls_and_shared_functions_are_counted_each_time():
     model = create_model("resnet34", num_classes=0)
     assert count_macs(model.clone(remat=(1, 2, 3, 4)), image_size=64) == count_macs(model, image_size=64)
     assert measure(model.clone(act=jax.jit(jax.nn.relu)), image_size=64) == measure(model, image_size=64)
+
+
+def test_a_tasks_prediction_costs_what_its_network_costs():
+    """Which is what the log's `mfu` is computed from."""
+    config = Config(model=ModelConfig(name="resnet18", num_classes=7))
+    model = build_model(config)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False))
+    image = {"image": jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.uint8)}
+    assert count_macs_of(classify(config, model).predict, variables, image) == count_macs(model, image_size=96)
 
 
 def test_the_summary_adds_up():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import typing
 from itertools import islice
 
 import numpy as np
@@ -242,3 +243,58 @@ def test_repeated_augmentation_sees_what_torchvisions_sampler_sees():
     order = take(train_batches(Numbered(length), CONFIG, batch_size=64, seed=0), 8)["label"]
     expected = np.repeat(order, repeats)[:length].reshape(8, 64)
     np.testing.assert_array_equal(np.sort(batches), np.sort(expected))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """A fill of no images: what else a task may make of an example."""
+
+    needs = ("image", "label")
+    leaves: typing.ClassVar = {"total": ((), np.int64), "corner": ((2, 1), np.uint8), "drawn": ((3,), np.float64)}
+
+    def __call__(self, example, draws, row):
+        row["total"][...] = example["image"].sum() + 1000 * example["label"]
+        row["corner"][...] = example["image"][:2, 0]
+        row["drawn"][...] = [draws.stream(7).random(), draws.stream(8).random(), draws.position]
+
+
+def sums_of(source, labels):
+    return [int(source.images[i].sum()) + 1000 * i for i in labels]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_fill_decides_what_is_in_a_batch(workers):
+    source = Numbered(10)
+    config = dataclasses.replace(CONFIG, workers=workers)
+    order = take(train_batches(source, config, batch_size=4, seed=3), 5)["label"]
+    found = take(train_batches(source, config, batch_size=4, seed=3, fill=Sums()), 5)
+    assert {name: (rows.shape, rows.dtype.name) for name, rows in found.items()} == {
+        "total": ((20,), "int64"), "corner": ((20, 2, 1), "uint8"), "drawn": ((20, 3), "float64")
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["total"], sums_of(source, order))
+    np.testing.assert_array_equal(found["corner"], source.images[order, :2, 0])
+    np.testing.assert_array_equal(found["drawn"][:, 2], np.arange(20))
+    assert len(np.unique(found["drawn"][:, :2])) == 40, "every row and every stream draws by itself"
+
+    later = train_batches(source, config, batch_size=4, seed=3, fill=Sums())
+    later.set_state({"position": 8})
+    assert_same(take(later, 3), {name: rows[8:] for name, rows in found.items()})
+
+
+def test_a_fill_of_evaluation_draws_the_same_every_time():
+    source = Numbered(10)
+    passes = [take(eval_batches(source, CONFIG, batch_size=size, fill=Sums()), 9) for size in (4, 5)]
+    np.testing.assert_array_equal(passes[0]["weight"], [1] * 10 + [0] * 2)
+    np.testing.assert_array_equal(passes[0]["total"], [*sums_of(source, range(10)), 0, 0])
+    assert not passes[0]["drawn"][10:].any(), "padding is zeros"
+    assert_same({name: rows[:10] for name, rows in passes[0].items()}, passes[1])
+
+
+def test_examples_that_lack_what_a_fill_needs():
+    class Masks(Sums):
+        needs = ("image", "mask", "box")
+
+    for batches in (eval_batches, lambda *given, **options: train_batches(*given, seed=0, **options)):
+        message = "the examples hold image, label and lack mask, box, which Masks needs; choose a data set"
+        with pytest.raises(DataError, match=message):
+            batches(Numbered(3), CONFIG, batch_size=1, fill=Masks())

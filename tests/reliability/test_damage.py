@@ -120,7 +120,7 @@ def test_a_changed_figure_is_found_though_the_json_is_in_order(whole, tmp_path, 
     assert path.read_text() != text
     assert restored_step(copy) == 4
     assert f"{file}: the content is not what was saved" in caplog.text
-    with Checkpoints(copy, keep_last=2, keep_best=0) as checkpoints:
+    with Checkpoints(copy, keep_last=2, keep_best=0, best="top1") as checkpoints:
         assert checkpoints.restore_best(make_state(0)).step == 4
     assert "the next best is step 4" in caplog.text
 

@@ -13,6 +13,7 @@ from resnet_jax import data
 from resnet_jax import run as run_module
 from resnet_jax.config_file import saved_config
 from resnet_jax.errors import NonFiniteLossError, Preempted
+from resnet_jax.tasks.classify import task as classify_task
 from resnet_jax.training import loop
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.non_finite import SkippingBatches, gradient_norms, keep_where
@@ -36,7 +37,7 @@ def poisoned(tiny, monkeypatch):
         moved, targets = augment(key, images, *rest, **options)
         return moved * jnp.where(hit, jnp.nan, 1), targets
 
-    monkeypatch.setattr(data, "augment", poisoned)
+    monkeypatch.setattr(classify_task, "augment", poisoned)
 
 
 def test_stop(poisoned, tmp_path):
@@ -104,7 +105,7 @@ def test_rollback_is_the_run_that_never_saw_the_batch(poisoned, tmp_path, capsys
     assert f"Rolling back past the batch of step {BAD}: the loss is" in output
     assert "after step 6 of 11" in output
     assert_same_parameters_and_log(tmp_path / "run", tmp_path / "oracle")
-    with Checkpoints(tmp_path / "run" / "checkpoints", keep_last=2, keep_best=1) as checkpoints:
+    with Checkpoints(tmp_path / "run" / "checkpoints", keep_last=2, keep_best=0) as checkpoints:
         memory = checkpoints.restore_newest(rn.load_run(tmp_path / "run").state).memory
     assert memory["data"]["skips"] == [[BAD, 1]]
 
@@ -128,7 +129,7 @@ def test_rolling_back_ends(tiny, tmp_path, monkeypatch):
         images, targets = augment(*args, **options)
         return images * jnp.nan, targets
 
-    monkeypatch.setattr(data, "augment", poisoned)
+    monkeypatch.setattr(classify_task, "augment", poisoned)
     monkeypatch.setattr(run_module, "ROLLBACKS_AT_MOST", 2)
     with pytest.raises(NonFiniteLossError, match="nan at step 1 "):
         rn.train(config("--on-non-finite", "rollback"), tmp_path)

@@ -38,7 +38,7 @@ def position(step):
 
 
 def open_checkpoints(folder, keep_last=2, keep_best=1):
-    return Checkpoints(folder, keep_last=keep_last, keep_best=keep_best)
+    return Checkpoints(folder, keep_last=keep_last, keep_best=keep_best, best="top1")
 
 
 def save_steps(folder, accuracies=ACCURACY, **keep):

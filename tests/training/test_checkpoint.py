@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.errors import CheckpointError, StorageError
+from resnet_jax.training.checkpoint import Checkpoints
 
 from .checkpoint_states import (
     assert_is_step,
@@ -68,6 +69,20 @@ def test_without_a_number_for_top1_a_step_ranks_last(tmp_path):
         for step, metrics in enumerate([{"top1": 0.2}, {}, {"top1": float("nan")}, {"loss": 1.0}], start=1):
             checkpoints.save(step, make_state(step), position(step), metrics)
         assert_is_step(checkpoints.restore_best(make_state(0)), 1)
+
+
+def test_what_is_best_must_have_a_name(tmp_path):
+    with pytest.raises(ValueError, match="keep_best = 1 needs the name of the metric that is best; give `best`"):
+        Checkpoints(tmp_path, keep_last=1, keep_best=1)
+    with pytest.raises(ValueError, match="restore_best needs the name of the metric that is best"):
+        Checkpoints(tmp_path, keep_last=1, keep_best=0).restore_best({})
+
+
+def test_what_is_best_is_the_tasks_to_say(tmp_path):
+    with Checkpoints(tmp_path, keep_last=1, keep_best=1, best="map") as checkpoints:
+        for step, (top1, value) in enumerate([(0.9, 0.1), (0.1, 0.8), (0.5, 0.2)], start=1):
+            checkpoints.save(step, make_state(step), position(step), {"top1": top1, "map": value})
+        assert_is_step(checkpoints.restore_best(make_state(0)), 2)
 
 
 def test_of_equally_good_ones_the_newest_is_best(tmp_path):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax.tasks.classify.measure import BEST, NAMES
 from resnet_jax.training.curves import plot_curves
+from resnet_jax.training.shown import Shown
 
 
 def train_record(epoch, loss=1.0):
@@ -38,8 +40,8 @@ def draw(tmp_path, monkeypatch):
         matplotlib.figure.Figure, "savefig", lambda self, *args: (figures.append(self), save(self, *args))
     )
 
-    def draw(records):
-        plot_curves(records, tmp_path / "curves.png", "resnet50 on pets")
+    def draw(records, best=BEST, shown=NAMES[BEST]):
+        plot_curves(records, tmp_path / "curves.png", "resnet50 on pets", best, shown)
         with Image.open(tmp_path / "curves.png") as image:
             assert image.format == "PNG"
             assert min(image.size) >= 600
@@ -68,6 +70,14 @@ def test_the_curves_are_those_of_the_log(draw):
     assert name in [text.get_text() for text in accuracy.get_legend().get_texts()]
     star = next(line for line in accuracy.lines if line.get_marker() == "*")
     assert (*star.get_xdata(), *star.get_ydata()) == (2, 0.751)
+
+
+def test_a_task_names_what_is_best(draw):
+    records = [{**record, "minus_error": -record["epoch"]} for record in RUN]
+    goal, _, _ = draw(records, "minus_error", Shown("minus error", "{:.1f}", "minus error (degrees)"))
+    assert "evaluation: best -1.0 at epoch 1, last -3.0" in curves(goal)
+    assert goal.get_ylabel() == "minus error (degrees)"
+    assert "%" not in "".join(label.get_text() for label in goal.get_yticklabels())
 
 
 def test_of_equally_good_evaluations_the_newest_is_best(draw):
@@ -105,7 +115,7 @@ def test_no_display_and_no_global_state_is_needed(tmp_path):
     program = (
         "import sys, resnet_jax.training.curves as curves\n"
         "assert 'matplotlib' not in sys.modules, 'imported too early'\n"
-        f"curves.plot_curves([], {str(tmp_path / 'x.png')!r}, '')\n"
+        f"curves.plot_curves([], {str(tmp_path / 'x.png')!r}, '', 'x', curves.Shown('x'))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)

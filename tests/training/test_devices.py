@@ -12,6 +12,7 @@ from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConf
 from resnet_jax.assemble import assemble, init_state_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 
 MIXED = AugmentConfig(random_resized_crop=False, shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
@@ -56,14 +57,16 @@ def random_batch(step):
 def first_state(config, model):
     """Compiled once for all meshes."""
     config = replace(config, accumulate=1, optim=replace(config.optim, shard_state=False))
-    return jax.device_get(init_state_of(config, model, make_mesh(jax.local_devices()[:1]))(jax.random.key(0)))
+    return jax.device_get(
+        init_state_of(config, classify(config, model), make_mesh(jax.local_devices()[:1]))(jax.random.key(0))
+    )
 
 
 def train(config, devices, *, steps=5, **options):
     """Parameters, statistics, averages and the metrics of the last step, after some updates."""
     mesh = make_mesh(jax.devices()[:devices])
     model = tiny_model(config, **options)
-    training = assemble(config, model, mesh, num_images=64)
+    training = assemble(config, classify(config, model), mesh, num_images=64)
     like = training.init_state.eval_shape(jax.random.key(0))
     state = jax.device_put(first_state(config, model), jax.tree.map(lambda leaf: leaf.sharding, like))
     for step in range(steps):

@@ -7,10 +7,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from PIL import Image
 
-from resnet_jax.training.confusion import plot_confusion
-from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
+from resnet_jax.tasks.classify.confusion import plot_confusion
+from resnet_jax.tasks.classify.measure import make_measure, report, report_in_detail
+from resnet_jax.tasks.classify.report import EvalReport
+from resnet_jax.training.evaluate import Measured, make_evaluate, make_pass, real_sums
 from resnet_jax.training.mesh import make_mesh
-from resnet_jax.training.report import EvalReport
 
 VARIABLES = {"scale": jnp.ones(())}
 
@@ -22,9 +23,11 @@ class Constant:
         return images[:, 0, :, 0] * variables["scale"]
 
 
-def normalize(images):
+def prepare(key, batch):
     """Padding is made of 255, and what comes of it may be anything."""
-    return jnp.where(images == 255, jnp.nan, images.astype(jnp.float32) / 64)
+    assert key is None
+    images = batch["image"]
+    return {**batch, "image": jnp.where(images == 255, jnp.nan, images.astype(jnp.float32) / 64)}
 
 
 def split(count, classes=10, seed=0):
@@ -81,26 +84,57 @@ def test_every_image_counts_once(devices, count, size):
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
     images, labels = split(count)
     expected = reference_report(logits_of(images), labels)
-    arguments = (Constant(), normalize, mesh, batches_of(images, labels, size))
-    short = make_evaluate(*arguments, count=count)(VARIABLES)
-    report = make_detailed_evaluate(*arguments, count=count)(VARIABLES)
-    assert short["count"] == report.count == count
+    split_of = {"mesh": mesh, "batches": batches_of(images, labels, size), "count": count}
+    short = make_evaluate(make_measure(Constant(), prepare), report, **split_of)(VARIABLES)
+    measure = make_measure(Constant(), prepare, in_detail=True)
+    detail = report_in_detail(*make_pass(measure, **split_of)(VARIABLES))
+    assert short["count"] == detail.count == count
     for name in ("loss", "top1", "top5"):
         assert short[name] == pytest.approx(getattr(expected, name), rel=1e-5)
-        assert getattr(report, name) == short[name]
-    np.testing.assert_array_equal(report.confusion, expected.confusion)
-    assert report.confusion.sum() == count
-    np.testing.assert_allclose(report.calibration, expected.calibration, rtol=1e-5, atol=1e-5)
-    assert report.calibration_error == pytest.approx(expected.calibration_error, rel=1e-4)
-    assert 0.1 < report.top1 < 0.9, "the test should see hits and mistakes"
+        assert getattr(detail, name) == short[name]
+    np.testing.assert_array_equal(detail.confusion, expected.confusion)
+    assert detail.confusion.sum() == count
+    np.testing.assert_allclose(detail.calibration, expected.calibration, rtol=1e-5, atol=1e-5)
+    assert detail.calibration_error == pytest.approx(expected.calibration_error, rel=1e-4)
+    assert 0.1 < detail.top1 < 0.9, "the test should see hits and mistakes"
+
+
+def keep_rows(variables, batch, real):
+    """Of every image a vector, its place and two bytes; and a sum of vectors in which padding would be nan."""
+    first = prepare(None, batch)["image"][:, 0, :3, 0]
+    rows = {"vector": first.astype(jnp.bfloat16), "label": batch["label"], "corner": batch["image"][:, :1, :2]}
+    return Measured(real_sums({"vectors": first}, real), rows)
+
+
+@pytest.mark.parametrize(("devices", "count", "size"), [(1, 21, 8), (8, 21, 8), (8, 1797, 64), (4, 64, 64)])
+def test_rows_are_kept_in_the_order_of_the_split(devices, count, size):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+    images, labels = split(count)
+    sums, rows = make_pass(keep_rows, mesh, batches_of(images, labels, size), count=count)({})
+    first = images[:, 0, :3, 0].astype(np.float32) / 64
+    np.testing.assert_array_equal(rows["vector"], first.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(rows["label"], labels)
+    np.testing.assert_array_equal(rows["corner"], images[:, :1, :2])
+    np.testing.assert_allclose(sums["vectors"], first.sum(0, dtype=np.float64), rtol=1e-6)
+    assert sums["vectors"].dtype == np.float64
+    assert (rows["label"].dtype, sums["count"]) == (np.int32, count)
+
+
+def test_a_total_is_exact_where_float32_would_not_be():
+    """Odd numbers up to 2**24 have no room beside a total in float32."""
+    images, labels = split(64)
+    measure = lambda variables, batch, real: Measured(real_sums({"x": jnp.full(8, 2.0**21 - 1)}, real), {})
+    sums, _ = make_pass(measure, make_mesh(), batches_of(images, labels, 8), count=64)({})
+    assert sums["x"] == 64 * (2**21 - 1)
 
 
 def test_batches_that_lose_images_are_an_error():
     images, labels = split(21)
-    for make in (make_evaluate, make_detailed_evaluate):
-        wrong = make(Constant(), normalize, make_mesh(), batches_of(images, labels, 8), count=24)
-        with pytest.raises(RuntimeError, match="evaluation saw 21 images of 24"):
-            wrong(VARIABLES)
+    wrong = make_evaluate(
+        make_measure(Constant(), prepare), report, make_mesh(), batches_of(images, labels, 8), count=24
+    )
+    with pytest.raises(RuntimeError, match="evaluation saw 21 examples of 24"):
+        wrong(VARIABLES)
 
 
 def report_of(confusion, calibration):

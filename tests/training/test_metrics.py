@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from resnet_jax.errors import NonFiniteLossError
+from resnet_jax.tasks.classify.measure import NAMES
 from resnet_jax.training import metrics
 from resnet_jax.training.metrics import RunLog, read_metrics
 
@@ -44,6 +45,7 @@ def open_log(workdir, start_step=0, console=None, total_steps=1000, **options):
         steps_per_epoch=12.5,
         learning_rate=lambda step: 0.1 / step,
         console=console or quiet(),
+        names=NAMES,
         **options,
     )
 

@@ -12,6 +12,7 @@ from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConf
 from resnet_jax.assemble import assemble, build_model
 from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.models import create_model
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.loss_scale import GROWTH_INTERVAL, LossScale, next_loss_scale
 from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.metrics import RunLog
@@ -38,7 +39,7 @@ def half():
     """The step in float16, and its first state."""
     config, mesh = make_config("float16"), make_mesh(jax.devices()[:2])
     model = create_model("cifar_resnet20", num_classes=10, stage_sizes=(1,), bn_group_size=8, dtype=jnp.float16)
-    training = assemble(config, model, mesh, num_images=320)
+    training = assemble(config, classify(config, model), mesh, num_images=320)
     state = jax.device_get(training.init_state(jax.random.key(0)))
     layout = jax.tree.map(lambda leaf: leaf.sharding, training.init_state.eval_shape(jax.random.key(0)))
     step = lambda state: training.train_step(
@@ -114,7 +115,7 @@ def test_the_log_counts_skipped_steps_and_shows_the_scale(tmp_path, caplog):
 def test_only_activations_are_narrow(dtype):
     config = make_config(dtype)
     model = build_model(config)
-    training = assemble(config, model, make_mesh(jax.devices()[:1]), num_images=320)
+    training = assemble(config, classify(config, model), make_mesh(jax.devices()[:1]), num_images=320)
     state = training.init_state.eval_shape(jax.random.key(0))
     floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")}

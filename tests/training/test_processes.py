@@ -44,6 +44,26 @@ if rank == 0:
     pickle.dump(result, open({out!r}, "wb"))
 """
 
+# Rows of a split of 21 examples in batches of 8: each process knows its own, and all get all in order.
+ROWS = """
+import jax.numpy as jnp, numpy as np
+from resnet_jax.training.evaluate import Measured, make_pass, real_sums
+from resnet_jax.training.mesh import make_mesh
+def batches():
+    for start in (0, 8, 16):
+        places = np.split(np.arange(start, start + 8), jax.process_count())[rank]
+        yield {{"place": places, "weight": (places < 21).astype(np.float32)}}
+def measure(variables, batch, real):
+    place = batch["place"].astype(jnp.float64)
+    rows = {{"place": place + 1 / 3, "pair": place[:, None] * jnp.ones(2)}}
+    return Measured(real_sums({{"place": place}}, real), rows)
+sums, rows = make_pass(measure, make_mesh(), batches, count=21)({{}})
+np.testing.assert_array_equal(rows["place"], np.arange(21) + 1 / 3)
+np.testing.assert_array_equal(rows["pair"], np.arange(21)[:, None] * np.ones(2))
+assert sums["place"] == 210
+print("all rows")
+"""
+
 DISAGREE = """
 check_same_everywhere({{"config": "the same", "code": "1"}})
 try:
@@ -91,9 +111,10 @@ def one_process():
 
 
 def test_two_processes_train_as_one_in_float64_and_compare_what_they_are_about_to_do(one_process, tmp_path):
-    first, second = launch(DISAGREE + TRAIN, 2, out=str(tmp_path / "result"))
+    first, second = launch(DISAGREE + ROWS + TRAIN, 2, out=str(tmp_path / "result"))
     devices.assert_same(pickle.loads((tmp_path / "result").read_bytes()), one_process)
     for rank, text in enumerate((first, second)):
+        assert "all rows" in text
         assert "do not agree, and nothing was begun. Other than in process 0 are:\n  workdir: process 1\n" in text
         assert f"Here (process {rank}): config batch_size 0, code 1, workdir runs/{rank}" in text
 
@@ -101,7 +122,7 @@ def test_two_processes_train_as_one_in_float64_and_compare_what_they_are_about_t
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 4])
 def test_one_and_four_processes(one_process, processes, tmp_path):
-    outputs = launch(DISAGREE + TRAIN, processes, out=str(tmp_path / "result"))
+    outputs = launch(DISAGREE + ROWS + TRAIN, processes, out=str(tmp_path / "result"))
     devices.assert_same(pickle.loads((tmp_path / "result").read_bytes()), one_process)
     if processes == 4:
         assert "config: process 2, 3\n  workdir: process 1, 2, 3\n" in outputs[3]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax.assemble import assemble
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 
@@ -28,7 +29,7 @@ def _compile_quickly():
 def steps(config, number, first, last, restore_from=None, save_to=None):
     mesh = make_mesh(jax.devices()[:number])
     model = devices.tiny_model(config, param_dtype=jnp.float64)
-    training = assemble(config, model, mesh, num_images=64)
+    training = assemble(config, classify(config, model), mesh, num_images=64)
     key = jax.random.key(0)
     if restore_from:
         with Checkpoints(restore_from, keep_last=1, keep_best=0) as checkpoints:
@@ -77,7 +78,9 @@ class OlderState(flax.struct.PyTreeNode):
 
 def test_checkpoints_from_before_averages_and_loss_scales(tmp_path):
     config = devices.make_config()
-    training = assemble(config, devices.tiny_model(config), make_mesh(jax.devices()[:1]), num_images=64)
+    training = assemble(
+        config, classify(config, devices.tiny_model(config)), make_mesh(jax.devices()[:1]), num_images=64
+    )
     state = training.init_state(jax.random.key(0))
     older = OlderState(state.step, state.params, state.batch_stats, state.opt_state, state.key)
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:

@@ -1,7 +1,6 @@
 """The train step of every config, and what it refuses."""
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,9 +11,9 @@ from jax.sharding import AxisType, Mesh
 
 from resnet_jax import ModelConfig, load_config
 from resnet_jax.assemble import build_model
-from resnet_jax.data import augment
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import check_batch_size, put_batch, split_batch
 from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.state import make_init_state
@@ -31,12 +30,15 @@ def mesh_of(devices):
 def digits_step(devices, bn_group_size, options=DIGITS.data.augment):
     mesh = mesh_of(devices)
     model = create_model("cifar_resnet29", num_classes=10, bn_group_size=bn_group_size, stage_sizes=(1, 1))
-    optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    init_state = make_init_state(model, optimizer, mesh, channels=1)
-    data = dataclasses.replace(DIGITS.data, augment=options)
-    augment_digits = partial(augment, config=data, num_classes=10)
-    step = make_train_step(model, optimizer, augment_digits, mesh, label_smoothing=0.1)
-    return step, init_state(jax.random.key(0)), split_batch(mesh)
+    config = dataclasses.replace(DIGITS, data=dataclasses.replace(DIGITS.data, augment=options))
+    return *step_and_state(config, model, mesh), split_batch(mesh)
+
+
+def step_and_state(config, model, mesh):
+    task = classify(config, model)
+    optimizer = make_optimizer(config.optim, plan_steps(config, 1437).schedule)
+    step = make_train_step(task.loss, optimizer, mesh, bn_group_size=model.bn_group_size)
+    return step, make_init_state(task.init, optimizer, mesh)(jax.random.key(0))
 
 
 def random_batch(size=32):
@@ -52,12 +54,10 @@ def test_every_config_traces_a_step_at_full_size(path):
     config = load_config(path)
     mesh = mesh_of(8)
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size)
-    model, plan = build_model(config), plan_steps(config, 1_281_167)
+    task, plan = classify(config, build_model(config)), plan_steps(config, 1_281_167)
     optimizer = make_optimizer(config.optim, plan.schedule)
-    init_state = make_init_state(model, optimizer, mesh, channels=config.data.channels)
-    classes = config.model.num_classes
-    step = make_train_step(model, optimizer, partial(augment, config=config.data, num_classes=classes), mesh)
-    state = init_state.eval_shape(jax.random.key(0))
+    step = make_train_step(task.loss, optimizer, mesh, bn_group_size=config.model.bn_group_size)
+    state = make_init_state(task.init, optimizer, mesh).eval_shape(jax.random.key(0))
     side = config.data.train_size
     batch = {
         "image": jax.ShapeDtypeStruct((config.batch_size, side, side, config.data.channels), jnp.uint8),
@@ -98,9 +98,7 @@ def test_model_options_reach_the_network():
 def test_networks_without_statistics_and_with_dropped_branches_train(options):
     mesh = mesh_of(1)
     model = create_model("cifar_resnet29", num_classes=10, width=32, stage_sizes=(1, 2), **options)
-    optimizer = make_optimizer(DIGITS.optim, plan_steps(DIGITS, 1437).schedule)
-    state = make_init_state(model, optimizer, mesh, channels=1)(jax.random.key(0))
-    step = make_train_step(model, optimizer, partial(augment, config=DIGITS.data, num_classes=10), mesh)
+    step, state = step_and_state(DIGITS, model, mesh)
     for _ in range(2):
         state, metrics = step(state, put_batch(random_batch(), split_batch(mesh)))
     assert int(state.step) == 2

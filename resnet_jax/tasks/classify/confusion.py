@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnet_jax.training.report import EvalReport
+from resnet_jax.tasks.classify.report import EvalReport
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
     from matplotlib.axes import Axes

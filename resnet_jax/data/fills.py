@@ -1,0 +1,105 @@
+"""What the host makes of an example: it fills a row of a batch, right where the row lies.
+
+All this is pickled for worker processes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data.policies import apply_policy
+from resnet_jax.data.transforms import decode, random_crop_into, resize_and_center_crop
+
+Leaves = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+Row = dict[str, np.ndarray]
+"""Views of one row of every array of a batch; `row["label"][...] = 3` writes a number."""
+
+# Streams of random numbers: a shuffle, a crop and a policy never share one.
+SHUFFLE, CROP, POLICY = 0, 1, 2
+
+
+class Draws(NamedTuple):
+    """The randomness of one row, which depends on nothing but the seed and the row's place.
+
+    Attributes:
+      seed: of the run; 0 in evaluation, where an example is filled the same way every time.
+      position: in training the row's position in the global order; in evaluation the example's index.
+    """
+
+    seed: int
+    position: int
+
+    def stream(self, number: int) -> np.random.Generator:
+        """One of as many independent generators as a fill likes; its results never change."""
+        return np.random.default_rng([number, self.seed, self.position])
+
+
+class Fill(Protocol):
+    """Fills rows from examples; a value that can be pickled.
+
+    Attributes:
+      needs: what an example must hold.
+      leaves: shape and type of one row of every array of a batch.
+    """
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+    @property
+    def leaves(self) -> Leaves: ...
+
+    def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
+        """Writes every array of `row`. `example` is what the source gave, and always has a `name` for errors.
+
+        Raises:
+          ImageError: the example cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class TrainImage:
+    """`image` uint8 (S, S, C), cropped and changed as `config.augment` says of the host, and `label` int32."""
+
+    config: DataConfig
+    needs = ("image", "label")
+
+    @property
+    def leaves(self) -> Leaves:
+        return _image_and_label(self.config.train_size, self.config.channels)
+
+    def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
+        config, out = self.config, row["image"]
+        encoded, name = example["image"], example["name"]
+        if config.augment.random_resized_crop:
+            random_crop_into(out, encoded, draws.stream(CROP), config.augment.crop_min_area, name=name)
+        else:
+            image = decode(encoded, config.channels, name=name)
+            out[...] = resize_and_center_crop(image, config.eval_resize, config.train_size)
+        if config.augment.policy != "none":
+            out[...] = apply_policy(out, draws.stream(POLICY), config.augment)
+        row["label"][...] = example["label"]
+
+
+@dataclass(frozen=True)
+class EvalImage:
+    """`image` uint8 (S, S, C), resized and cropped at the centre, and `label` int32."""
+
+    config: DataConfig
+    needs = ("image", "label")
+
+    @property
+    def leaves(self) -> Leaves:
+        return _image_and_label(self.config.image_size, self.config.channels)
+
+    def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
+        image = decode(example["image"], self.config.channels, name=example["name"])
+        row["image"][...] = resize_and_center_crop(image, self.config.eval_resize, self.config.image_size)
+        row["label"][...] = example["label"]
+
+
+def _image_and_label(size: int, channels: int) -> Leaves:
+    return {"image": ((size, size, channels), np.uint8), "label": ((), np.int32)}

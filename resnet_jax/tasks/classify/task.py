@@ -1,0 +1,67 @@
+"""Classification as a task."""
+
+from functools import partial
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from resnet_jax.config import Config
+from resnet_jax.data import Source, augment, normalize
+from resnet_jax.data.fills import EvalImage, TrainImage
+from resnet_jax.errors import ConfigError
+from resnet_jax.models import ResNet, init
+from resnet_jax.tasks.classify.loss import make_loss
+from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
+from resnet_jax.tasks.task import Predict, Prepare, Task
+from resnet_jax.training.accumulate import Batch
+
+
+def classify(config: Config, model: ResNet) -> Task:
+    """The task of naming the one class that an image has, of `config.model.num_classes`."""
+    prepare = make_prepare(config)
+    return Task(
+        fills=(TrainImage(config.data), EvalImage(config.data)),
+        init=partial(init, model, channels=config.data.channels),
+        prepare=prepare,
+        loss=make_loss(model, prepare, label_smoothing=config.optim.label_smoothing),
+        measure=make_measure(model, prepare),
+        report=report,
+        predict=make_predict(model, prepare),
+        best=BEST,
+        names=NAMES,
+        check_source=partial(check_classes, config),
+    )
+
+
+def make_predict(model: ResNet, prepare: Prepare) -> Predict:
+    """Returns what gives `probability` (N, K): how sure the network is of each class."""
+
+    def predict(variables: PyTree[Array], batch: Batch) -> dict[str, Array]:
+        return {"probability": jax.nn.softmax(model.apply(variables, prepare(None, batch)["image"], train=False))}
+
+    return predict
+
+
+def check_classes(config: Config, source: Source) -> None:
+    """Raises a ConfigError where the data set has more or fewer classes than the network."""
+    classes = len(source.class_names)
+    if classes != config.model.num_classes:
+        raise ConfigError(
+            f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {classes} classes; "
+            f"set model.num_classes = {classes}"
+        )
+
+
+def make_prepare(config: Config) -> Prepare:
+    """Returns what becomes of `image` uint8 (N, H, W, C) and `label` (N,): `image` in float32 and, with a key, `target`
+    (N, K), a distribution over the classes for each image."""
+
+    def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
+        if key is None:
+            return {**batch, "image": normalize(batch["image"], config.data)}
+        images, targets = augment(
+            key, batch["image"], batch["label"], config.data, config.model.num_classes, batch["position"]
+        )
+        return {**batch, "image": images, "target": targets}
+
+    return prepare

@@ -1,0 +1,58 @@
+"""A task is a value: the functions by which the one loop trains any network for any purpose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaxtyping import Array, Key, PyTree
+
+from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.evaluate import Measure, Report
+from resnet_jax.training.shown import Names
+from resnet_jax.training.state import Init
+from resnet_jax.training.step import Loss
+
+if TYPE_CHECKING:  # a loss by itself needs none of the data's libraries
+    from resnet_jax.data import Source
+    from resnet_jax.data.fills import Fill
+
+Prepare = Callable[[Key[Array, ""] | None, Batch], Batch]
+Predict = Callable[[PyTree[Array], Batch], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `training` and `data` are given of a task. They never see the task itself, nor does one task see another.
+
+    Attributes:
+      fills: what the host makes of an example, for training and for evaluation.
+      init: makes the variables of the network.
+      prepare: what the device makes of a batch before the network sees it. With a key, that of the step, it is random
+        augmentation; then the batch holds `position`. With None it only normalises.
+      loss: of a part of a batch as the data gave it; it calls `prepare` itself.
+      measure: what evaluation keeps of a batch; it calls `prepare` itself, without a key.
+      report: what follows from that for a whole split: numbers by name, among them `loss`.
+      predict: what is asked of a trained network, by name, for each example of a batch as `fills[1]` gives it: class
+        probabilities, boxes. It calls `prepare` itself, without a key, and needs no targets.
+      best: the number of the report by which one checkpoint is better than another; larger is better.
+      names: the numbers of the report and of the loss's metrics that people are shown, in this order.
+      check_source: refuses a data set that the network was not made for, such as one of other classes, by a
+        ConfigError.
+    """
+
+    fills: "tuple[Fill, Fill]"
+    init: Init
+    prepare: Prepare
+    loss: Loss
+    measure: Measure
+    report: Report
+    predict: Predict
+    best: str
+    names: Names
+    check_source: "Callable[[Source], None]" = lambda source: None
+
+    def __post_init__(self) -> None:
+        if self.best not in self.names:
+            raise ValueError(
+                f"Task.best = {self.best!r} is not among Task.names = {sorted(self.names)}; say there how it is shown"
+            )
