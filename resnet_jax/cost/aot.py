@@ -186,19 +186,27 @@ def _wait(child: subprocess.Popen, folder: Path) -> Path | None:
     """Waits for the child's end, or for a TPU's program: then its dump's path without ending is returned.
 
     For TPUs fusion, layouts, memory and collectives are final when XLA dumps the program with its buffers. Then it
-    generates code, which takes minutes. `debug_options` is the next file that it writes, so the one before is whole.
+    generates code, which takes minutes.
     """
-    while child.poll() is None:
-        for path in folder.glob("dump/*.debug_options"):
-            stem = path.with_suffix("")
-            if any(Path(f"{stem}.{end}").exists() for end in _PROGRAM_ENDS):
-                return stem
+    while True:
+        ended = child.poll() is not None
+        for end in _PROGRAM_ENDS:
+            for path in folder.glob(f"dump/*.{end}"):
+                stem = Path(str(path).removesuffix(f".{end}"))
+                if _is_whole(path, Path(f"{stem}.debug_options")):
+                    return stem
+        if ended:
+            return None
         time.sleep(0.1)
-    return None
 
 
 # The second is written where the program does not fit into the device's memory.
 _PROGRAM_ENDS = ("after_optimizations_after_buffer_assignment.txt", "oom_intermediate_module.txt")
+
+
+def _is_whole(program: Path, options: Path) -> bool:
+    """XLA writes the options after each of its dumps, so they are older than a program that is still being written."""
+    return options.exists() and options.stat().st_mtime_ns >= program.stat().st_mtime_ns and program.stat().st_size > 0
 
 
 def _read_dump(stem: Path, target: Target, seconds: float) -> Compiled:

@@ -155,7 +155,9 @@ MODULE = "HloModule jit_step\n\nENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %x =
 @pytest.mark.parametrize(
     ("end", "fits"), [("after_optimizations_after_buffer_assignment", True), ("oom_intermediate_module", False)]
 )
-def test_a_tpus_program_is_read_from_dumps_and_its_compiler_not_waited_for(tmp_path, end, fits):
+@pytest.mark.parametrize("lasts", [600, 0])
+def test_a_tpus_program_is_read_from_dumps_and_its_compiler_not_waited_for(tmp_path, end, fits, lasts):
+    """Whether it goes on for long, as with code, or ends at once, as where the program does not fit."""
     total = 5000 if fits else 99_000_000_000
     code = f"""
         import os, time
@@ -166,10 +168,16 @@ def test_a_tpus_program_is_read_from_dumps_and_its_compiler_not_waited_for(tmp_p
         report = {REPORT!r}.replace("5000", "{total}")
         (dump / f"{{stem}}.after_optimizations-memory-usage-report.txt").write_text(report)
         (dump / f"{{stem}}.after_optimizations-buffer-assignment.txt").write_text({BUFFERS!r})
-        (dump / f"{{stem}}.{end}.txt").write_text({MODULE!r})
+        (dump / f"{{stem}}.debug_options").write_text("")  # XLA writes it after each dump, the first time before ours
+        time.sleep(0.05)
+        with (dump / f"{{stem}}.{end}.txt").open("w") as program:
+            program.write({MODULE[:20]!r})
+            program.flush()
+            time.sleep(0.5)
+            program.write({MODULE[20:]!r})
         (dump / f"{{stem}}.debug_options").write_text("")
         Path({str(tmp_path)!r}, "process").write_text(str(os.getpid()))
-        time.sleep(600)
+        time.sleep({lasts})
     """
     found = compile_ahead("v5e:1", "a:b", python=interpreter(tmp_path / "python", code))
     assert (found.argument_bytes, found.temp_bytes) == (2048, total - 2048)

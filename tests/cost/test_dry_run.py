@@ -105,6 +105,11 @@ def test_nothing_helps():
     ) in text
 
 
+def test_a_compilation_that_fails():
+    with pytest.raises(CompileError, match="^XLA gave up$"):
+        dry_run(CONFIG, "v5e:4", compile_step=Compiler(lambda config: CompileError("XLA gave up")))
+
+
 def options(config, devices):
     return [option for option, _ in remedies(config, devices)]
 
