@@ -19,7 +19,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def python_for():
-    """The Python of the environment with the compiler of a kind of device, `tpu` or `gpu`; skips where there is none."""
+    """The Python of the environment with the compiler of a kind of device, `tpu` or `gpu`; skips without one."""
 
     def find(kind):
         variable = f"AOT_{kind.upper()}"

@@ -1,5 +1,7 @@
-"""Every network and every option of training lowers for TPUs and for NVIDIA GPUs. Nothing is compiled: JAX alone does it,
-and needs neither device nor compiler."""
+"""Every network and every option of training lowers for TPUs and for NVIDIA GPUs.
+
+Nothing is compiled: JAX alone does it, and needs neither device nor compiler.
+"""
 
 import jax
 import pytest

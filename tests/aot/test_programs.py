@@ -7,6 +7,7 @@ import pytest
 
 from resnet_jax import Config, DataConfig, ModelConfig
 from resnet_jax.cost.aot import compile_ahead
+from resnet_jax.cost.targets import parse_target
 
 # Those first that broke before, and that others are like.
 NETWORKS = (
@@ -43,8 +44,7 @@ def config_of(name, dtype, images, devices):
 
 
 def check(name, dtype, images, target, python, traffic):
-    kind, _, size = target.partition(":")
-    devices = math.prod(map(int, size.split("x")))
+    devices = parse_target(target).devices
     config = config_of(name, dtype, images, devices)
     program = compile_ahead(target, "resnet_jax.cost.programs:train_step", config, python=python)
     assert program.fits

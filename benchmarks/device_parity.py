@@ -1,0 +1,135 @@
+"""What this machine's accelerator computes, beside the same in float64 on its CPU.
+
+One network's forward pass and one training step, by the functions that `train.py` uses. Momentum after the first step
+is the gradient with its weight decay, so a step shows gradients, new parameters and new running statistics.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from resnet_jax.models import ResNet, create_model, init
+from resnet_jax.training.losses import one_hot
+from resnet_jax.training.mesh import make_mesh, replicated, split_batch
+from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import make_train_step
+
+# By how much an array may differ, as the length of the difference by that of the whole (2-norms). Float32 keeps seven
+# digits, and gradients of tens of layers with statistics of few values lose two to three of them. Bfloat16 keeps two to
+# three, and its gradients in a network with random weights little more than their direction. A wrong padding, a missing
+# term or TF32 in place of float32 is ten times as much or more: tests/cost/test_gpu_check.py breaks a kernel to see it.
+TOLERANCES = {
+    "float32": {"logits": 1e-4, "loss": 1e-5, "gradients": 1e-2, "parameters": 1e-3, "statistics": 1e-4},
+    "bfloat16": {"logits": 0.1, "loss": 0.05, "gradients": 1.0, "parameters": 0.1, "statistics": 0.1},
+}
+LEARNING_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far a quantity is from float64's; `form` is the platform whose form the layers were lowered in."""
+
+    network: str
+    form: str
+    dtype: str
+    quantity: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # and so false where the error is nan
+
+
+def network(name: str) -> ResNet:
+    """A variant; `resnet152-like` has a third of ResNet-152's blocks in its third stage, to compile in time."""
+    if name == "resnet152-like":
+        return create_model("resnet152", num_classes=100).clone(stage_sizes=(3, 8, 12, 3))
+    return create_model(name, num_classes=100)
+
+
+def deviations(name: str, form: str, *, batch_size: int, image_size: int) -> list[Deviation]:
+    """In a process of its own: it asks JAX for 64 bits and sets RESNET_JAX_FORMS.
+
+    Args:
+      name: of `network`.
+      form: a platform, whose form of the layers the device gets; empty = its own.
+    """
+    jax.config.update("jax_enable_x64", True)
+    os.environ.pop("RESNET_JAX_FORMS", None)
+    model, rng = network(name), np.random.default_rng(0)
+    cpu, device = jax.devices("cpu")[0], jax.devices()[0]
+    with jax.default_device(cpu):
+        variables = randomized(init(model, jax.random.key(0)), rng)
+    images = rng.normal(size=(batch_size, image_size, image_size, 3))
+    labels = rng.integers(0, model.num_classes, batch_size)
+    expected = results(model, "float64", cpu, variables, images, labels)
+    if form:
+        os.environ["RESNET_JAX_FORMS"] = form
+    found = []
+    for dtype, tolerances in TOLERANCES.items():
+        got = results(model, dtype, device, variables, images, labels)
+        for quantity, tolerance in tolerances.items():
+            error = relative_error(got[quantity], expected[quantity])
+            found.append(Deviation(name, form or device.platform, dtype, quantity, error, tolerance))
+    return found
+
+
+def randomized(variables: Any, rng: np.random.Generator) -> Any:
+    """Scales, biases and statistics that do not hide errors, as they do at initialisation."""
+
+    def draw(path: tuple[Any, ...], leaf: jax.Array) -> np.ndarray:
+        kind = path[-1].key
+        if kind == "var" or kind == "scale":
+            return rng.uniform(0.5, 1.0, leaf.shape)
+        if kind in ("mean", "bias"):
+            return 0.1 * rng.normal(size=leaf.shape)
+        return np.asarray(leaf, np.float64)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def results(model: ResNet, dtype: str, device: jax.Device, variables: Any, images: Any, labels: Any) -> dict[str, Any]:
+    """Logits in evaluation and what a training step of that dtype on that device makes, in float64."""
+    wide = "float64" if dtype == "float64" else "float32"
+    model = dataclasses.replace(model, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(wide), precision="highest")
+    mesh = make_mesh([device])
+    variables = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf, wide), variables), replicated(mesh))
+    batch = {"image": np.asarray(images, wide), "label": np.asarray(labels, np.int32)}
+    batch = jax.device_put(batch, split_batch(mesh))
+    logits = jax.jit(lambda variables, images: model.apply(variables, images, train=False))(variables, batch["image"])
+
+    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.trace(0.9), optax.scale(-LEARNING_RATE))
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        key=jax.random.key_data(jax.random.key(0)),
+    )
+
+    def take_as_they_are(key: Any, images: Any, labels: Any, **_: Any) -> tuple[Any, Any]:
+        return images, one_hot(labels, model.num_classes).astype(wide)
+
+    step = make_train_step(model, optimizer, take_as_they_are, mesh)
+    state, metrics = step(jax.device_put(state, replicated(mesh)), batch)
+    found = {
+        "logits": logits,
+        "loss": metrics["loss"],
+        "gradients": state.opt_state[1].trace,
+        "parameters": state.params,
+        "statistics": state.batch_stats,
+    }
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+
+
+def relative_error(got: Any, expected: Any) -> float:
+    """Of all arrays of a tree as one."""
+    off = sum(float(np.sum((a - b) ** 2)) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True))
+    return (off / sum(float(np.sum(b**2)) for b in jax.tree.leaves(expected))) ** 0.5
