@@ -82,11 +82,23 @@ def deviations(name: str, form: str, *, batch_size: int, image_size: int) -> lis
 
 
 def randomized(variables: Any, rng: np.random.Generator) -> Any:
-    """Scales, biases and statistics that do not hide errors, as they do at initialisation."""
+    """Scales, biases and statistics that do not hide errors, as they do at initialisation.
+
+    The norm that ends a branch gets a small scale. With a large one gradients grow from block to block, and so does the
+    difference that a ReLU makes which passes a value near 0 on one side only.
+    """
+    params = variables["params"]
+    last = {
+        (block, max(name for name in parts if name.startswith("bn")))
+        for block, parts in params.items()
+        if block.startswith("layer")
+    }
 
     def draw(path: tuple[Any, ...], leaf: jax.Array) -> np.ndarray:
         kind = path[-1].key
-        if kind == "var" or kind == "scale":
+        if kind == "scale" and tuple(key.key for key in path[1:3]) in last:
+            return rng.uniform(0.1, 0.3, leaf.shape)
+        if kind in ("var", "scale"):
             return rng.uniform(0.5, 1.0, leaf.shape)
         if kind in ("mean", "bias"):
             return 0.1 * rng.normal(size=leaf.shape)
