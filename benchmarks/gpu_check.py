@@ -27,13 +27,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes share the device's memory
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout that is not installed
 
-from device_parity import Deviation, deviations
+from device_parity import TOLERANCES, Deviation, deviations
 from device_profile import KernelTime, largest_kernels
 from seat import CannotRun, Process, start_apart
 from step import Table, build, time_peers
@@ -44,16 +45,16 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "torchvision")
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is looked at. `tables` are `(network, train, batch size)`, in order of importance."""
+    """What is looked at. `tables` are `(network, train, batch size, part of the time)`, in order of importance."""
 
     parity: tuple[str, ...] = ("resnet50", "resnet152-like")
     parity_batch: int = 16
     parity_side: int = 97  # odd: even sides hide wrong padding
-    tables: tuple[tuple[str, bool, int], ...] = (
-        ("resnet50", True, 256),
-        ("resnet152", True, 256),
-        ("resnet50", False, 256),
-        ("resnet152", False, 256),
+    tables: tuple[tuple[str, bool, int, int], ...] = (
+        ("resnet50", True, 256, 3),
+        ("resnet152", True, 256, 6),
+        ("resnet50", False, 256, 1),
+        ("resnet152", False, 256, 2),
     )
     dtype: str = "bfloat16"
     peers: tuple[str, ...] = ("flax", "eager", "compile")
@@ -66,7 +67,7 @@ TINY = Sizes(
     parity=("cifar_resnet20",),
     parity_batch=4,
     parity_side=33,
-    tables=(("resnet18", True, 2), ("digits", False, 4)),
+    tables=(("resnet18", True, 2, 9), ("digits", False, 4, 1)),
     peers=("flax", "eager"),
     rounds=1,
     round_seconds=0.01,
@@ -179,12 +180,10 @@ def profile_step(name: str, batch_size: int, dtype: str) -> list[KernelTime]:
 def check_parity(found: Findings, sizes: Sizes, patience: float) -> None:
     """All at once: nothing is timed, and compiling takes most of it."""
     deadline = time.perf_counter() + patience
-    forms = ("", "cpu")
     work: dict[str, Process] = {}
-    for name in sizes.parity:
-        for form in forms:
-            call = partial(deviations, name, form, batch_size=sizes.parity_batch, image_size=sizes.parity_side)
-            work[f"{name} in the form for {form or 'this device'}"] = start_apart(call)
+    for name, form, dtype in product(sizes.parity, ("", "cpu"), TOLERANCES):
+        call = partial(deviations, name, form, dtype, batch_size=sizes.parity_batch, image_size=sizes.parity_side)
+        work[f"{name}, {dtype}, in the form for {form or 'this device'}"] = start_apart(call)
     for what, process in work.items():
         try:
             found.parity += process.answer(max(0.0, deadline - time.perf_counter()))
@@ -195,7 +194,7 @@ def check_parity(found: Findings, sizes: Sizes, patience: float) -> None:
 
 
 def time_everything(found: Findings, sizes: Sizes, deadline: float, save: Callable[[], None]) -> None:
-    for place, (name, train, batch_size) in enumerate(sizes.tables):
+    for place, (name, train, batch_size, part) in enumerate(sizes.tables):
         if name == "resnet152" and train and found.environment.get("memory", 0) < ROOMY:
             batch_size //= 2
         what = f"{name}, {'training step' if train else 'forward pass'}"
@@ -212,7 +211,8 @@ def time_everything(found: Findings, sizes: Sizes, deadline: float, save: Callab
                 dtype=sizes.dtype,
                 rounds=sizes.rounds,
                 round_seconds=sizes.round_seconds,
-                deadline=now + (deadline - now) / (len(sizes.tables) - place) * SHARE,
+                deadline=now + (deadline - now) * part / sum(table[-1] for table in sizes.tables[place:]),
+                torch_beside=(os.cpu_count() or 1) >= 8,
             )
         except CannotRun as error:
             found.failures[what] = str(error)
@@ -221,10 +221,6 @@ def time_everything(found: Findings, sizes: Sizes, deadline: float, save: Callab
         found.timing.append(table)
         print(f"\n{table}", flush=True)
         save()
-
-
-# Of what would be a table's equal part of the time left: the first ones compile most.
-SHARE = 1.3
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -57,19 +57,26 @@ class Process:
 
 
 class Seat:
-    """Attributes: images (per launch), compile_seconds and peak_bytes, as of `Program`."""
+    """Attributes, from `ready` on: images (per launch), compile_seconds and peak_bytes, as of `Program`."""
 
-    def __init__(self, build: Callable[[], Program], patience: float | None = None):
-        """Starts the process and waits until the program could be launched.
+    images: int
+    compile_seconds: float
+    peak_bytes: int | None
+
+    def __init__(self, build: Callable[[], Program]):
+        """Starts the process.
 
         Args:
           build: makes the program, in that process: a picklable function.
-          patience: seconds to wait; None = any time.
+        """
+        self._process = Process(_serve, build)
+
+    def ready(self, patience: float | None = None) -> None:
+        """Waits until the program could be launched, as many seconds at most (None = any time).
 
         Raises:
           CannotRun: it raised an error, died, or was not ready in time.
         """
-        self._process = Process(_serve, build)
         self.images, self.compile_seconds, self.peak_bytes = self._process.answer(patience)
 
     def turn(self, launches: int) -> float:

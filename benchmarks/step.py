@@ -145,26 +145,38 @@ def time_peers(
     rounds: int,
     round_seconds: float,
     deadline: float = float("inf"),
+    torch_beside: bool = False,
 ) -> Table:
     """Ours and the peers, in turns.
 
     Args:
       peers: names of `PEERS`.
       deadline: of `time.perf_counter()`, by which a peer must be ready.
+      torch_beside: have PyTorch get ready while XLA compiles, to save time where there are cores for both.
     Raises:
       CannotRun: ours does not run.
     """
+    names = ["ours", *(PEERS[peer] for peer in peers if name != "digits")]
     seats: dict[str, Seat] = {}
     absent = {}
+
+    def start(peer: str) -> None:
+        seats[peer] = Seat(partial(build, peer, name, batch_size, dtype, train))
+
     try:
-        for peer in ("ours", *(PEERS[peer] for peer in peers if name != "digits")):
+        for peer in names:
+            if torch_beside and peer.startswith("torch"):
+                start(peer)
+        for peer in names:
+            if peer not in seats:
+                start(peer)
             unhurried = peer == "ours" or deadline == float("inf")
             try:
-                patience = None if unhurried else max(0.0, deadline - time.perf_counter())
-                seats[peer] = Seat(partial(build, peer, name, batch_size, dtype, train), patience)
+                seats[peer].ready(None if unhurried else max(0.0, deadline - time.perf_counter()))
             except CannotRun as error:  # it must not stop the others
                 if peer == "ours":
                     raise
+                del seats[peer]
                 absent[peer] = str(error)
         seconds = speed.time_in_turns({peer: seat.turn for peer, seat in seats.items()}, rounds, round_seconds)
     finally:
@@ -183,7 +195,7 @@ def time_peers(
             seat.peak_bytes,
             rate * flops / peak.flops(dtype) if peak else None,
         )
-        for peer, seat in seats.items()
+        for peer, seat in ((peer, seats[peer]) for peer in names if peer in seats)
     )
     floors = {}
     if peak:
@@ -196,6 +208,7 @@ def time_peers(
 def memory(name: str, batch_size: int, dtype: str) -> None:
     def peak(peer: str) -> int:
         seat = Seat(partial(build, peer, name, batch_size, dtype, train=True))
+        seat.ready()
         seat.leave()
         assert seat.peak_bytes, "this backend does not say what its programs need"
         return seat.peak_bytes

@@ -43,39 +43,53 @@ def config_of(name, dtype, images, devices):
     )
 
 
-def check(name, dtype, images, target, python, traffic):
+def check(name, dtype, images, target, python, ratchet):
     devices = parse_target(target).devices
     config = config_of(name, dtype, images, devices)
     program = compile_ahead(target, "resnet_jax.cost.programs:train_step", config, python=python)
     assert program.fits
-    # Gradients, statistics and metrics in one exchange.
-    assert len(program.collectives) == (1 if devices > 1 else 0)
+    # Gradients, statistics and metrics in one exchange, which XLA splits by bytes where parameters are many.
     assert all(collective.kind == "all-reduce" for collective in program.collectives)
-    if dtype != "float32":
-        assert not wide_arrays(program, config.data.image_size, images)
-    traffic(f"{name} {dtype} {images} {target}", program.hbm_bytes)
-    return program
+    split = MANY if devices > 1 else 0
+    assert min(devices - 1, 1) <= len(program.collectives) <= split
+    wide = wide_arrays(program, config.data.image_size, images) if dtype != "float32" else []
+    assert not wide or name in WIDE
+    figures = {
+        "bytes": program.hbm_bytes,
+        "float32 bytes": sum(shape.bytes for *_, shape in wide),
+        "collectives": len(program.collectives),
+    }
+    ratchet(f"{name} {dtype} {images} {target}", figures)
+
+
+# All-reduces at most; a network has 20 to 160 norms, and would have as many where one was exchanged by itself.
+MANY = 8
+# Networks with float32 arrays as large as activations: flax's GroupNorm computes in float32 and XLA stores it; for TPUs
+# XLA computes grouped convolutions in float32.
+WIDE = ("resnet50_gn", "resnext50_32x4d")
 
 
 def wide_arrays(program, side, images):
-    """Kernels that write float32 arrays as large as the activations of the second stage, but for the images themselves,
-    which the augmentation computes so."""
+    """Float32 arrays in the device's memory as large as the activations of the second stage, `(kernel, source, shape)`.
+    The images themselves are not meant: the augmentation computes in float32."""
     smallest = images * (28 * 28 * 128 if side == 224 else 16 * 16 * 32)
+    on_chip = program.target.chip.is_tpu
     return [
         (kernel.name, kernel.source, shape)
         for kernel in program.kernels
         for shape in kernel.results
-        if shape.dtype == "f32" and smallest <= math.prod(shape.sides) != images * side * side * 3
+        if shape.dtype == "f32" and not (on_chip and shape.space)
+        if smallest <= math.prod(shape.sides) != images * side * side * 3
     ]
 
 
 @pytest.mark.aot
 @pytest.mark.parametrize(("name", "dtype", "target"), CASES)
-def test_a_step(name, dtype, target, python_for, traffic):
-    check(name, dtype, DTYPES[dtype], target, python_for("tpu" if target.startswith("v") else "gpu"), traffic)
+def test_a_step(name, dtype, target, python_for, ratchet):
+    check(name, dtype, DTYPES[dtype], target, python_for("tpu" if target.startswith("v") else "gpu"), ratchet)
 
 
 @pytest.mark.parametrize("target", ["h100:8", "v5e:1"])
-def test_a_short_step(target, python_for, traffic):
+def test_a_short_step(target, python_for, ratchet):
     """What `make test` has of these, where the environments lie."""
-    check("resnet18", "bfloat16", 32, target, python_for("tpu" if target.startswith("v") else "gpu"), traffic)
+    check("resnet18", "bfloat16", 32, target, python_for("tpu" if target.startswith("v") else "gpu"), ratchet)
