@@ -20,11 +20,11 @@ from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_train_step
 
-# By how much an array may differ, as the length of the difference by that of the whole (2-norms). Of gradients the most:
-# where a ReLU's input lies close to 0 one side passes it and the other does not. A CPU in float32 and bfloat16 is off by
-# 4e-7 and 2e-3 in the logits of ResNet-50 (8 images of 97 pixels), 1e-3 and 0.4 in its gradients, 8e-7 and 2e-4 in its
-# new parameters. The rest is for other orders of summation and for cuDNN's Winograd. TF32 in place of float32 does not
-# pass, nor does a kernel that misses a tap (tests/cost/test_gpu_check.py).
+# By how much an array may differ, as the length of the difference by that of the whole (2-norms). Of gradients the
+# most: where a ReLU's input lies close to 0 one side passes it and the other does not. A CPU in float32 and bfloat16 is
+# off by 4e-7 and 2e-3 in the logits of ResNet-50 (8 images of 97 pixels), 1e-3 and 0.4 in its gradients, 8e-7 and 2e-4
+# in its new parameters. The rest is for other orders of summation and for cuDNN's Winograd. TF32 in place of float32
+# does not pass, nor does a kernel that misses a tap (tests/cost/test_gpu_check.py).
 TOLERANCES = {
     "float32": {"logits": 1e-5, "loss": 1e-5, "gradients": 1e-2, "parameters": 1e-5, "statistics": 1e-5},
     "bfloat16": {"logits": 0.02, "loss": 0.02, "gradients": 0.8, "parameters": 5e-3, "statistics": 0.02},
