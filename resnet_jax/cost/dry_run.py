@@ -14,6 +14,8 @@ from resnet_jax.cost.targets import parse_target
 from resnet_jax.errors import CompileError, ConfigError
 from resnet_jax.training.step import is_separable
 
+BUSY = 32  # images that keep a device busy at once (docs/pods.md)
+
 
 def dry_run(
     config: Config,
@@ -54,16 +56,24 @@ def dry_run(
 
 
 def remedies(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
-    """`(option, config with it)`, which save memory and do not change the result; the cheapest in time first."""
+    """`(option, config with it)`, which save memory and do not change the result; the cheapest in time first.
+
+    Parts cost nearly nothing as long as they keep a device busy. Then come stages that compute their activations again,
+    and last parts that are small.
+    """
     stages = tuple(range(1, len(build_model(config).stage_sizes) + 1))
-    remat = [taken for taken in (stages[:2], stages) if set(taken) > set(config.model.remat)]
-    parts = [config.accumulate * factor for factor in (2, 4, 8) if config.model.bn_group_size]
-    for taken in remat:
-        option = f"--model.remat {' '.join(map(str, taken))}"
-        yield option, replace(config, model=replace(config.model, remat=taken))
-    for count in parts:
+    remat = [
+        (f"--model.remat {' '.join(map(str, taken))}", replace(config, model=replace(config.model, remat=taken)))
+        for taken in (stages[:2], stages)
+        if set(taken) > set(config.model.remat)
+    ]
+    large: list[tuple[str, Config]] = []
+    small: list[tuple[str, Config]] = []
+    for parts in (config.accumulate * factor for factor in (2, 4, 8) if config.model.bn_group_size):
         try:
-            is_separable(config.batch_size, config.model.bn_group_size, config.mix_group_size, devices, count)
+            is_separable(config.batch_size, config.model.bn_group_size, config.mix_group_size, devices, parts)
         except ConfigError:
             continue
-        yield f"--accumulate {count}", replace(config, accumulate=count)
+        busy = config.batch_size // devices // parts >= BUSY
+        (large if busy else small).append((f"--accumulate {parts}", replace(config, accumulate=parts)))
+    yield from (*large, *remat, *small)

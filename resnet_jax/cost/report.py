@@ -8,7 +8,7 @@ from resnet_jax.cost.scaling import efficiency, exchanged_bytes, wire_seconds
 from resnet_jax.cost.targets import Chip, Target
 
 DEFAULT_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
-SCALED_TO = {"tpu": (1, 4, 16, 64, 256), "gpu": (1, 8, 64, 512)}
+SCALED_TO = {"tpu": (4, 16, 64, 256), "gpu": (8, 64, 512)}
 
 
 def describe(found: Forecast, remedy: str = "") -> str:
@@ -77,7 +77,10 @@ def _floors(found: Forecast, target: Target, hbm_bytes: int, share: int) -> list
         floor("memory", memory, f"{chip.peak.bytes / 1e12:.2f} TB/s"),
     ]
     if wire:
-        lines.append(floor("wire", wire, f"{chip.link / 1e9:.0f} GB/s; may hide behind the backward pass"))
+        links = f"{chip.link / 1e9:.0f} GB/s"
+        if chip.island and found.devices > chip.island:
+            links += f" within a host, {chip.network / 1e9:.0f} GB/s between hosts"
+        lines.append(floor("wire", wire, f"{links}; may hide behind the backward pass"))
     lines.append(f"  what binds          {'memory' if memory > arithmetic else 'arithmetic'}")
     return lines + _scaling(found, target, step, exchanged)
 
@@ -88,14 +91,15 @@ def _scaling(found: Forecast, target: Target, step: float, exchanged: float) -> 
         if not found.config.model.bn_group_size:
             return ["  more devices        compile for two or more: BatchNorm over the whole batch needs exchanges too"]
         exchanged = 2 * 4 * count_parameters(build_model(found.config), channels=found.config.data.channels)
-        assumed = "; assumed: one all-reduce of the gradients"
+        assumed = "assumed: one all-reduce of the gradients"
     exchanges = max(1, len(found.collectives))
     rows = []
     for devices in SCALED_TO["tpu" if chip.is_tpu else "gpu"]:
         low, high = efficiency(chip, step, exchanged, devices, exchanges)
         rows.append(f"{devices}: {low:.0%}" + (f" - {high:.0%}" if f"{high:.0%}" != f"{low:.0%}" else ""))
     what = "speed per device at this floor, with nothing and with all of the exchange hidden"
-    return [f"  more devices        {', '.join(rows)}", f"                      ({what}{assumed})"]
+    lines = [f"  more devices        {', '.join(rows)}", f"                      ({what})"]
+    return lines + [f"                      ({assumed})"] * bool(assumed)
 
 
 def _size(count: float) -> str:

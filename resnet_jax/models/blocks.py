@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from resnet_jax.models.layers import SqueezeExcite, blur_pool, he_normal_fan_out, stochastic_depth
+from resnet_jax.models.deferred import norm_of
+from resnet_jax.models.layers import SqueezeExcite, he_normal_fan_out, kept_relu, relu, stochastic_depth
+from resnet_jax.models.pooling import blur_pool
 
 ModuleDef = Callable[..., Any]
 Activation = Callable[[Array], Array]
@@ -109,6 +111,10 @@ class Block(nn.Module):
         shortcut = parts.shortcut(self, x, y.shape[-1])
         return y if shortcut is None else y + shortcut
 
+    def output(self, y: Array) -> Array:
+        """The activation that ends a block. The next block reads it several times."""
+        return kept_relu(y) if self.parts.act is relu else self.parts.act(y)
+
 
 def inner_width(width: int, groups: int, base_width: int) -> int:
     """torchvision's rule for ResNeXt (arXiv:1611.05431) and Wide ResNet (arXiv:1605.07146): of 64 channels, each of
@@ -126,7 +132,7 @@ class BasicBlock(Block):
         y = self.blur(act(norm(name="bn1")(y)))
         y = conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
         y = self.last_norm(name="bn2")(y)
-        return act(self.add(x, y))
+        return self.output(self.add(x, y))
 
 
 class Bottleneck(Block):
@@ -142,9 +148,8 @@ class Bottleneck(Block):
         y = act(norm(name="bn1")(y))
         y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = self.blur(act(norm(name="bn2")(y)))
-        y = conv(self.width * self.expansion, 1, name="conv3")(y)
-        y = self.last_norm(name="bn3")(y)
-        return act(self.add(x, y))
+        y = norm_of(conv(self.width * self.expansion, 1, name="conv3"), self.last_norm(name="bn3"), y)
+        return self.output(self.add(x, y))
 
 
 class BottleneckV1(Block):
@@ -160,9 +165,8 @@ class BottleneckV1(Block):
         y = self.blur(act(norm(name="bn1")(y)))
         y = conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = act(norm(name="bn2")(y))
-        y = conv(self.width * self.expansion, 1, name="conv3")(y)
-        y = self.last_norm(name="bn3")(y)
-        return act(self.add(x, y))
+        y = norm_of(conv(self.width * self.expansion, 1, name="conv3"), self.last_norm(name="bn3"), y)
+        return self.output(self.add(x, y))
 
 
 class PreactBasicBlock(Block):

@@ -14,6 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
+from resnet_jax.models.deferred import Convolution
+from resnet_jax.models.forms import per_platform, pointwise
 
 Dtype = Any
 
@@ -36,9 +38,6 @@ def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
 class Conv(nn.Module):
     """2-D convolution, padded by `(kernel_size - 1) // 2 * dilation` on every side as torchvision's are.
 
-    A 1x1 kernel is computed as a product of two matrices: on a CPU XLA's `dot` is faster than its `conv`, and of two
-    dimensions it needs no transposed copy of the activations for the kernel's gradient (docs/performance.md).
-
     Attributes:
       padding: (before, after) in pixels of both axes instead.
       precision: of products of float32 numbers; None = the platform's default.
@@ -60,8 +59,13 @@ class Conv(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(
+        self, x: Float[Array, "N H W C"], *, deferred: bool = False
+    ) -> Float[Array, "N H2 W2 D"] | Convolution:
         """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features).
+
+        Args:
+          deferred: return the convolution before it is computed, for `norms.BatchNorm`; only without a bias.
 
         Raises:
           ModelError: `groups` that do not divide the channels.
@@ -78,28 +82,82 @@ class Conv(nn.Module):
             mean = jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
             var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2), keepdims=True)
             kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        precision = self.precision if x.dtype == jnp.float32 else None
-        if size == 1 and self.groups == 1:
-            x = x[:, :: self.stride, :: self.stride]
-            flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
-            y = flat.reshape(*x.shape[:-1], self.features)
-        else:
-            symmetric = (size - 1) // 2 * self.dilation
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=[self.padding or (symmetric, symmetric)] * 2,
-                rhs_dilation=(self.dilation, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=self.groups,
-                precision=precision,
-            )
+        dtype = self.output_dtype(x)
+        x = x.astype(dtype)
+        if size == 1 and self.stride > 1:
+            x = kept(x[:, :: self.stride, :: self.stride])
+        if deferred:
+            return Convolution(x, kernel, self._convolve)
+        y = self._convolve(x, kernel)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
+
+    def output_dtype(self, x: Array) -> Dtype:
+        """That of activations, in which the convolution is computed."""
+        return jnp.dtype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
+
+    def widens(self, x: Array) -> bool:
+        """Whether it is a plain 1x1 convolution to at least twice as many channels: see `deferred.Product`."""
+        plain = self.kernel_size == 1 and self.groups == 1 and not self.use_bias
+        return plain and 2 * x.shape[-1] <= self.features
+
+    def _convolve(self, x: Array, kernel: Array) -> Array:
+        kernel, size = kernel.astype(x.dtype), self.kernel_size
+        precision = self.precision if x.dtype == jnp.float32 else None
+        if size == 1 and self.groups == 1:
+            return pointwise(x, kernel[0, 0], precision)
+        symmetric = (size - 1) // 2 * self.dilation
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(1 if size == 1 else self.stride,) * 2,
+            padding=[self.padding or (symmetric, symmetric)] * 2,
+            rhs_dilation=(self.dilation, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+            precision=precision,
+        )
+
+
+@jax.custom_jvp
+def kept(x: Array) -> Array:
+    """`x` itself; on a TPU, written to memory once. Its compiler may otherwise compute `x` again in each of the kernels
+    that read it, out of arrays that are larger, or write it twice. A GPU's compiler fuses less behind a barrier."""
+    return per_platform(x, tpu=lax.optimization_barrier, default=lambda x: x)
+
+
+@kept.defjvp
+def _kept_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return kept(*primals), tangents[0]
+
+
+@jax.custom_jvp
+def relu(x: Array) -> Array:
+    """The positive part. Its derivative looks at what it put out, which the next layer keeps anyway, not at `x`."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], jnp.zeros((), y.dtype))
+
+
+@jax.custom_jvp
+def kept_relu(x: Array) -> Array:
+    """`kept(relu(x))`, with a derivative that looks at what is kept."""
+    return kept(jnp.maximum(x, 0))
+
+
+@kept_relu.defjvp
+def _kept_relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = kept_relu(*primals)
+    # The barrier: XLA for GPUs would look at the sum before the maximum instead, keep it for that, and fuse neither
+    # into the product before.
+    out = per_platform(y, cuda=lax.optimization_barrier, default=lambda y: y)
+    return y, jnp.where(out > 0, tangents[0], jnp.zeros((), y.dtype))
 
 
 class SqueezeExcite(nn.Module):
@@ -123,50 +181,6 @@ class SqueezeExcite(nn.Module):
 def squeezed(channels: int, ratio: int) -> int:
     """Channels inside a squeeze-and-excitation gate."""
     return max(8, int(channels / ratio + 4) // 8 * 8)
-
-
-def max_pool(x: Float[Array, "N H W C"], stride: int = 2) -> Float[Array, "N H2 W2 C"]:
-    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end.
-
-    Along one axis and then the other, out of comparisons, whose gradient is a choice: that of XLA's windowed maximum
-    keeps four arrays of indices on a CPU.
-    """
-    for axis in (2, 1):
-        size = x.shape[axis]
-        padding = [(1, 1, 0) if i == axis else (0, 0, 0) for i in range(4)]
-        padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
-        first, second, third = (lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3))
-        x = _larger(_larger(first, second), third)
-    return x
-
-
-def _larger(a: Array, b: Array) -> Array:
-    """The maximum; nan where either is. Where both are equal the gradient is all `a`'s, as the first's in torch."""
-    return jnp.where((b > a) | (b != b), b, a)
-
-
-def halving_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
-    """2x2, stride 2; at the end of an odd side the mean is of the pixels that exist (torch's `ceil_mode`)."""
-    ends = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=ends, count_include_pad=False)
-
-
-def smoothing_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-    """2x2, stride 1, with zeros beyond the last row and column, as timm's D nets pool where they dilate."""
-    return nn.avg_pool(x, (2, 2), strides=(1, 1), padding=((0, 1), (0, 1)))
-
-
-def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 C"]:
-    """The binomial filter (1, 2, 1) / 4 in both directions, then every `stride`-th pixel; borders are reflected.
-
-    Zhang 2019, arXiv:1904.11486; timm's `BlurPool2d`.
-    """
-    for axis in (1, 2):
-        size = x.shape[axis]
-        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="reflect")
-        taps = [lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3)]
-        x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
-    return x
 
 
 def stochastic_depth(
@@ -196,7 +210,7 @@ def maximum(x: Float[Array, "N H W C"]) -> Float[Array, "N C"]:
 
 # What `act=` and `pool=` may name. timm's names for the pools.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": nn.relu,
+    "relu": relu,
     "leaky_relu": nn.leaky_relu,
     "silu": nn.silu,
     "gelu": nn.gelu,

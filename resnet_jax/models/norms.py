@@ -4,21 +4,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.models.deferred import Activations, Convolution
 from resnet_jax.models.layers import Dtype
+from resnet_jax.models.moments import Moments, widened
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`.
 
     Differences from `flax.linen.BatchNorm`: the running variance is the unbiased one, the variance is computed around
-    the mean rather than as E[x^2] - E[x]^2, statistics are taken over fixed groups of images, and *normalising with
-    batch statistics* and *updating the running ones* are separate switches.
+    the mean rather than as E[x^2] - E[x]^2 (of 16 bits, around the running mean), statistics are taken over fixed
+    groups of images, and *normalising with batch statistics* and *updating the running ones* are separate switches.
 
     Statistics are float32 (float64 for float64 input). With groups, the running statistics move towards the mean over
     the groups of each group's own statistics.
@@ -30,6 +31,9 @@ class BatchNorm(nn.Module):
         this device", so that a config means the same on any number of devices.
       axis_name: of `jax.shard_map` or `vmap`: where groups are the whole batch, that of all members of the axis.
       momentum: of the running average, flax's convention: 0.9 here is 0.1 in PyTorch.
+      one_pass: compute the statistics in one pass over the activations, around the running mean, and those of a 1x1
+        convolution that widens without its output (see `deferred`); None = where activations have 16 bits. It moves
+        less memory, and rounds differently.
     """
 
     use_batch_stats: bool
@@ -38,59 +42,79 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
+    one_pass: bool | None = None
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
-        """Normalises each channel of (N, H, W, C).
+    def __call__(self, x: Float[Array, "N H W C"] | Convolution) -> Float[Array, "N H2 W2 C"]:
+        """Normalises each channel of (N, H, W, C), or of a convolution that is not computed yet.
 
         Raises:
           ValueError: the batch is not divisible by `group_size`, or a group holds a single value per channel, whose
             unbiased variance does not exist.
         """
-        channels = x.shape[-1]
+        channels = x.channels if isinstance(x, Convolution) else x.shape[-1]
         scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), self.param_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), self.param_dtype)
 
-        dtype = self.dtype or jnp.promote_types(x.dtype, self.param_dtype)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped, mean, var = x, running_mean.value, running_var.value
+        if isinstance(x, Convolution):
+            values = x.settle(scale)
+        else:
+            values = Activations(x, self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
+        size = len(values.x)
+        mean, var, scale, bias = (
+            leaf.reshape([1] * values.x.ndim + [-1]) for leaf in (running_mean.value, running_var.value, scale, bias)
+        )
         if self.use_batch_stats or self.update_stats:
-            groups, batch_mean, batch_var = self._batch_statistics(x)
+            size = self.group_size or size
+            self._check_groups(values.x, size)
+            batch_mean, batch_var = self._batch_statistics(values, size, mean)
             if self.update_stats and not self.is_initializing():
-                count = groups[0].size // channels * self._members  # values that each statistic was taken over
+                # values that each statistic was taken over
+                count = size * values.x.shape[1] * values.x.shape[2] * self._members
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
             if self.use_batch_stats:
-                grouped, mean, var = groups, batch_mean, batch_var
-        factor = lax.rsqrt(var + self.epsilon) * _like(scale, var)
-        shift = _like(bias, var) - mean * factor  # one multiply-add per value, and `x` alone is kept for the backward
-        out = grouped * _like(factor, grouped) + _like(shift, grouped)
-        return out.reshape(x.shape).astype(dtype)
+                mean, var = batch_mean, batch_var
+            else:
+                size = len(values.x)
+        factor = lax.rsqrt(var + self.epsilon) * scale
+        # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of their own, beside
+        # the sums of each group that the gradient of `mean` needs.
+        factor, shift = lax.optimization_barrier((factor, bias - mean * factor))
+        return values.scaled(size, factor, shift)
 
-    def _batch_statistics(self, x: Array) -> tuple[Array, Array, Array]:
-        """(N, H, W, C) as (groups, group_size, H, W, C), with (groups, 1, 1, 1, C) mean and biased variance."""
-        size = self.group_size or x.shape[0]
-        if x.shape[0] % size:
+    def takes_convolutions(self, dtype: Dtype) -> bool:
+        """Whether it normalises with batch statistics of activations of this dtype that it computes in one pass."""
+        return self.use_batch_stats and self._in_one_pass(dtype)
+
+    def _in_one_pass(self, dtype: Dtype) -> bool:
+        return jnp.dtype(dtype).itemsize == 2 if self.one_pass is None else self.one_pass
+
+    def _check_groups(self, x: Array, size: int) -> None:
+        if len(x) % size:
             raise ValueError(
-                f"BatchNorm: a batch of {x.shape[0]} images is not divisible into groups of {size}; "
+                f"BatchNorm: a batch of {len(x)} images is not divisible into groups of {size}; "
                 "choose a batch size that is a multiple of bn_group_size"
             )
-        grouped = x.reshape(-1, size, *x.shape[1:])
-        if grouped[0].size * self._members == x.shape[-1] and not self.is_initializing():
+        if size * x.shape[1] * x.shape[2] * self._members == 1 and not self.is_initializing():
             raise ValueError(
                 f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
                 "statistics need at least two: use larger groups or images, or use_batch_stats=False"
             )
-        mean, var = moments(grouped)
+
+    def _batch_statistics(self, values: Any, size: int, running_mean: Array) -> Moments:
+        """Means and biased variances of the groups."""
+        one_pass = self._in_one_pass(values.x.dtype)
+        mean, var = values.moments(size, lax.stop_gradient(widened(running_mean)), one_pass=one_pass)
         if self._members > 1:  # one exchange: the variance is that within the members and that between them
             mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
             var = var + (square - jnp.square(mean))
-        return grouped, mean, var
+        return mean, var
 
     @property
     def _members(self) -> int:
@@ -100,35 +124,6 @@ class BatchNorm(nn.Module):
     def _move(self, running: nn.Variable, batch: Array) -> None:
         new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
         running.value = self.momentum * running.value + (1 - self.momentum) * new
-
-
-@jax.custom_jvp
-def moments(x: Float[Array, "G N H W C"]) -> tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]:
-    """Mean and biased variance of each channel of each group, with a derivative in terms of `x` alone.
-
-    Derived automatically, the variance would keep its deviations from the mean, an array as large as `x`, for the
-    backward pass. Derivatives of all orders and both modes are right.
-    """
-    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
-    # The other way round than below, so that the compiler does not take both for one value to keep.
-    return mean, jnp.mean(jnp.square(mean - x), axis=(1, 2, 3), keepdims=True)
-
-
-@moments.defjvp
-def _moments_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    (x,), (dx,) = primals, tangents
-    mean, var = moments(x)
-    d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
-    # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
-    # A mean of its own, lest XLA on CPUs repeat the other's values in an array as large as `x` to share it.
-    apart = lax.optimization_barrier(mean)
-    d_var = 2 * jnp.mean((x - apart) * dx, axis=(1, 2, 3), keepdims=True)
-    return (mean, var), (d_mean, d_var)
-
-
-def _like(per_channel: Array, x: Array) -> Array:
-    """Gives (C,) the rank of `x`; leaves what has it already."""
-    return per_channel if per_channel.ndim == x.ndim else per_channel.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 # What `norm=` may name. GroupNorm (Wu & He 2018, arXiv:1803.08494) is flax's own, made PyTorch's.

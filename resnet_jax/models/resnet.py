@@ -15,9 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
-from resnet_jax.models.blueprint import draw
-from resnet_jax.models.layers import Conv, Dtype, blur_pool, linear_bias_init, linear_kernel_init, max_pool
+from resnet_jax.models.blueprint import Blueprint, draw
+from resnet_jax.models.deferred import pooled_norm_of
+from resnet_jax.models.layers import Conv, Dtype, kept_relu, linear_bias_init, linear_kernel_init, relu
 from resnet_jax.models.norms import bind
+from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stems import Stem
 
@@ -153,12 +155,7 @@ class ResNet(nn.Module):
         )
         out: dict[str, Array] = {}
 
-        x = plan.stem.convolve(parts, images, plan.stem_width)
-        if not plan.block.preactivation:
-            x = plan.act(norm(name="bn1")(x))
-        out["stem"] = x
-        if plan.stem.pool:
-            x = blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
+        x = self._stem(plan, parts, images, out, features)
 
         for i, stage in enumerate(plan.stages, start=1):
             block = nn.remat(plan.block) if i in self.remat else plan.block
@@ -179,6 +176,19 @@ class ResNet(nn.Module):
                 name="fc",
             )(x)
         return out if features else x
+
+    def _stem(self, plan: Blueprint, parts: Parts, images: Array, out: dict[str, Array], features: bool) -> Array:
+        """What the first stage sees; enters what comes before any max-pool into `out`."""
+        conv, x = plan.stem.layers(parts, images, plan.stem_width)
+        if plan.block.preactivation:
+            x = out["stem"] = conv(x)
+        elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
+            return kept_relu(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
+        else:
+            x = out["stem"] = plan.act(parts.norm(name="bn1")(conv(x)))
+        if not plan.stem.pool:
+            return x
+        return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
 
     def _check_call(self, images: Array, stride: int, train: bool) -> None:
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):

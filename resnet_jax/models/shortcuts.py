@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from resnet_jax.models.blocks import Block
-from resnet_jax.models.layers import halving_average_pool, smoothing_average_pool
+from resnet_jax.models.deferred import norm_of
+from resnet_jax.models.pooling import halving_average_pool, smoothing_average_pool
 
 Image = Float[Array, "N H W C"]
 Shortcut = Callable[[Block, Image, int], Image | None]
@@ -51,8 +52,8 @@ def _fits(block: Block, x: Image, features: int) -> bool:
 
 
 def _project(block: Block, x: Image, features: int, stride: int) -> Image:
-    x = block.parts.conv(features, 1, stride, name="downsample_conv")(x)
-    return x if block.preactivation else block.parts.norm(name="downsample_bn")(x)
+    conv = block.parts.conv(features, 1, stride, name="downsample_conv")
+    return conv(x) if block.preactivation else norm_of(conv, block.parts.norm(name="downsample_bn"), x)
 
 
 SHORTCUTS: dict[str, Shortcut] = {

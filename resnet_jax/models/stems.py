@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,13 +19,14 @@ class Stem:
     """The layers before the first stage.
 
     Attributes:
-      convolve: `(parts, images, channels) -> array`, called in the network's compact method. A norm and the
-        activation follow, except before pre-activation blocks.
-      stride: of `convolve`.
+      layers: `(parts, images, channels) -> (convolution, its input)`, called in the network's compact method: all that
+        comes before the last convolution, and that convolution, which the network computes. A norm and the activation
+        follow, except before pre-activation blocks.
+      stride: of these convolutions together.
       pool: whether a 3x3 max-pool of stride 2 comes next.
     """
 
-    convolve: Callable[[Parts, Image, int], Image]
+    layers: Callable[[Parts, Image, int], tuple[Any, Image]]
     stride: int
     pool: bool
 
@@ -33,20 +35,20 @@ class Stem:
         return self.stride * (2 if self.pool else 1)
 
 
-def one_conv(parts: Parts, images: Image, channels: int, *, kernel_size: int, stride: int) -> Image:
-    return parts.conv(channels, kernel_size, stride, name="conv1")(images)
+def one_conv(parts: Parts, images: Image, channels: int, *, kernel_size: int, stride: int) -> tuple[Any, Image]:
+    return parts.conv(channels, kernel_size, stride, name="conv1"), images
 
 
-def deep(parts: Parts, images: Image, channels: int, *, first: float = 0.5) -> Image:
+def deep(parts: Parts, images: Image, channels: int, *, first: float = 0.5) -> tuple[Any, Image]:
     """Three 3x3 convolutions (He et al. 2018, arXiv:1812.01187, ResNet-C), of `first`, a half and all of `channels`."""
     x = parts.conv(int(channels * first), 3, 2, name="conv1_0")(images)
     x = parts.act(parts.norm(name="conv1_1")(x))
     x = parts.conv(channels // 2, 3, name="conv1_3")(x)
     x = parts.act(parts.norm(name="conv1_4")(x))
-    return parts.conv(channels, 3, name="conv1_6")(x)
+    return parts.conv(channels, 3, name="conv1_6"), x
 
 
-def space_to_depth(parts: Parts, images: Image, channels: int) -> Image:
+def space_to_depth(parts: Parts, images: Image, channels: int) -> tuple[Any, Image]:
     """The 7x7 stride-2 convolution as a 4x4 one of stride 1 on 2x2 pixels folded into channels, which keeps a matrix
     unit busier than three channels do (MLPerf's TPU submissions). An odd side is extended by the zeros that the 7x7
     sees there.
@@ -55,7 +57,7 @@ def space_to_depth(parts: Parts, images: Image, channels: int) -> Image:
     x = jnp.pad(images, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
     x = x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, (h + 1) // 2, (w + 1) // 2, 4 * c)
-    return parts.conv(channels, 4, padding=(2, 1), kernel_init=_folded_he_normal, name="conv1")(x)
+    return parts.conv(channels, 4, padding=(2, 1), kernel_init=_folded_he_normal, name="conv1"), x
 
 
 def space_to_depth_kernel(kernel: Float[Array, "7 7 C D"]) -> Float[Array, "4 4 C4 D"]:

@@ -202,6 +202,12 @@ def test_a_package_that_is_missing(monkeypatch, target, what, extra):
         aot_child.check_packages(parse_target(target))
 
 
+@pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_a_missing_package_is_said_by_the_child():
+    with pytest.raises(ConfigError, match=r"this Python needs libtpu, .*: pip install -e '\.\[aot-tpu\]'"):
+        compile_ahead("v5e:1", "resnet_jax.cost.programs:train_step", TINY)
+
+
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed: pip install -e '.[aot-tpu]'")
 @pytest.mark.parametrize("target", ["v5e:1", "v4:4"])
 def test_a_small_step_for_tpus(target):

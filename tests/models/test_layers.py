@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.layers import Conv, max_pool
-from resnet_jax.models.norms import BatchNorm, moments
+from resnet_jax.models.layers import Conv
+from resnet_jax.models.moments import moments
+from resnet_jax.models.norms import BatchNorm
+from resnet_jax.models.pooling import max_pool
 
 torch = pytest.importorskip("torch")
 

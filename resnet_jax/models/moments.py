@@ -1,0 +1,202 @@
+"""Means and variances of activations, and scaled 1x1 convolutions: what batch normalisation is computed with.
+
+All are functions of arrays in groups of consecutive images, (G, n, H, W, C). Their derivatives are written by hand
+where the automatic ones would keep an array as large as the activations. Derivatives of all orders and both modes are
+right.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from resnet_jax.models.forms import per_platform, pointwise
+
+Moments = tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]
+
+
+def widened(x: Array) -> Array:
+    """In float32, or float64 where `x` is."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+@jax.custom_jvp
+def moments(x: Float[Array, "G n H W C"]) -> Moments:
+    """Mean and biased variance of each channel of each group, in two passes: the variance around the mean.
+
+    Derived automatically, the variance would keep its deviations from the mean for the backward pass.
+    """
+    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    # The other way round than below, so that the compiler does not take both for one value to keep.
+    return mean, jnp.mean(jnp.square(mean - x), axis=(1, 2, 3), keepdims=True)
+
+
+@jax.custom_jvp
+def moments_around(x: Float[Array, "G n H W C"], near: Float[Array, "1 1 1 1 C"]) -> Moments:
+    """As `moments`, in one pass: sums of `x - near` and of its square, which a compiler adds up where it makes `x`.
+
+    The variance loses as many digits as the square of `mean - near` has more than the variance. Activations of 16 bits
+    have no such digits to lose: a bfloat16 whose mean is 100 standard deviations from 0 is rounded to a third of one.
+
+    Args:
+      near: numbers near the means. They do not change the result but for rounding, so no gradient flows to them.
+    """
+    apart = x - near
+    mean = jnp.mean(apart, axis=(1, 2, 3), keepdims=True)
+    var = jnp.mean(jnp.square(apart), axis=(1, 2, 3), keepdims=True) - jnp.square(mean)
+    return mean + near, jnp.maximum(var, 0)
+
+
+def _moments_jvp(x: Array, dx: Array, mean: Array) -> Moments:
+    d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
+    # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
+    # The barrier: on CPUs XLA would otherwise repeat the other mean in an array as large as `x`, to share it.
+    apart = lax.optimization_barrier(mean)
+    d_var = 2 * jnp.mean((x - apart) * dx, axis=(1, 2, 3), keepdims=True)
+    return d_mean, d_var
+
+
+@moments.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Moments, Moments]:
+    out = moments(*primals)
+    return out, _moments_jvp(*primals, *tangents, out[0])
+
+
+@moments_around.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Moments, Moments]:
+    out = moments_around(*primals)
+    return out, _moments_jvp(primals[0], tangents[0], out[0])
+
+
+def product_moments(x: Float[Array, "G n H W K"], kernel: Float[Array, "K C"]) -> Moments:
+    """`moments` of the 1x1 convolution `x W`, without it: mean(x) W, and the diagonal of W' cov(x) W.
+
+    Of 16-bit numbers the products in cov(x) are exact. Their sums lose as many digits as the square of mean(x) has more
+    than the variance of `x`: few, behind an activation.
+    """
+    mean_x, square = per_platform(x, cuda=_first_two_moments_of_ones, default=_first_two_moments)
+    covariance = square - mean_x[:, :, None] * mean_x[:, None, :]
+    kernel = widened(kernel)
+    mean = jnp.matmul(mean_x, kernel, precision="highest")
+    var = jnp.sum(kernel[None] * jnp.matmul(covariance, kernel, precision="highest"), axis=1)
+    return mean[:, None, None, None, :], jnp.maximum(var, 0)[:, None, None, None, :]
+
+
+@jax.custom_jvp
+def _first_two_moments(x: Float[Array, "G n H W K"]) -> tuple[Float[Array, "G K"], Float[Array, "G K K"]]:
+    """The means of `x` and of x x'."""
+    return jnp.mean(widened(x), axis=(1, 2, 3)), _sums(x, x, widened(x).dtype) / _count(x)
+
+
+@_first_two_moments.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (x,), (dx,) = primals, tangents
+    # In the dtype of `x`: the transposed product, which is as large as `x`, is then one of 16-bit numbers as well.
+    half = widened(_sums(x, dx, x.dtype)) / _count(x)
+    return _first_two_moments(x), (jnp.mean(widened(dx), axis=(1, 2, 3)), half + jnp.swapaxes(half, 1, 2))
+
+
+@jax.custom_jvp
+def _first_two_moments_of_ones(x: Float[Array, "G n H W K"]) -> tuple[Float[Array, "G K"], Float[Array, "G K K"]]:
+    """As `_first_two_moments`, in one product."""
+    channels, ones = x.shape[-1], with_ones(x)
+    total = _sums(ones, ones, widened(x).dtype) / _count(x)
+    return total[:, channels, :channels], total[:, :channels, :channels]
+
+
+@_first_two_moments_of_ones.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Any, Any]:
+    (x,), (dx,) = primals, tangents
+    total = widened(_sums(with_ones(x), dx, x.dtype)) / _count(x)
+    mean, half = total[:, x.shape[-1]], total[:, : x.shape[-1]]
+    return _first_two_moments_of_ones(x), (mean, half + jnp.swapaxes(half, 1, 2))
+
+
+def _sums(x: Array, y: Array, dtype: Any) -> Float[Array, "G K L"]:
+    return jnp.einsum("gnhwk,gnhwl->gkl", x, y, preferred_element_type=dtype, precision=_precision(x))
+
+
+def _count(x: Array) -> int:
+    """Values of a channel in a group."""
+    return x[0].size // x.shape[-1]
+
+
+ONES = 16  # channels: a product of 16-bit numbers on a GPU takes 16 at a time
+
+
+def with_ones(x: Float[Array, "*N K"]) -> Float[Array, "*N K2"]:
+    """Further channels that are 1, so that a product with `x` has a shift, or a sum over `x`, as well.
+
+    XLA for GPUs fuses into a matrix product what is added to it element by element, but no vector of channels.
+    """
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, ONES)], constant_values=1)
+
+
+def scaled_product(
+    x: Float[Array, "G n H W K"],
+    kernel: Float[Array, "K C"],
+    factor: Float[Array, "G 1 1 1 C"],
+    shift: Float[Array, "G 1 1 1 C"],
+) -> Float[Array, "G n H W C"]:
+    """The 1x1 convolution `x W * factor + shift`, which keeps no array of its output's size for the backward pass.
+
+    A factor is a scale of the kernel: each group has a kernel of its own, whose gradient x'g holds both that of W and
+    that of the factor.
+    """
+    return per_platform(x, kernel, factor, shift, cuda=_scaled_before, default=_scaled_afterwards)
+
+
+@jax.custom_jvp
+def _scaled_before(x: Array, kernel: Array, factor: Array, shift: Array) -> Array:
+    """A kernel for each group, with the shift as two further rows: its first digits and the rest."""
+    own = kernel[None] * factor[:, 0, 0, 0, None, :]
+    high = shift[:, 0, 0]
+    if x.dtype.itemsize == 2:
+        info = jnp.finfo(x.dtype)
+        high = lax.reduce_precision(high, info.nexp, info.nmant)
+    return _each_own(with_ones(x), _rows(own, high, shift[:, 0, 0] - high).astype(x.dtype))
+
+
+@_scaled_before.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    x, kernel, factor, _ = primals
+    dx, d_kernel, d_factor, d_shift = tangents
+    own = kernel[None] * factor[:, 0, 0, 0, None, :]
+    d_own = d_kernel[None] * factor[:, 0, 0, 0, None, :] + kernel[None] * d_factor[:, 0, 0, 0, None, :]
+    rows = _rows(d_own, d_shift[:, 0, 0]).astype(x.dtype)
+    return _scaled_before(*primals), _each_own(dx, own.astype(x.dtype)) + _each_own(with_ones(x), rows)
+
+
+def _rows(own: Float[Array, "G K C"], *more: Float[Array, "G 1 C"]) -> Float[Array, "G K2 C"]:
+    """`own` with rows for the ones of `with_ones`."""
+    rest = jnp.zeros((len(own), ONES - len(more), own.shape[-1]), own.dtype)
+    return jnp.concatenate([own, *more, rest], axis=1)
+
+
+def _each_own(x: Float[Array, "G n H W K"], own: Float[Array, "G K C"]) -> Float[Array, "G n H W C"]:
+    return jnp.einsum("gnhwk,gkc->gnhwc", x, own, precision=_precision(x))
+
+
+@jax.custom_jvp
+def _scaled_afterwards(x: Array, kernel: Array, factor: Array, shift: Array) -> Array:
+    """One product for all groups: TPUs lay out 64 channels with the images innermost, where groups cannot be told apart
+    without a copy of the output."""
+    y = pointwise(x, kernel.astype(x.dtype), _precision(x))
+    return (widened(y) * factor + shift).astype(x.dtype)
+
+
+@_scaled_afterwards.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    x, kernel, factor, _ = primals
+    dx, d_kernel, d_factor, d_shift = tangents
+    from_x = widened(pointwise(dx, kernel.astype(x.dtype), _precision(x))) * factor
+    d_own = d_kernel[None] * factor[:, 0, 0, 0, None, :] + kernel[None] * d_factor[:, 0, 0, 0, None, :]
+    from_kernels = _each_own(x, d_own.astype(x.dtype))
+    return _scaled_afterwards(*primals), (from_x + widened(from_kernels) + d_shift).astype(x.dtype)
+
+
+def _precision(x: Array) -> Any:
+    """Products of 16-bit numbers are exact in float32; those of float32 numbers are only where it is asked for."""
+    return "highest" if x.dtype == jnp.float32 else None
