@@ -53,10 +53,11 @@ def check(name, dtype, images, target, python, ratchet):
     split = MANY if devices > 1 else 0
     assert min(devices - 1, 1) <= len(program.collectives) <= split
     wide = wide_arrays(program, config.data.image_size, images) if dtype != "float32" else []
-    assert not wide or name in WIDE
+    wide_bytes = sum(shape.bytes for *_, shape in wide)
+    assert name in WIDE or wide_bytes <= (0 if program.target.chip.is_tpu else FEW * program.hbm_bytes), wide
     figures = {
         "bytes": program.hbm_bytes,
-        "float32 bytes": sum(shape.bytes for *_, shape in wide),
+        "float32 bytes": wide_bytes,
         "collectives": len(program.collectives),
     }
     ratchet(f"{name} {dtype} {images} {target}", figures)
@@ -67,18 +68,22 @@ MANY = 8
 # Networks with float32 arrays as large as activations: flax's GroupNorm computes in float32 and XLA stores it; for TPUs
 # XLA computes grouped convolutions in float32.
 WIDE = ("resnet50_gn", "resnext50_32x4d")
+# XLA for GPUs transposes what two of ResNet-50's convolutions put out, in float32, to sum it up for groups of 32
+# images: 0.3 % of what a step moves.
+FEW = 0.01
 
 
 def wide_arrays(program, side, images):
     """Float32 arrays in the device's memory as large as the activations of the second stage, `(kernel, source, shape)`.
-    The images themselves are not meant: the augmentation computes in float32."""
+    Not meant are the images themselves, since the augmentation computes in float32, and gradients packed into a vector to
+    be exchanged."""
     smallest = images * (28 * 28 * 128 if side == 224 else 16 * 16 * 32)
     on_chip = program.target.chip.is_tpu
     return [
         (kernel.name, kernel.source, shape)
         for kernel in program.kernels
         for shape in kernel.results
-        if shape.dtype == "f32" and not (on_chip and shape.space)
+        if shape.dtype == "f32" and len(shape.sides) > 1 and not (on_chip and shape.space)
         if smallest <= math.prod(shape.sides) != images * side * side * 3
     ]
 
