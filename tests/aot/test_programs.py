@@ -75,8 +75,8 @@ FEW = 0.01
 
 def wide_arrays(program, side, images):
     """Float32 arrays in the device's memory as large as the activations of the second stage, `(kernel, source, shape)`.
-    Not meant are the images themselves, since the augmentation computes in float32, and gradients packed into a vector to
-    be exchanged."""
+    Not meant are the images themselves, since the augmentation computes in float32, and gradients packed into a vector
+    to be exchanged."""
     smallest = images * (28 * 28 * 128 if side == 224 else 16 * 16 * 32)
     on_chip = program.target.chip.is_tpu
     return [
