@@ -65,8 +65,8 @@ def check(name, dtype, images, target, python, ratchet):
 
 # All-reduces at most; a network has 20 to 160 norms, and would have as many where one was exchanged by itself.
 MANY = 8
-# Networks with float32 arrays as large as activations: flax's GroupNorm computes in float32 and XLA stores it; for TPUs
-# XLA computes grouped convolutions in float32.
+# Networks with more float32 arrays as large as activations: for TPUs XLA stores what GroupNorm of flax computes in
+# float32, and for both what grouped convolutions put out.
 WIDE = ("resnet50_gn", "resnext50_32x4d")
 # XLA for GPUs transposes what two of ResNet-50's convolutions put out, in float32, to sum it up for groups of 32
 # images: 0.3 % of what a step moves.
