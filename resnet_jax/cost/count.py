@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from resnet_jax.models import ResNet
+from resnet_jax.models.forms import forms_of
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def _trace(model: ResNet, image_size: int, channels: int) -> tuple[Any, list[Ope
     """The shapes of the variables, and the operations of one image's forward pass in order."""
     variables = _shapes(model, image_size, channels)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
-    traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
+    with forms_of("cpu"):  # every platform's form does the same arithmetic; a trace of one has no branches
+        traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
     return variables, list(_operations(traced.jaxpr, {}, ()))
 
 

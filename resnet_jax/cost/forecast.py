@@ -18,6 +18,7 @@ from resnet_jax.cost.peaks import training_flops
 from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
 from resnet_jax.models import ResNet
+from resnet_jax.models.forms import forms_of
 from resnet_jax.training.mesh import check_batch_size, make_mesh
 
 CompileStep = Callable[..., Compiled]
@@ -158,5 +159,6 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
         apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jax.vjp(lambda params: apply({**variables, "params": params}, images)[0], variables["params"])[1]
 
-    kept = jax.tree.leaves(jax.eval_shape(backward, variables, batch, jax.random.key(0)))
+    with forms_of("cpu"):  # traced for every platform, it would keep what any of their forms needs
+        kept = jax.tree.leaves(jax.eval_shape(backward, variables, batch, jax.random.key(0)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)

@@ -112,8 +112,8 @@ class Block(nn.Module):
         return y if shortcut is None else y + shortcut
 
     def output(self, y: Array) -> Array:
-        """The activation that ends a block. The next block reads it several times."""
-        return kept_relu(y) if self.parts.act is relu else self.parts.act(y)
+        """The activation that ends a block. In training what it puts out is read again and again."""
+        return kept_relu(y) if self.parts.act is relu and self.parts.train else self.parts.act(y)
 
 
 def inner_width(width: int, groups: int, base_width: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from resnet_jax.models.forms import kept, per_platform
 from resnet_jax.models.moments import Moments, moments, moments_around, product_moments, scaled_product, widened
 
 Statistic = Float[Array, "G 1 1 1 C"]  # or that of all groups, with 1 for G
@@ -41,15 +42,17 @@ class Convolution(NamedTuple):
     """A convolution that has not been computed.
 
     Attributes:
-      x: the input, of a 1x1 kernel only the pixels that it looks at.
+      x: the input, in the dtype that it is computed in.
       kernel: in the dtype of the parameters.
       convolve: `(x, kernel) -> (N, H, W, C)`.
+      stride: of `convolve`.
       pool: what is done with the normalised output; None = nothing, and the kernel is 1x1.
     """
 
     x: Float[Array, "N H W K"]
     kernel: Float[Array, "S S K C"]
     convolve: Callable[[Array, Array], Array]
+    stride: int
     pool: Callable[[Array], Array] | None = None
 
     @property
@@ -59,7 +62,8 @@ class Convolution(NamedTuple):
     def settle(self, scale: Float[Array, " C"]) -> "Product | Pooled":
         """How it is computed before a normalisation with this scale."""
         if self.pool is None:
-            return Product(self.x, self.kernel[0, 0])
+            seen = kept(self.x[:, :: self.stride, :: self.stride]) if self.stride > 1 else self.x
+            return Product(seen, self.kernel[0, 0])
         # A maximum of what is scaled by a negative number is a minimum: such filters are turned round beforehand.
         sign = jnp.where(scale < 0, -1, 1).astype(self.kernel.dtype).reshape(1, 1, 1, -1)
         return Pooled(self.convolve(self.x, self.kernel * sign), sign[None], self.pool)
@@ -73,9 +77,16 @@ class Activations:
         self.x = x
         self.wide = widened(x)  # once, so that gradients of both uses are added up before they are rounded
 
-    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
-        """Mean and biased variance of each group of `size` images; see `moments.moments_around`."""
+    def moments(self, size: int, near: Statistic, *, one_pass: bool | None) -> Moments:
+        """Mean and biased variance of each group of `size` images.
+
+        Args:
+          near: as of `moments.moments_around`.
+          one_pass: None = of numbers of 16 bits, but on CPUs, which gain nothing by it.
+        """
         grouped = in_groups(self.wide, size)
+        if one_pass is None and self.x.dtype.itemsize == 2:
+            return per_platform(grouped, near, cpu=lambda x, near: moments(x), default=moments_around)
         return moments_around(grouped, near) if one_pass else moments(grouped)
 
     def scaled(self, size: int, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
@@ -96,7 +107,7 @@ class Product:
     x: Float[Array, "N H W K"]
     kernel: Float[Array, "K C"]
 
-    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
+    def moments(self, size: int, near: Statistic, *, one_pass: bool | None) -> Moments:
         """As `Activations.moments`; it always takes one pass."""
         return product_moments(in_groups(self.x, size), self.kernel)
 
@@ -118,7 +129,7 @@ class Pooled:
     sign: Float[Array, "1 1 1 1 C"]
     pool: Callable[[Array], Array]
 
-    def moments(self, size: int, near: Statistic, *, one_pass: bool) -> Moments:
+    def moments(self, size: int, near: Statistic, *, one_pass: bool | None) -> Moments:
         """As `Activations.moments`, of the output without its sign."""
         mean, var = Activations(self.x, self.x.dtype).moments(size, near * self.sign, one_pass=one_pass)
         return mean * self.sign, var

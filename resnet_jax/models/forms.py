@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -45,8 +46,10 @@ def per_platform(*arguments: Array, default: Callable[..., Any], **forms: Callab
     return lax.platform_dependent(*arguments, default=default, **forms)
 
 
-def pointwise(x: Float[Array, "*N K"], kernel: Float[Array, "K C"], precision: Any = None) -> Float[Array, "*N C"]:
-    """A 1x1 convolution of stride 1, of images (..., H, W, K).
+def pointwise(
+    x: Float[Array, "*N H W K"], kernel: Float[Array, "K C"], precision: Any = None, stride: int = 1
+) -> Float[Array, "*N H2 W2 C"]:
+    """A 1x1 convolution.
 
     On CPUs a product of two matrices: there XLA's `dot` is faster than its `conv`, and of two dimensions it needs no
     transposed copy of the activations for the kernel's gradient. Elsewhere a convolution, which moves less memory. Of a
@@ -54,6 +57,7 @@ def pointwise(x: Float[Array, "*N K"], kernel: Float[Array, "K C"], precision: A
     """
 
     def product(x: Array, kernel: Array) -> Array:
+        x = x[..., ::stride, ::stride, :]
         flat = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
         return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -61,11 +65,23 @@ def pointwise(x: Float[Array, "*N K"], kernel: Float[Array, "K C"], precision: A
         y = lax.conv_general_dilated(
             x.reshape(-1, *x.shape[-3:]),
             kernel[None, None],
-            window_strides=(1, 1),
+            window_strides=(stride, stride),
             padding="VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=precision,
         )
-        return y.reshape(*x.shape[:-1], kernel.shape[-1])
+        return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
     return per_platform(x, kernel, cpu=product, default=convolution)
+
+
+@jax.custom_jvp
+def kept(x: Array) -> Array:
+    """`x` itself; on a TPU, written to memory once. Its compiler may otherwise compute `x` again in each of the kernels
+    that read it, out of arrays that are larger, or write it twice. A GPU's compiler fuses less behind a barrier."""
+    return per_platform(x, tpu=lax.optimization_barrier, default=lambda x: x)
+
+
+@kept.defjvp
+def _kept_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return kept(*primals), tangents[0]

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
-from resnet_jax.models.forms import per_platform, pointwise
+from resnet_jax.models.forms import kept, per_platform, pointwise
 
 Dtype = Any
 
@@ -84,10 +84,8 @@ class Conv(nn.Module):
             kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
         dtype = self.output_dtype(x)
         x = x.astype(dtype)
-        if size == 1 and self.stride > 1:
-            x = kept(x[:, :: self.stride, :: self.stride])
         if deferred:
-            return Convolution(x, kernel, self._convolve)
+            return Convolution(x, kernel, self._convolve, self.stride)
         y = self._convolve(x, kernel)
         if not self.use_bias:
             return y
@@ -107,30 +105,18 @@ class Conv(nn.Module):
         kernel, size = kernel.astype(x.dtype), self.kernel_size
         precision = self.precision if x.dtype == jnp.float32 else None
         if size == 1 and self.groups == 1:
-            return pointwise(x, kernel[0, 0], precision)
+            return pointwise(x, kernel[0, 0], precision, self.stride)
         symmetric = (size - 1) // 2 * self.dilation
         return lax.conv_general_dilated(
             x,
             kernel,
-            window_strides=(1 if size == 1 else self.stride,) * 2,
+            window_strides=(self.stride, self.stride),
             padding=[self.padding or (symmetric, symmetric)] * 2,
             rhs_dilation=(self.dilation, self.dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
             precision=precision,
         )
-
-
-@jax.custom_jvp
-def kept(x: Array) -> Array:
-    """`x` itself; on a TPU, written to memory once. Its compiler may otherwise compute `x` again in each of the kernels
-    that read it, out of arrays that are larger, or write it twice. A GPU's compiler fuses less behind a barrier."""
-    return per_platform(x, tpu=lax.optimization_barrier, default=lambda x: x)
-
-
-@kept.defjvp
-def _kept_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return kept(*primals), tangents[0]
 
 
 @jax.custom_jvp

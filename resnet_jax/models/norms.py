@@ -90,10 +90,7 @@ class BatchNorm(nn.Module):
 
     def takes_convolutions(self, dtype: Dtype) -> bool:
         """Whether it normalises with batch statistics of activations of this dtype that it computes in one pass."""
-        return self.use_batch_stats and self._in_one_pass(dtype)
-
-    def _in_one_pass(self, dtype: Dtype) -> bool:
-        return jnp.dtype(dtype).itemsize == 2 if self.one_pass is None else self.one_pass
+        return self.use_batch_stats and (jnp.dtype(dtype).itemsize == 2 if self.one_pass is None else self.one_pass)
 
     def _check_groups(self, x: Array, size: int) -> None:
         if len(x) % size:
@@ -109,8 +106,7 @@ class BatchNorm(nn.Module):
 
     def _batch_statistics(self, values: Any, size: int, running_mean: Array) -> Moments:
         """Means and biased variances of the groups."""
-        one_pass = self._in_one_pass(values.x.dtype)
-        mean, var = values.moments(size, lax.stop_gradient(widened(running_mean)), one_pass=one_pass)
+        mean, var = values.moments(size, lax.stop_gradient(widened(running_mean)), one_pass=self.one_pass)
         if self._members > 1:  # one exchange: the variance is that within the members and that between them
             mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
             var = var + (square - jnp.square(mean))

@@ -48,11 +48,9 @@ def _larger(a: Array, b: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _by_keys(stride: int, x: Array) -> Array:
-    """Of 16-bit numbers: the largest of nine keys, each a value and its place in the window.
-
-    A GPU finds it in a kernel or two; the gradient reads the places, a byte for each window.
-    """
-    return _value_and_place(stride, x)[0]
+    """Of 16-bit numbers. Where it is differentiated, it is the largest of nine keys, a value and its place each. A GPU
+    finds it in a kernel or two, and the gradient reads the places, a byte for each window."""
+    return _by_windows(stride, x)
 
 
 @_by_keys.defjvp

@@ -183,7 +183,7 @@ class ResNet(nn.Module):
         if plan.block.preactivation:
             x = out["stem"] = conv(x)
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
-            return kept_relu(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
+            return (kept_relu if parts.train else relu)(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
         else:
             x = out["stem"] = plan.act(parts.norm(name="bn1")(conv(x)))
         if not plan.stem.pool:
