@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,52 +80,135 @@ def flax_program(name: str, images: Any, labels: Any, dtype: str, train: bool) -
     return speed.Program("flax example", launch, len(images), seconds, speed.peak_bytes(compiled))
 
 
-def table(name: str, train: bool, options: argparse.Namespace, deadline: float) -> None:
+@dataclass(frozen=True)
+class Row:
+    """One program's. `mfu`, the share of the device's arithmetic, is None where its peak is not known."""
+
+    program: str
+    images_per_second: float
+    milliseconds: float
+    compile_seconds: float
+    peak_bytes: int | None
+    mfu: float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Programs that took turns, ours the first.
+
+    Attributes:
+      absent: why others could not run.
+      floors: images per second that the device's arithmetic and memory allow at most; empty where they aren't known.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    absent: dict[str, str]
+    floors: dict[str, float]
+
+    @property
+    def ratio(self) -> float | None:
+        """Our images per second by the best peer's."""
+        best = max((row.images_per_second for row in self.rows[1:]), default=None)
+        return self.rows[0].images_per_second / best if best else None
+
+    def __str__(self) -> str:
+        lines = [self.title, *(f"{peer}: cannot run here: {why}" for peer, why in self.absent.items())]
+        lines.append(f"{'':14}  images/s   ms/step  compile s  peak GB    MFU  ours/this")
+        for row in self.rows:
+            memory = f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes else "-"
+            mfu = "-" if row.mfu is None else f"{row.mfu:.1%}"
+            lines.append(
+                f"{row.program:14}  {row.images_per_second:>8,.1f}  {row.milliseconds:>8,.2f}  "
+                f"{row.compile_seconds:>9.1f}  {memory:>7}  {mfu:>5}  "
+                f"{self.rows[0].images_per_second / row.images_per_second:>8.2f}x"
+            )
+        if self.ratio:
+            lines.append(f"ours / best peer: {self.ratio:.2f}")
+        if self.floors:
+            arithmetic, memory_ = self.floors["arithmetic"], self.floors["memory"]
+            binding = "arithmetic" if arithmetic <= memory_ else "memory"
+            lines.append(
+                f"floors: arithmetic {arithmetic:,.0f} images/s, memory with everything fused {memory_:,.0f} images/s: "
+                f"{binding} binds"
+            )
+        return "\n".join(lines)
+
+
+def time_peers(
+    name: str,
+    *,
+    train: bool,
+    peers: Sequence[str],
+    batch_size: int,
+    dtype: str,
+    rounds: int,
+    round_seconds: float,
+    deadline: float = float("inf"),
+    torch_beside: bool = False,
+) -> Table:
+    """Ours and the peers, in turns.
+
+    Args:
+      peers: names of `PEERS`.
+      deadline: of `time.perf_counter()`, by which a peer must be ready.
+      torch_beside: have PyTorch get ready while XLA compiles, to save time where there are cores for both.
+    Raises:
+      CannotRun: ours does not run.
+    """
+    names = ["ours", *(PEERS[peer] for peer in peers if name != "digits")]
     seats: dict[str, Seat] = {}
-    print(f"\n{name}, {'training step' if train else 'forward pass'}, batch {options.batch_size}, {options.dtype}")
-    for peer in ("ours", *(PEERS[peer] for peer in options.peers if name != "digits")):
-        unhurried = peer == "ours" or deadline == float("inf")
-        try:
-            patience = None if unhurried else max(0.0, deadline - time.perf_counter())
-            seats[peer] = Seat(partial(build, peer, name, options.batch_size, options.dtype, train), patience)
-        except CannotRun as error:  # it must not stop the others
-            if peer == "ours":
-                raise
-            print(f"{peer}: cannot run here: {error}")
-    seconds = speed.time_in_turns(
-        {peer: seat.turn for peer, seat in seats.items()}, options.rounds, options.round_seconds
-    )
-    for seat in seats.values():
-        seat.leave()
-    rates = {peer: seat.images / seconds[peer] for peer, seat in seats.items()}
-    best = max((rate for peer, rate in rates.items() if peer != "ours"), default=None)
-    model, size, channels = network(name, options.dtype)
+    absent = {}
+
+    def start(peer: str) -> None:
+        seats[peer] = Seat(partial(build, peer, name, batch_size, dtype, train))
+
+    try:
+        for peer in names:
+            if torch_beside and peer.startswith("torch"):
+                start(peer)
+        for peer in names:
+            if peer not in seats:
+                start(peer)
+            unhurried = peer == "ours" or deadline == float("inf")
+            try:
+                seats[peer].ready(None if unhurried else max(0.0, deadline - time.perf_counter()))
+            except CannotRun as error:  # it must not stop the others
+                if peer == "ours":
+                    raise
+                del seats[peer]
+                absent[peer] = str(error)
+        seconds = speed.time_in_turns({peer: seat.turn for peer, seat in seats.items()}, rounds, round_seconds)
+    finally:
+        for seat in seats.values():
+            seat.leave()
+    model, size, channels = network(name, dtype)
     cost = measure(model, image_size=size, channels=channels)
     peak = peak_of(jax.devices()[0])
-    print(f"{'':14}  images/s   ms/step  compile s  peak GB    MFU  ours/this")
-    for peer, seat in seats.items():
-        rate = rates[peer]
-        memory = f"{seat.peak_bytes / 1e9:.2f}" if seat.peak_bytes else "-"
-        flops = speed.flops_per_image(cost, train=train)
-        mfu = f"{rate * flops / peak.flops(options.dtype):.1%}" if peak else "-"
-        print(
-            f"{peer:14}  {rate:>8,.1f}  {1e3 * seconds[peer]:>8,.2f}  {seat.compile_seconds:>9.1f}  "
-            f"{memory:>7}  {mfu:>5}  {rates['ours'] / rate:>8.2f}x"
+    flops = speed.flops_per_image(cost, train=train)
+    rows = tuple(
+        Row(
+            peer,
+            rate := seat.images / seconds[peer],
+            1e3 * seconds[peer],
+            seat.compile_seconds,
+            seat.peak_bytes,
+            rate * flops / peak.flops(dtype) if peak else None,
         )
-    if best:
-        print(f"ours / best peer: {rates['ours'] / best:.2f}")
+        for peer, seat in ((peer, seats[peer]) for peer in names if peer in seats)
+    )
+    floors = {}
     if peak:
-        floor = speed.floor(cost, peak, options.dtype, train=train)
-        print(
-            f"floors: arithmetic {1 / floor.flops_seconds:,.0f} images/s, memory with everything fused "
-            f"{1 / floor.bytes_seconds:,.0f} images/s: {floor.binding} binds"
-        )
-    sys.stdout.flush()
+        floor = speed.floor(cost, peak, dtype, train=train)
+        floors = {"arithmetic": 1 / floor.flops_seconds, "memory": 1 / floor.bytes_seconds}
+    what = "training step" if train else "forward pass"
+    return Table(f"{name}, {what}, batch {batch_size}, {dtype}", rows, absent, floors)
 
 
 def memory(name: str, batch_size: int, dtype: str) -> None:
     def peak(peer: str) -> int:
         seat = Seat(partial(build, peer, name, batch_size, dtype, train=True))
+        seat.ready()
         seat.leave()
         assert seat.peak_bytes, "this backend does not say what its programs need"
         return seat.peak_bytes
@@ -173,7 +258,17 @@ def main() -> None:
     options.batch_size = options.batch_size or 16
     for name in options.models:
         for mode in options.modes:
-            table(name, mode == "train", options, deadline)
+            table = time_peers(
+                name,
+                train=mode == "train",
+                peers=options.peers,
+                batch_size=options.batch_size,
+                dtype=options.dtype,
+                rounds=options.rounds,
+                round_seconds=options.round_seconds,
+                deadline=deadline,
+            )
+            print(f"\n{table}", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Program:
       images: per launch.
       compile_seconds: until it could first be launched.
       peak_bytes: of memory that it needs on a device; None = not known.
+      text: the optimised HLO module, where XLA made it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Program:
     compile_seconds: float = 0.0
     peak_bytes: int | None = None
     wait: Callable[[Any], Any] = jax.block_until_ready
+    text: Callable[[], str] | None = None
 
     def turn(self, launches: int) -> float:
         """Seconds per launch of that many, the last of which is waited for."""
@@ -81,7 +83,8 @@ def train_program(model: ResNet, images: Array, labels: Array, name: str = "trai
     state = jax.device_put(state, replicated(mesh))
     batch = {"image": images, "label": labels}
     compiled, seconds = compile_for(step, state, batch)
-    return Program(name, repeating(compiled, state, batch), len(images), seconds, peak_bytes(compiled))
+    launch = repeating(compiled, state, batch)
+    return Program(name, launch, len(images), seconds, peak_bytes(compiled), text=compiled.as_text)
 
 
 def repeating(step: Callable[..., tuple[Any, Any]], state: Any, *inputs: Any) -> Callable[[], Any]:

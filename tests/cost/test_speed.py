@@ -123,7 +123,7 @@ def test_a_peer_that_cannot_run_says_why(monkeypatch, build, patience, why):
     from seat import CannotRun, Seat
 
     with pytest.raises(CannotRun, match=why):
-        Seat(build, patience)
+        Seat(build).ready(patience)
 
 
 @pytest.mark.slow
