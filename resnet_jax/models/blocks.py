@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.deferred import norm_of
-from resnet_jax.models.layers import SqueezeExcite, he_normal_fan_out, kept_relu, relu, stochastic_depth
+from resnet_jax.models.layers import SqueezeExcite, he_normal_fan_out, stochastic_depth, trained
 from resnet_jax.models.pooling import blur_pool
 
 ModuleDef = Callable[..., Any]
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
     def output(self, y: Array) -> Array:
         """The activation that ends a block. In training what it puts out is read again and again."""
-        return kept_relu(y) if self.parts.act is relu and self.parts.train else self.parts.act(y)
+        return trained(self.parts.act)(y) if self.parts.train else self.parts.act(y)
 
 
 def inner_width(width: int, groups: int, base_width: int) -> int:

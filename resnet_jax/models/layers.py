@@ -146,6 +146,11 @@ def _kept_relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
     return y, jnp.where(out > 0, tangents[0], jnp.zeros((), y.dtype))
 
 
+def trained(act: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """`act` for what training reads several times: `kept_relu` of 16-bit numbers for `relu`, else `act` itself."""
+    return (lambda x: kept_relu(x) if x.dtype.itemsize == 2 else relu(x)) if act is relu else act
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from the means of all (Hu et al. 2017, arXiv:1709.01507).
 

@@ -17,7 +17,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
-from resnet_jax.models.layers import Conv, Dtype, kept_relu, linear_bias_init, linear_kernel_init, relu
+from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
@@ -183,7 +183,8 @@ class ResNet(nn.Module):
         if plan.block.preactivation:
             x = out["stem"] = conv(x)
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
-            return (kept_relu if parts.train else relu)(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
+            act = trained(relu) if parts.train else relu
+            return act(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
         else:
             x = out["stem"] = plan.act(parts.norm(name="bn1")(conv(x)))
         if not plan.stem.pool:

@@ -10,17 +10,8 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.models import ResNet, create_model, init
-from resnet_jax.models.layers import (
-    ACTIVATIONS,
-    POOLS,
-    Conv,
-    blur_pool,
-    halving_average_pool,
-    max_pool,
-    smoothing_average_pool,
-    squeezed,
-    stochastic_depth,
-)
+from resnet_jax.models.layers import ACTIVATIONS, POOLS, Conv, squeezed, stochastic_depth
+from resnet_jax.models.pooling import blur_pool, halving_average_pool, max_pool, smoothing_average_pool
 
 SMALL = {"block": "basic", "stage_sizes": (1, 1), "width": 8, "num_classes": 3, "stem": "cifar"}
 TINY = SMALL | {"stage_sizes": (1,), "width": 4}
