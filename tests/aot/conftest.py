@@ -48,7 +48,8 @@ def ratchet(request):
                 file.write(json.dumps(dict(sorted(stored.items())), indent=1) + "\n")
             return
         stored = json.loads(TRAFFIC.read_text()).get(key)
-        assert stored, f"nothing is stored for {key}: make test-aot AOT='--store-traffic -k ...'"
+        if not stored:
+            pytest.skip(f"it compiles; no traffic is stored for {key}: make test-aot AOT='--store-traffic -k ...'")
         more = {name: (count, stored[name]) for name, count in figures.items() if count > SLACK * stored[name]}
         assert not more, f"{key}: (now, stored): {more}"
 
