@@ -18,6 +18,7 @@ import tyro
 
 from resnet_jax.config import Config
 from resnet_jax.config_file import read_config_file
+from resnet_jax.display import print_anything
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
 from resnet_jax.hosts import Hosts, explain_lost_process, join
 from resnet_jax.restart import run_with_restarts, without_flag
@@ -70,6 +71,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    print_anything(sys.stdout, sys.stderr)
     try:
         main(sys.argv[1:])
     except ResnetJaxError as error:

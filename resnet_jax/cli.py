@@ -16,6 +16,7 @@ from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
+from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.xla_flags import set_xla_flags
 
@@ -49,6 +50,7 @@ GROUPS: dict[str, Commands] = {"data": DATA}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that the arguments name. A mistake of the user ends with its text and exit status 1."""
     set_xla_flags()
+    print_anything(sys.stdout, sys.stderr)
     arguments = sys.argv[1:] if arguments is None else arguments
     commands, prog = COMMANDS, "python -m resnet_jax"
     description: str | None = "ResNets in JAX. To train one: python train.py --help"

@@ -80,7 +80,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     started = time.perf_counter()
     first = jax.process_index() == 0
     console = console or Console(quiet=not first)
-    say = partial(console.print, highlight=False, soft_wrap=True)
+    say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     workdir = open_folder(workdir)
     # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})

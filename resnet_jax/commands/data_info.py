@@ -2,9 +2,10 @@
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
+
+from resnet_jax.display import plain_console
 
 BAR = 40  # characters
 
@@ -32,7 +33,7 @@ def data_info(name: Positional[str], directory: str | None = None, as_json: bool
         report = {split: {"images": sum(classes.values()), "classes": classes} for split, classes in counts.items()}
         print(json.dumps({"name": name, "splits": report}))
         return
-    console = Console()
+    console = plain_console()
     splits = Table(title=name)
     for heading in ("split", "images", "classes", "fewest in a class", "most in a class"):
         splits.add_column(heading, justify="left" if heading == "split" else "right")

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
+
+from resnet_jax.display import plain_console
 
 
 def diff(first: Positional[Path], second: Positional[Path], as_json: bool = False) -> None:
@@ -30,4 +31,4 @@ def diff(first: Positional[Path], second: Positional[Path], as_json: bool = Fals
         table.add_column(heading, overflow="fold")
     for name, values in differences.items():
         table.add_row(name, *("-" if value is None else str(value) for value in values))
-    Console().print(table)
+    plain_console().print(table)

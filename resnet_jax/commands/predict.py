@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
+
+from resnet_jax.display import plain_console
 
 
 def predict(
@@ -52,4 +53,4 @@ def predict(
             table.add_row(
                 str(path) if rank == 0 else "", trained.class_names[i], f"{100 * row[i]:.2f} %", end_section=last
             )
-    Console().print(table)
+    plain_console().print(table)

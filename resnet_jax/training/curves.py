@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from resnet_jax.display import in_figure
 from resnet_jax.files import write_atomically
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
@@ -33,7 +34,7 @@ def plot_curves(records: Records, path: epath.PathLike, title: str) -> None:
     figure = Figure(figsize=(9, 8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    figure.suptitle(in_figure(title), fontsize=14, fontweight="bold")
 
     _line(accuracy, train, "top1", TRAIN, "training, on augmented images")
     _line(accuracy, evaluations, "top1", EVALUATION, f"evaluation{_best_and_last(evaluations)}")

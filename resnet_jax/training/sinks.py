@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from etils import epath
 
+from resnet_jax.display import plain_console
 from resnet_jax.files import open_growing
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
@@ -114,10 +115,9 @@ class Screen:
     """A progress bar on a terminal; elsewhere (a file, a batch system) one plain line per record."""
 
     def __init__(self, console: "Console | None", total_steps: int, start_step: int):
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._total_steps = total_steps
         self._progress: Progress | None = None
         if self._console.is_terminal:
