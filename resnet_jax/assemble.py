@@ -1,5 +1,6 @@
 """A config as the functions that train it, for any devices and without its data."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,8 @@ from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
 from resnet_jax.training.step import TrainStep, make_train_step
+
+log = logging.getLogger("resnet_jax")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> T
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
+    if optim.ema_decay and plan.warmup < plan.total <= optim.ema_every_steps:
+        log.warning(
+            "optim.ema_every_steps = %d, and the run has %d steps: the average, which is evaluated, stays as it is "
+            "after step %d. Set it lower",
+            *(optim.ema_every_steps, plan.total, max(plan.warmup, 1)),
+        )
     train_step = make_train_step(
         model,
         optimizer,

@@ -200,6 +200,7 @@ class OptimConfig(Checked):
     torchvision states it, for one update a step and one epoch: 1 - decay is multiplied by `ema_every_steps * batch_size
     / epochs`. Through the warm-up the average is a copy."""
     ema_every_steps: Annotated[int, AtLeastOne] = 32
+    """It moves after the first of so many steps, as torchvision's."""
     shard_state: bool = False
     """Each device keeps only its part of the optimizer's state (ZeRO-1, Rajbhandari et al. 2019, arXiv:1910.02054). The
     result is the same."""

@@ -19,10 +19,11 @@ from resnet_jax.checked import flat
 from resnet_jax.config_file import saved_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder, write_atomically
+from resnet_jax.revisions import REVISION
 
 FILE_NAME = "environment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "pillow")
-PER_SESSION = ("started", "from_step", "command")  # differ between sessions of one and the same run
+PER_SESSION = ("started", "from_step", "command", "revision")  # differ between sessions of one and the same run
 
 
 def describe_environment(*, seed: int, from_step: int, data: dict[str, str]) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def describe_environment(*, seed: int, from_step: int, data: dict[str, str]) -> 
         "from_step": from_step,
         "command": shlex.join(sys.argv),
         "git": _git_state(),
+        "revision": REVISION,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),

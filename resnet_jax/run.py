@@ -23,8 +23,9 @@ from resnet_jax.files import explain_failed_write, open_folder, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
-from resnet_jax.record import append_session, describe_environment
+from resnet_jax.record import append_session, describe_environment, read_sessions
 from resnet_jax.result import RESULT, summary, write_result
+from resnet_jax.revisions import changes_since
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
@@ -125,6 +126,8 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
         batches.set_state(memory["data"])
         if first:
             session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
+            for change in changes_since(read_sessions(workdir) if restored else [], config, plan):
+                say(f"This run was begun by an earlier version. Since then: {change}")
             if changed := append_session(workdir, session):
                 say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
         with RunLog(
@@ -132,7 +135,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             total_steps=plan.total,
             start_step=int(state.step),
             images_per_step=config.batch_size,
-            steps_per_epoch=plan.steps_per_epoch,
+            steps_per_epoch=float(plan.steps_per_epoch),
             learning_rate=plan.lr,
             layers=layer_names(like.params),
             images_per_second_at_peak=images_per_second_at_peak(macs, model.dtype, mesh.size),

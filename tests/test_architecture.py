@@ -32,14 +32,15 @@ FLOORS = {
     "collectives": 3,
     "profile": 3,
     "benchmark": 4,
-    "record": 3,
+    "record": 4,
+    "revisions": 3,
     "result": 3,
     "parity": 3,
     "forecast": 4,
-    "run": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 7,
+    "run": 5,
+    "commands": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # The imports within floor 0.
 SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
