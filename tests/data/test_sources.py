@@ -174,6 +174,22 @@ def prepared_copy(folder, edits):
     return DataConfig(name="tfds:tiny_digits", directory=str(folder), **GREY)
 
 
+@pytest.mark.parametrize("damage", ["gone", "another", "cut short"])
+def test_tfds_files_hold_what_the_data_set_promises(tmp_path, damage):
+    folder = Path(shutil.copytree(FIXTURES / "array_record", tmp_path / "data"))
+    (train,) = folder.rglob("*train.array_record*")
+    (test,) = folder.rglob("*test.array_record*")
+    if damage == "gone":
+        train.unlink()
+    else:
+        train.write_bytes(test.read_bytes() if damage == "another" else train.read_bytes()[:100])
+    with pytest.raises(
+        DataError, match=r"train.array_record-\S* holds (0|10) examples, .* promises 20; |cannot read .*train"
+    ):
+        load_source(tiny(folder), "train")
+    assert len(load_source(tiny(folder), "test")) == 10
+
+
 def test_tfds_refuses_other_tasks(tmp_path):
     config = prepared_copy(tmp_path / "data", {'"label": {': '"digit": {'})
     with pytest.raises(DataError, match=r"no image classification data set: .*but has digit \(ClassLabel\), file_name"):

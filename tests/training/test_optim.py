@@ -136,7 +136,7 @@ def test_intervals_in_decimal_epochs_come_on_the_very_step(tenths, steps_per_epo
         assert {step for step in range(1, plan.total + 1) if plan.is_due(event, step)} == expected
 
 
-@pytest.mark.parametrize(("epochs", "of", "steps"), [(1.15, 50, 58), (90 / 7, 7, 90), (1e-12, 50, 1), (0.29, 50, 14)])
+@pytest.mark.parametrize(("epochs", "of", "steps"), [(1.15, 50, 58), (90 / 7, 7, 90), (0.29, 50, 14)])
 def test_epochs_become_the_nearest_number_of_steps(epochs, of, steps):
     """1.15 * 50 is 57.5, but 57.49999999999999 as a product of floats; a half goes to the even number."""
     plan = plan_steps(Config(epochs=epochs, batch_size=1, optim=OptimConfig(warmup_epochs=2 * epochs)), of)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from resnet_jax.data.sources.base import Example
+from resnet_jax.data.sources.records import count_records
 from resnet_jax.errors import DataError
 
 
@@ -68,6 +69,18 @@ class Tfds:
                 f"tfds:{name} has no split {split!r} ({str(error).splitlines()[0]}); it must be one of "
                 f"{', '.join(builder.info.splits)}, or a slice of one such as `train[:90%]`. Correct the split"
             ) from error
+
+        self._check_files(builder.info.splits[split].file_instructions)
+
+    def _check_files(self, files: Sequence[Any]) -> None:
+        """Raises a DataError where a file is missing or does not hold as many examples as the data set says."""
+        for file in files:
+            found = count_records(file.filename) if os.path.exists(file.filename) else 0
+            if found != file.examples_in_shard and "://" not in str(file.filename):
+                raise DataError(
+                    f"{file.filename} holds {found} examples, but {self._where} promises {file.examples_in_shard}; "
+                    "every file must be there, and whole. Copy it again, or delete the data set and prepare it again"
+                )
 
     def __len__(self) -> int:
         return len(self._records)
