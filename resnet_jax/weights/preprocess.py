@@ -25,7 +25,14 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
 
     pixels = np.stack(
         [
-            resize_and_center_crop(_pixels(image), preset.resize, preset.crop, preset.interpolation)
+            resize_and_center_crop(
+                _pixels(image),
+                preset.resize,
+                preset.crop,
+                preset.interpolation,
+                squash=preset.squash,
+                crop_rounds_down=preset.crop_rounds_down,
+            )
             for image in (images if isinstance(images, (list, tuple)) else [images])
         ]
     )
@@ -36,8 +43,8 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
 def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import Image
 
-    from resnet_jax.data.decode import decode_image, image_pixels
+    from resnet_jax.data.decode import decode_image, image_pixels, to_channels
 
     if isinstance(image, np.ndarray):
-        return image
+        return to_channels(image, 3, name="the image")
     return image_pixels(image, 3) if isinstance(image, Image.Image) else decode_image(image, 3)
