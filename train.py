@@ -1,6 +1,6 @@
 """Train a network: `python train.py [CONFIG.py] [--field value ...] [--workdir DIR]`.
 
-The config file comes first; without one, `configs/digits.py`. Every field of it can be overridden. If DIR holds
+Without a config file, `configs/digits.py`. Every field of it can be overridden. If DIR holds
 a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
 
 Exit status: 0 complete, 1 a mistake that the message explains, 2 wrong arguments, 70 crashed, 75 stopped by SIGTERM or
@@ -8,6 +8,7 @@ SIGINT after saving (the same command continues), 76 hung. See docs/reliability.
 """
 
 import os
+import shlex
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from typing import Annotated
 import tyro
 
 from resnet_jax.config import Config
-from resnet_jax.config_file import read_config_file
+from resnet_jax.config_file import find_config, read_config_file
 from resnet_jax.display import print_anything
-from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
+from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, ConfigError, Preempted, ResnetJaxError
 from resnet_jax.hosts import Hosts, explain_lost_process, join
 from resnet_jax.restart import run_with_restarts, without_flag
 from resnet_jax.xla_flags import set_xla_flags
@@ -43,12 +44,19 @@ class Arguments:
 
 
 def main(arguments: list[str]) -> None:
-    given, path = arguments, DEFAULT_CONFIG
-    if arguments and not arguments[0].startswith("-"):
-        path, *arguments = Path(arguments[0]), *arguments[1:]
+    given = arguments
+    named, arguments = find_config(arguments)
+    path = named or DEFAULT_CONFIG
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
     prog = f"train.py {os.path.relpath(path)}"
     asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
+    if named is None and ":" in asked.config.data.name:
+        photos = os.path.relpath(DEFAULT_CONFIG.with_name("photos.py"))
+        raise ConfigError(
+            f"no config was named, and {os.path.relpath(path)} is for the digits: a small network for 8 x 8 grey "
+            f"pixels, and {asked.config.data.name} is other data. Name a config for it, such as: "
+            f"python train.py {photos} {shlex.join(arguments)}"
+        )
 
     if asked.restart_on_failure:
         command = [sys.executable, __file__, *without_flag(given)]

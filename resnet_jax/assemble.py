@@ -66,6 +66,18 @@ def assemble(config: Config, model: ResNet, mesh: Mesh, *, num_images: int) -> T
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
+    if plan.warmup == plan.total:
+        log.warning(
+            "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "
+            "follows the warm-up never begins. Set it lower, or train longer",
+            *(optim.warmup_epochs, config.epochs),
+        )
+    if plan.steps_per_epoch < 1:
+        log.warning(
+            "batch_size = %d, and the training set has %d images: every step sees some of them more than once. "
+            "Set it lower",
+            *(config.batch_size, num_images),
+        )
     if optim.ema_decay and plan.warmup < plan.total <= optim.ema_every_steps:
         log.warning(
             "optim.ema_every_steps = %d, and the run has %d steps: the average, which is evaluated, stays as it is "

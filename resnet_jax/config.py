@@ -5,6 +5,7 @@ Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows 
 checked when a config is built: a wrong value is a `ConfigError` before any work starts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -204,6 +205,17 @@ class OptimConfig(Checked):
     shard_state: bool = False
     """Each device keeps only its part of the optimizer's state (ZeRO-1, Rajbhandari et al. 2019, arXiv:1910.02054). The
     result is the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.no_decay:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"OptimConfig.no_decay: {pattern!r} is no regular expression ({error}); for a part of a name as it "
+                    f"is write {re.escape(pattern)!r}"
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ Rich would read `[0.1]` and `:smile:` in them as markup, Matplotlib `$...$` as a
 bytes that are no text; Python holds them as surrogates, which neither a terminal nor a font can show.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -20,6 +22,15 @@ def plain_console(**options: Any) -> "Console":
 def in_figure(name: str) -> str:
     """A name as Matplotlib must be given it, with a replacement sign for bytes that are no text."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names that are all different, for the keys of a JSON object: some lists of ImageNet's classes have `crane` twice.
+
+    A name that occurs again gets its number behind it: `crane (134)` and `crane (517)`.
+    """
+    counts = Counter(names)
+    return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(names)]
 
 
 def print_anything(*streams: TextIO) -> None:

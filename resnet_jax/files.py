@@ -6,13 +6,14 @@ An object store has no folders, and its objects cannot be appended to, only put 
 import contextlib
 import glob
 import importlib.util
+import json
 import logging
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from etils import epath
 
@@ -45,7 +46,7 @@ def open_folder(path: epath.PathLike) -> epath.Path:
     _check_name(text if is_remote(text) else os.path.abspath(text))
     if text.startswith("gs://"):
         if importlib.util.find_spec("gcsfs") is None:
-            raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install 'resnet_jax[gcs]'")
+            raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install gcsfs")
         import fsspec.config
 
         # What others have put there (TensorStore, another process) must be seen.
@@ -103,6 +104,20 @@ def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise
+
+
+def read_json(path: epath.Path) -> Any:
+    """What a run wrote as JSON.
+
+    Raises:
+      StorageError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{path} cannot be read: {error}. Bring back a copy of it, or train in another folder"
+        ) from error
 
 
 class GrowingFile(Protocol):

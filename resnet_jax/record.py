@@ -78,6 +78,15 @@ def read_sessions(workdir: epath.PathLike) -> list[dict[str, Any]]:
     return sessions
 
 
+def last_command(workdir: epath.PathLike) -> str:
+    """` with: python train.py ...`, the command of a run's last session; empty where it was none of a shell's."""
+    command = str(read_sessions(workdir)[-1].get("command", "")) if read_sessions(workdir) else ""
+    program = command.split(" ")[0]
+    if not program.endswith(("train.py", "resnet_jax")):
+        return ""
+    return f" with: {'python ' * program.endswith('.py')}{command}"
+
+
 def compare_runs(first: epath.PathLike, second: epath.PathLike) -> dict[str, tuple[Any, Any]]:
     """`config.optim.base_lr` -> the values of both runs, for all in which they differ; None where one has no value.
 

@@ -19,11 +19,11 @@ from resnet_jax.assemble import assemble, build_model, init_state_of
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, open_folder, write_atomically
+from resnet_jax.files import explain_failed_write, open_folder, read_json, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
-from resnet_jax.record import append_session, describe_environment, read_sessions
+from resnet_jax.record import append_session, describe_environment, last_command, read_sessions
 from resnet_jax.result import RESULT, summary, write_result
 from resnet_jax.revisions import changes_since
 from resnet_jax.training.checkpoint import Checkpoints
@@ -87,7 +87,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        result = json.loads((workdir / RESULT).read_text())
+        result = read_json(workdir / RESULT)
         say(f"{workdir} holds a complete run, nothing to train: {summary(result)}")
         return load_run(workdir).state
 
@@ -227,8 +227,8 @@ def load_run(workdir: epath.PathLike, which: Which = "last") -> Run:
     with _open_checkpoints(config, workdir) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
-        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
-    class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
+        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
+    class_names = tuple(read_json(workdir / CLASS_NAMES))
     return Run(config=config, model=model, state=restored.state, class_names=class_names)
 
 

@@ -60,3 +60,7 @@ def test_commands_print_names_that_their_terminal_cannot_show(tmp_path):
     command = [sys.executable, "-m", "resnet_jax", "data", "info", f"folder:{folder}"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert all(name in done.stdout for name in (r"b\udcff", r"\xe9", "[bold]"))
+
+
+def test_names_that_occur_twice_get_their_numbers():
+    assert display.distinct(["a", "crane", "b", "crane"]) == ["a", "crane (1)", "b", "crane (3)"]

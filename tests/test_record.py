@@ -11,7 +11,7 @@ from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config_file import save_config
 from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.errors import ConfigError
-from resnet_jax.record import append_session, compare_runs, describe_environment, read_sessions
+from resnet_jax.record import append_session, compare_runs, describe_environment, last_command, read_sessions
 from resnet_jax.revisions import changes_since
 from resnet_jax.training.optim import plan_steps
 
@@ -136,3 +136,20 @@ def test_diff_explains_what_it_cannot_compare(two_runs, tmp_path):
     (two_runs[1] / "result.json").write_text("{")
     with pytest.raises(ConfigError, match="result.json cannot be read"):
         compare_runs(*two_runs)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "train.py configs/digits.py --workdir 'my runs/a'",
+            " with: python train.py configs/digits.py --workdir 'my runs/a'",
+        ),
+        ("/usr/bin/resnet_jax train --workdir a", " with: /usr/bin/resnet_jax train --workdir a"),
+        ("-c", ""),
+    ],
+)
+def test_the_command_of_a_run_is_known(tmp_path, command, said):
+    assert last_command(tmp_path) == ""
+    append_session(tmp_path, session(command=command))
+    assert last_command(tmp_path) == said

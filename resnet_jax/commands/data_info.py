@@ -5,7 +5,7 @@ import json
 from rich.table import Table
 from tyro.conf import Positional
 
-from resnet_jax.display import plain_console
+from resnet_jax.display import distinct, plain_console
 
 BAR = 40  # characters
 
@@ -28,7 +28,7 @@ def data_info(name: Positional[str], directory: str | None = None, as_json: bool
     for split in list_splits(config):
         source = load_source(config, split)
         histogram = np.bincount(source.labels(), minlength=len(source.class_names))
-        counts[split] = dict(zip(source.class_names, histogram.tolist(), strict=True))
+        counts[split] = dict(zip(distinct(source.class_names), histogram.tolist(), strict=True))
     if as_json:
         report = {split: {"images": sum(classes.values()), "classes": classes} for split, classes in counts.items()}
         print(json.dumps({"name": name, "splits": report}))

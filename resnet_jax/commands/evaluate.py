@@ -7,7 +7,7 @@ from typing import Literal
 from rich.table import Table
 from tyro.conf import Positional
 
-from resnet_jax.display import plain_console
+from resnet_jax.display import distinct, plain_console
 
 
 def evaluate(
@@ -41,7 +41,7 @@ def evaluate(
         whole = {name: getattr(report, name) for name in ("loss", "top1", "top5", "count", "calibration_error")}
         # A class without images has no accuracy.
         accuracies = [float(x) if n else None for x, n in zip(report.per_class, images, strict=True)]
-        classes = {"per_class": dict(zip(trained.class_names, accuracies, strict=True))} if per_class else {}
+        classes = {"per_class": dict(zip(distinct(trained.class_names), accuracies, strict=True))} if per_class else {}
         print(json.dumps({"step": step, **whole, **classes}))
         return
     table = Table(title=title)

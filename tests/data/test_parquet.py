@@ -176,6 +176,19 @@ def test_every_file_of_a_split_has_the_schema_of_the_first(tmp_path, change):
         load_source(config(tmp_path), "train")
 
 
+def test_what_a_mac_leaves_beside_a_file_is_no_file(tmp_path):
+    shards(tmp_path, 0, of=1)
+    (tmp_path / "._train-00000-of-00001.parquet").write_bytes(b"x")
+    assert load_source(config(tmp_path), "train").splits == ("train",)
+
+
+def test_names_that_are_no_text(tmp_path):
+    write(tmp_path / "train-0.parquet", 0, 6)
+    (tmp_path / "names").write_bytes(b"red\n\xff\n")
+    with pytest.raises(DataError, match="cannot read .*names: .*must be UTF-8, one name a line"):
+        load_source(config(tmp_path), "train")
+
+
 def test_as_many_examples_as_the_schema_promises(tmp_path):
     metadata = json.loads(described()["huggingface"])
     metadata["info"]["splits"] = {"train": {"name": "train", "num_examples": 40}}

@@ -174,6 +174,53 @@ def prepared_copy(folder, edits):
     return DataConfig(name="tfds:tiny_digits", directory=str(folder), **GREY)
 
 
+LEFT_BY_PROGRAMS = [
+    *("train/a/.ipynb_checkpoints/1-checkpoint.png", "train/.ipynb_checkpoints/1.png", ".git/objects/1.png"),
+    *("train/a/._1.png", "train/a/Thumbs.db", "train/b/desktop.ini", "__MACOSX/train/a/1.png", "train/@eaDir/1.png"),
+    *("train/b/.DS_Store", ".ipynb_checkpoints/a/1.png", "train/a/deep/.hidden/1.png"),
+]
+
+
+def test_what_programs_leave_behind_is_no_data(tmp_path, caplog):
+    write_images(tmp_path, ["train/a/1.png", "train/a/deep/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"])
+    for name in LEFT_BY_PROGRAMS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert source.class_names == ("a", "b")
+    assert source.splits == ("test", "train")
+    assert [Path(source[i]["name"]).name for i in range(len(source))] == ["1.png", "2.png", "1.png"]
+    assert not caplog.records
+
+
+def test_every_ending_of_pillows_is_read_and_others_are_counted(tmp_path, caplog):
+    endings = ["tif", "TIFF", "ppm", "pgm", "avif", "jp2", "jfif", "tga", "png", "jpe", "bmp", "webp", "gif"]
+    write_images(tmp_path, [f"train/a/{i}.{ending}" for i, ending in enumerate(endings) if ending != "pgm"])
+    Image.new("L", (4, 3), 9).save(tmp_path / "train" / "a" / "9.pgm")
+    for name in ("1.heic", "2.HEIC", "notes.txt", "README"):
+        (tmp_path / "train" / "a" / name).write_bytes(b"x")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert len(source) == len(endings)
+    for i in range(len(source)):
+        assert pixels(source, i, channels=3).shape == (3, 4, 3)
+    assert "files that are no images are not read (4 files: 2 .heic, 1 without an ending, 1 .txt)" in caplog.text
+
+
+def test_a_link_that_leads_back_up_multiplies_nothing(tmp_path):
+    write_images(tmp_path, ["train/a/1.png", "train/a/deep/2.png", "train/b/1.png"])
+    (tmp_path / "train" / "a" / "deep" / "up").symlink_to(tmp_path / "train" / "a")
+    (tmp_path / "train" / "a" / "deep" / "root").symlink_to(tmp_path)
+    (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train" / "a" / "deep")
+    (tmp_path / "elsewhere").mkdir()
+    write_images(tmp_path, ["elsewhere/3.png"])
+    (tmp_path / "train" / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert [Path(source[i]["name"]).name for i in range(len(source))] == ["1.png", "2.png", "1.png", "3.png"]
+    (tmp_path / "train" / "all").symlink_to(tmp_path / "train")
+    with pytest.raises(DataError, match="1 class folders of .* hold no image: all"):
+        load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+
+
 @pytest.mark.parametrize("damage", ["gone", "another", "cut short"])
 def test_tfds_files_hold_what_the_data_set_promises(tmp_path, damage):
     folder = Path(shutil.copytree(FIXTURES / "array_record", tmp_path / "data"))

@@ -1,6 +1,8 @@
 """The optimizer against torch.optim.SGD, the schedules against torch's schedulers, and the plan of a run."""
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ import optax
 import pytest
 
 from resnet_jax import CheckpointConfig, Config, OptimConfig
+from resnet_jax.assemble import assemble, build_model
+from resnet_jax.config_file import read_config_file
+from resnet_jax.training.mesh import make_mesh
 from resnet_jax.training.optim import decay_mask, make_optimizer, make_schedule, plan_steps
 
 torch = pytest.importorskip("torch")
@@ -218,3 +223,17 @@ def test_clipping_is_torchs(clip_norm):
         sgd.step()
     np.testing.assert_allclose(ours["conv1"]["kernel"], tensors[0].detach().numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ours["bn1"]["scale"], tensors[1].detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_warm_up_without_an_end_and_an_epoch_shorter_than_a_step_are_said(caplog):
+    digits = read_config_file(Path(__file__).parents[2] / "configs" / "digits.py")
+
+    def said(num_images=640, **changes):
+        caplog.clear()
+        config = replace(digits, **changes)
+        assemble(config, build_model(config), make_mesh(), num_images=num_images)
+        return caplog.text
+
+    assert "warmup_epochs = 4, and the run has 3 epochs: the learning rate only rises" in said(epochs=3.0)
+    assert "batch_size = 64, and the training set has 50 images" in said(num_images=50)
+    assert said() == ""

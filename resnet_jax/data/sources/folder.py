@@ -1,6 +1,8 @@
 """Image files in torchvision's layout."""
 
+import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,15 @@ from jaxtyping import Int
 from resnet_jax.data.sources.base import Example, check_same_classes
 from resnet_jax.errors import DataError, ImageError, unknown_name
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+log = logging.getLogger("resnet_jax")
+
+# What Pillow opens without a plugin of its own, of what cameras, scanners and programs write.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".tga"),
+)
+# What systems and programs leave, beside all that begins with a dot: `.git`, `.ipynb_checkpoints`, `._x.jpg`.
+_NO_DATA = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information"}
 
 
 class Folder:
@@ -24,7 +34,8 @@ class Folder:
         if split not in self.splits:
             raise DataError(unknown_name(f"split of folder:{root}", split, self.splits))
         self.class_names = tuple(_folders(root / split))
-        files = [_image_files(root / split / name) for name in self.class_names]
+        left_out: Counter[str] = Counter()
+        files = [_image_files(root / split / name, root, left_out) for name in self.class_names]
         if not files:
             raise DataError(
                 f"{root / split} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
@@ -33,7 +44,11 @@ class Folder:
         if empty:
             raise DataError(
                 f"{len(empty)} class folders of {root / split} hold no image: {', '.join(empty)}; each must hold at "
-                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them"
+                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them{_endings(left_out)}"
+            )
+        if left_out:
+            log.warning(
+                "of folder:%s, split %r, files that are no images are not read%s", root, split, _endings(left_out)
             )
         existing = sorted((others & set(self.splits)) - {split})
         check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
@@ -65,20 +80,49 @@ def folder_splits(root: Path) -> list[str]:
     return _folders(root)
 
 
+def is_data(name: str) -> bool:
+    """Whether a file or folder is the user's, not what a system or a program left beside it."""
+    return not name.startswith(".") and name.lower() not in _NO_DATA
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's ending is that of an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _folders(path: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and is_data(entry.name))
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def _image_files(folder: Path) -> list[str]:
-    walk = sorted(os.walk(folder, followlinks=True, onerror=_refuse))
-    return [os.path.join(at, name) for at, _, names in walk for name in sorted(names) if _is_image(name)]
+def _image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
+    """The images under a folder, sorted as torchvision does; `left_out` counts the endings of the others.
+
+    A link to a folder that holds it, or that was read already, is not followed: its images are there once.
+    """
+    seen = {os.path.realpath(path) for path in (root, *folder.parents)}
+    found = []
+    for at, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        here = os.path.realpath(at)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        # In an order of its own, links last: of two ways to a folder the same one is taken everywhere.
+        folders[:] = sorted(filter(is_data, folders), key=lambda name: (os.path.islink(os.path.join(at, name)), name))
+        found.append((at, sorted(name for name in names if is_data(name) and is_image(name))))
+        left_out.update(os.path.splitext(name)[1].lower() for name in names if is_data(name) and not is_image(name))
+    return [os.path.join(at, name) for at, names in sorted(found) for name in names]
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _endings(left_out: Counter[str]) -> str:
+    listed = ", ".join(
+        f"{count} {ending or 'without an ending'}"
+        for ending, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))[:8]
+    )
+    return f" ({sum(left_out.values())} files: {listed})" if left_out else ""
 
 
 def _refuse(error: OSError) -> None:

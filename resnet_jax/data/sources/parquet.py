@@ -105,8 +105,11 @@ class Parquet:
         number, group = self._groups[at]
         # A file of its own for each reading: they are not made for several threads.
         path, metadata = self._files[number]
-        with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
-            column = file.read_row_group(group, columns=[self._image]).column(0)
+        try:
+            with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
+                column = file.read_row_group(group, columns=[self._image]).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read rows of {path}: {str(error).splitlines()[0]}. Fetch it again") from error
         if pa.types.is_struct(column.type):
             column = pa.chunked_array(
                 [chunk.field("bytes") for chunk in column.chunks], column.type.field("bytes").type
@@ -120,7 +123,8 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder} is not a folder; it must hold SPLIT-*.parquet. Correct `parquet:PATH`")
     found: dict[str, list[Path]] = {}
     for path in sorted([*folder.glob("*-*.parquet"), *folder.glob("data/*-*.parquet")]):
-        found.setdefault(path.name.partition("-")[0], []).append(path)
+        if not path.name.startswith("."):  # `._train-0.parquet`, which a Mac leaves on other disks
+            found.setdefault(path.name.partition("-")[0], []).append(path)
     return found
 
 
@@ -192,7 +196,10 @@ def _class_names(folder: Path, schema: pa.Schema, where: str) -> list[str]:
         return [str(name) for name in label["names"]]
     names = folder / "names"
     if names.is_file():
-        return names.read_text().splitlines()
+        try:
+            return names.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {names}: {error}; it must be UTF-8, one name a line. Correct it") from error
     raise DataError(
         f"{where} does not name its classes; they must be in the schema's metadata, as Hugging Face writes it, or in "
         f"{names}, one a line in the order of the labels. Write that file"

@@ -61,7 +61,12 @@ class Records:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except (RuntimeError, ValueError) as error:
+            raise ImageError(
+                f"cannot read example {index} of {self._where}: {str(error).splitlines()[0]}. Run `data prepare` again"
+            ) from error
         label, height, width, channels = _HEADER.unpack_from(record)
         if not 0 <= label < len(self.class_names):
             raise DataError(
@@ -209,7 +214,10 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(recipe, indent=2) + "\n")
         return
-    before = json.loads(path.read_text())
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}). Empty {folder}, and prepare again") from error
     different = [
         f"{key}: {before.get(key)!r} before, {recipe[key]!r} now" for key in recipe if before.get(key) != recipe[key]
     ]

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from resnet_jax.data.sources.base import Example
 from resnet_jax.data.sources.records import count_records
-from resnet_jax.errors import DataError
+from resnet_jax.errors import DataError, ImageError
 
 
 def open_builder(name: str, directory: str | None) -> Any:
@@ -86,7 +86,12 @@ class Tfds:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except RuntimeError as error:
+            raise ImageError(
+                f"cannot read example {index} of {self._where}: {str(error).splitlines()[0]}. Copy the file again"
+            ) from error
         label = int(record["label"])
         if not 0 <= label < len(self.class_names):
             raise DataError(
@@ -110,7 +115,7 @@ def build(name: str, directory: str | None, manual_dir: Path | None, file_format
     if find_spec("tensorflow") is None:
         raise DataError(
             "building a TFDS data set needs TensorFlow, which is not installed; reading it does not. Install it, "
-            'perhaps in an environment of its own: pip install "resnet_jax[tfds]"'
+            'perhaps in an environment of its own: pip install -e ".[tfds]"'
         )
     try:
         builder = tfds.builder(name, data_dir=directory, file_format=file_format)
