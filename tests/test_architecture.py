@@ -110,3 +110,16 @@ def test_every_expected_error_is_read():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises":
                 assert any(word.arg == "match" for word in node.keywords), f"{path}:{node.lineno} has no match="
+
+
+def test_limits_that_guard_against_hanging_are_generous():
+    """On a machine shared with fifteen others everything takes many times as long; nothing else is timed."""
+    short = []
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            limits = [word.value for word in node.keywords if word.arg == "timeout"]
+            limits += node.args if ast.unparse(node.func) == "pytest.mark.timeout" else []
+            short += [f"{path}:{x.lineno}" for x in limits if isinstance(x, ast.Constant) and x.value < 1800]
+    assert not short
