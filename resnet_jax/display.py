@@ -24,13 +24,23 @@ def in_figure(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
     """Names that are all different, for the keys of a JSON object: some lists of ImageNet's classes have `crane` twice.
 
-    A name that occurs again gets its number behind it: `crane (134)` and `crane (517)`.
+    A name that occurs again gets its number behind it, `crane (134)` and `crane (517)`; so does one that is `taken`.
     """
-    counts = Counter(names)
+    counts = Counter([*names, *taken])
     return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(names)]
+
+
+def bytes_of(count: float) -> str:
+    """A number of bytes in the unit in which it has three digits: `820 KB`, `3.21 MB`, `12.3 GB`."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            digits = 0 if unit == "B" or count >= 100 else 1 if count >= 10 else 2
+            return f"{count:,.{digits}f} {unit}"
+        count /= 1000
+    raise AssertionError(count)
 
 
 def print_anything(*streams: TextIO) -> None:

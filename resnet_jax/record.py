@@ -19,7 +19,6 @@ from resnet_jax.checked import flat
 from resnet_jax.config_file import saved_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder, write_atomically
-from resnet_jax.revisions import REVISION
 
 FILE_NAME = "environment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "pillow")
@@ -33,7 +32,6 @@ def describe_environment(*, seed: int, from_step: int, data: dict[str, str]) -> 
         "from_step": from_step,
         "command": shlex.join(sys.argv),
         "git": _git_state(),
-        "revision": REVISION,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
@@ -82,6 +80,8 @@ def last_command(workdir: epath.PathLike) -> str:
     """` with: python train.py ...`, the command of a run's last session; empty where it was none of a shell's."""
     command = str(read_sessions(workdir)[-1].get("command", "")) if read_sessions(workdir) else ""
     program = command.split(" ")[0]
+    if program.endswith("__main__.py"):
+        return f" with: python -m resnet_jax{command.removeprefix(program)}"
     if not program.endswith(("train.py", "resnet_jax")):
         return ""
     return f" with: {'python ' * program.endswith('.py')}{command}"

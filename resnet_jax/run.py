@@ -25,7 +25,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.profile import count_macs
 from resnet_jax.record import append_session, describe_environment, last_command, read_sessions
 from resnet_jax.result import RESULT, summary, write_result
-from resnet_jax.revisions import changes_since
+from resnet_jax.revisions import REVISION, changes_since
 from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import make_detailed_evaluate, make_evaluate
 from resnet_jax.training.loop import fit
@@ -128,7 +128,7 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
             for change in changes_since(read_sessions(workdir) if restored else [], config, plan):
                 say(f"This run was begun by an earlier version. Since then: {change}")
-            if changed := append_session(workdir, session):
+            if changed := append_session(workdir, {**session, "revision": REVISION}):
                 say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
         with RunLog(
             workdir,

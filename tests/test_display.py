@@ -64,3 +64,4 @@ def test_commands_print_names_that_their_terminal_cannot_show(tmp_path):
 
 def test_names_that_occur_twice_get_their_numbers():
     assert display.distinct(["a", "crane", "b", "crane"]) == ["a", "crane (1)", "b", "crane (3)"]
+    assert display.distinct(["a", "image"], taken=["image"]) == ["a", "image (1)"]

@@ -12,7 +12,7 @@ from resnet_jax.config_file import save_config
 from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.errors import ConfigError
 from resnet_jax.record import append_session, compare_runs, describe_environment, last_command, read_sessions
-from resnet_jax.revisions import changes_since
+from resnet_jax.revisions import REVISION, changes_since
 from resnet_jax.training.optim import plan_steps
 
 
@@ -65,7 +65,7 @@ def test_sessions_are_appended_and_changes_are_told(tmp_path):
 
 def test_what_an_earlier_version_computed_otherwise_is_said_once():
     plan = plan_steps(Config(), 1_281_167)
-    old, new = [{"seed": 1}], [{"seed": 1}, session()]
+    old, new = [{"seed": 1}], [{"seed": 1}, session(revision=REVISION)]
     average = Config(optim=OptimConfig(ema_decay=0.9))
     assert [line[:18] for line in changes_since(old, average, plan)] == ["the moving average"]
     assert changes_since(new, average, plan) == changes_since([], average, plan) == []
@@ -153,3 +153,12 @@ def test_the_command_of_a_run_is_known(tmp_path, command, said):
     assert last_command(tmp_path) == ""
     append_session(tmp_path, session(command=command))
     assert last_command(tmp_path) == said
+
+
+def test_differences_fit_80_columns(two_runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(two_runs[0].parent)
+    cli.main(["diff", "a", "b"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "seed" in out

@@ -40,9 +40,9 @@ def predict(
     probabilities = np.asarray(run.predict(trained, pixels))
     best = np.argsort(-probabilities, axis=-1)[:, :top]
     if as_json:
-        names = distinct(trained.class_names)
+        names = distinct(trained.class_names, taken=["image"])
         for path, row, order in zip(images, probabilities, best, strict=True):
-            print(json.dumps({"image": str(path), "classes": {names[i]: round(float(row[i]), 6) for i in order}}))
+            print(json.dumps({"image": str(path), **{names[i]: round(float(row[i]), 6) for i in order}}))
         return
     table = Table(title=f"{trained.config.model.name} after {int(trained.state.step)} steps")
     table.add_column("image", overflow="fold")

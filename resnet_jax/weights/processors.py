@@ -100,7 +100,8 @@ def transformers_preset(config: Mapping[str, Any], where: str) -> Preset:
         resize = crop = edge
         if not squash:
             raise _cannot(where, "do_center_crop", False, "images of different shapes would stay so")
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         mean, std = (_colours(config.get(name), where, name) for name in ("image_mean", "image_std"))
     # A Preset speaks of pixels in [0, 1].

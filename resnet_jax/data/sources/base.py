@@ -92,14 +92,12 @@ def check_complete(paths: Sequence[Path], where: str) -> None:
             f"the files of {where} are of more than one data set: {', '.join(again or first.values())}; examples would "
             "be read twice, or be mixed. Remove those of the other one"
         )
-    (of,) = totals
-    missing = sorted(set(range(int(of))) - {int(number) for number in numbers}) if of else []
+    of = int(next(iter(totals)) or 0)  # 0: the names do not say
+    missing = sorted(set(range(of)) - {int(number or 0) for number in numbers}) if of else []
     if missing:
         raise DataError(
-            f"{where} lacks {len(missing)} of its {int(of)} files, the first is number {missing[0]:05} (there are "
+            f"{where} lacks {len(missing)} of its {of} files, the first is number {missing[0]:05} (there are "
             f"{', '.join(path.name for path in paths[:3])}{' ...' * (len(paths) > 3)}); all must be there. Fetch them"
         )
-    if of and len(paths) > int(of):
-        raise DataError(
-            f"{where} has {len(paths)} files, and their names say {int(of)}. Remove those that are too many"
-        )
+    if of and len(paths) > of:
+        raise DataError(f"{where} has {len(paths)} files, and their names say {of}. Remove those that are too many")
