@@ -11,6 +11,7 @@ import tyro
 from resnet_jax import __version__
 from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.commands.convert import convert
+from resnet_jax.commands.data_check import data_check
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
@@ -27,6 +28,7 @@ from resnet_jax.xla_flags import set_xla_flags
 Commands = dict[str, Callable[..., None]]
 
 DATA: Commands = {
+    "check": data_check,
     "info": data_info,
     "prepare": data_prepare,
     "show": data_show,
@@ -34,7 +36,7 @@ DATA: Commands = {
 
 
 def data() -> None:
-    """Data sets: info, prepare, show; `data --help` says more."""
+    """Data sets: check, info, prepare, show; `data --help` says more."""
 
 
 def train() -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from resnet_jax import data
 from resnet_jax.assemble import assemble, build_model, init_state_of
+from resnet_jax.compilation import tell_of_compiling
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
@@ -144,8 +145,9 @@ def train(config: Config, workdir: epath.PathLike, *, console: Console | None = 
             console=console,
         ) as log:
             sharding = split_batch(mesh)
+            train_step: Any = tell_of_compiling(training.train_step, "the training step", say)
             state = fit(
-                *(state, batches, sharding, training.train_step, evaluate, plan, checkpoints, log, stop, watchdog),
+                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
                 forgive_failed_writes=forgive,
             )
         return state, log

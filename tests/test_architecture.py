@@ -38,9 +38,10 @@ FLOORS = {
     "parity": 3,
     "forecast": 4,
     "run": 4,
-    "commands": 5,
-    "cli": 6,
-    "__main__": 7,
+    "predictor": 5,
+    "commands": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # The imports within floor 0.
 SIBLINGS = {("checked", "errors"), ("config", "checked"), ("config", "errors"), ("files", "errors")}
