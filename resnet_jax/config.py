@@ -117,6 +117,9 @@ class DataConfig(Checked):
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"
     eval_split: str = "test"
+    holdout: Annotated[float, Fraction] = 0.0
+    """Of a folder without splits (PATH/CLASS/*.jpg): the share of each class, always the same files, that is
+    `eval_split`; the rest is `train_split`. 0 = the folder has splits."""
     channels: Literal[1, 3] = 3
     image_size: Annotated[int, AtLeastOne] = 224
     """Height and width in pixels of what the network sees."""
@@ -151,6 +154,10 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"DataConfig.augment: {', '.join(coloured)} change colours, and images of channels = 1 have none; "
                 "set them to 0"
+            )
+        if self.holdout and not self.name.startswith("folder:"):
+            raise ConfigError(
+                f"DataConfig.holdout = {self.holdout} is for folders of images, and {self.name} has splits; set it to 0"
             )
         if not self.augment.random_resized_crop and self.train_size > self.eval_resize:
             raise ConfigError(

@@ -10,7 +10,9 @@ from resnet_jax.display import plain_console
 SHOWN = 5  # of each kind of finding
 
 
-def data_check(name: Positional[str], directory: str | None = None, few: int = 10, small: int = 64) -> None:
+def data_check(
+    name: Positional[str], directory: str | None = None, holdout: float = 0.0, few: int = 10, small: int = 64
+) -> None:
     """Read every image of a data set before training, and say what is broken, odd, small, there twice, or rare.
 
     Ends with exit status 1 where an image cannot be read, or one is in two splits.
@@ -18,6 +20,7 @@ def data_check(name: Positional[str], directory: str | None = None, few: int = 1
     Args:
         name: As in a config: folder:PATH, parquet:PATH, records:PATH, npz:PATH, tfds:NAME.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
+        holdout: Of a folder without splits, the share that is held out for evaluation.
         few: Classes with fewer images are named.
         small: Images whose shorter side has fewer pixels are counted.
     """
@@ -25,7 +28,7 @@ def data_check(name: Positional[str], directory: str | None = None, few: int = 1
     from resnet_jax.data.check import Checked, check, in_both, in_several_classes
     from resnet_jax.data.sources import Source, list_splits, load_source
 
-    config = DataConfig(name=name, directory=directory)
+    config = DataConfig(name=name, directory=directory, holdout=holdout)
 
     def describe(found: Checked, source: Source) -> None:
         if found.broken:

@@ -10,7 +10,7 @@ from PIL import Image
 from resnet_jax.config import DataConfig
 from resnet_jax.data import load_source
 from resnet_jax.data.transforms import decode
-from resnet_jax.errors import DataError
+from resnet_jax.errors import ConfigError, DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GREY = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8}
@@ -172,6 +172,33 @@ def prepared_copy(folder, edits):
             text = text.replace(old, new)
         file.write_text(text)
     return DataConfig(name="tfds:tiny_digits", directory=str(folder), **GREY)
+
+
+def held_out(folder, split, holdout=0.2):
+    source = load_source(DataConfig(name=f"folder:{folder}", holdout=holdout), split)
+    assert source.splits == ("train", "test")
+    assert source.class_names == ("a", "b", "c")
+    assert [Path(source[i]["name"]).parent.name for i in range(len(source))] == ["abc"[x] for x in source.labels()]
+    return {source[i]["name"] for i in range(len(source))}
+
+
+def test_a_share_of_every_class_is_held_out_and_always_the_same(tmp_path):
+    write_images(tmp_path, [f"a/{i}.png" for i in range(20)] + [f"b/{i}.png" for i in range(3)] + ["c/0.png"])
+    everything = {str(path) for path in tmp_path.rglob("*.png")}
+    train, test = held_out(tmp_path, "train"), held_out(tmp_path, "test")
+    assert train | test == everything
+    assert not train & test
+    assert [sum(f"/{name}/" in path for path in test) for name in "abc"] == [4, 1, 0]
+    moved = Path(shutil.copytree(tmp_path, tmp_path.parent / "moved"))
+    assert {path.replace(str(moved), str(tmp_path)) for path in held_out(moved, "test")} == test
+    write_images(tmp_path, ["a/new.png"])
+    assert held_out(tmp_path, "test") - {str(tmp_path / "a" / "new.png")} <= test
+    with pytest.raises(DataError, match="unknown split of folder:.* with data.holdout 'val'"):
+        load_source(DataConfig(name=f"folder:{tmp_path}", holdout=0.2), "val")
+    with pytest.raises(ConfigError, match="holdout = 0.2 is for folders of images, and digits has splits; set it to 0"):
+        DataConfig(name="digits", holdout=0.2)
+    with pytest.raises(DataError, match=r"unknown split .*hold images: .*add --data.holdout 0.1"):
+        load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
 
 
 LEFT_BY_PROGRAMS = [

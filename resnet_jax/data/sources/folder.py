@@ -1,5 +1,6 @@
 """Image files in torchvision's layout."""
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.base import Example, check_same_classes
 from resnet_jax.errors import DataError, ImageError, unknown_name
 
@@ -32,26 +34,28 @@ class Folder:
     def __init__(self, root: Path, split: str, others: set[str]) -> None:
         self.splits = tuple(folder_splits(root))
         if split not in self.splits:
-            raise DataError(unknown_name(f"split of folder:{root}", split, self.splits))
-        self.class_names = tuple(_folders(root / split))
+            raise DataError(unknown_name(f"split of folder:{root}", split, self.splits) + _advise_holdout(root))
+        self._read(root, root / split, f"split {split!r}")
+        existing = sorted((others & set(self.splits)) - {split})
+        check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
+
+    def _read(self, root: Path, folder: Path, what: str) -> None:
+        self.class_names = tuple(_folders(folder))
         left_out: Counter[str] = Counter()
-        files = [_image_files(root / split / name, root, left_out) for name in self.class_names]
+        files = [_image_files(folder / name, root, left_out) for name in self.class_names]
         if not files:
             raise DataError(
-                f"{root / split} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
+                f"{folder} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
+                + _advise_holdout(root)
             )
         empty = [name for name, paths in zip(self.class_names, files, strict=True) if not paths]
         if empty:
             raise DataError(
-                f"{len(empty)} class folders of {root / split} hold no image: {', '.join(empty)}; each must hold at "
+                f"{len(empty)} class folders of {folder} hold no image: {', '.join(empty)}; each must hold at "
                 f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them{_endings(left_out)}"
             )
         if left_out:
-            log.warning(
-                "of folder:%s, split %r, files that are no images are not read%s", root, split, _endings(left_out)
-            )
-        existing = sorted((others & set(self.splits)) - {split})
-        check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
+            log.warning("of folder:%s, %s, files that are no images are not read%s", root, what, _endings(left_out))
         self._paths = [path for paths in files for path in paths]
         self._labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
 
@@ -71,6 +75,44 @@ class Folder:
 
     def labels(self) -> Int[np.ndarray, " N"]:
         return self._labels
+
+
+class HeldOut(Folder):
+    """A folder without splits, `root/class/**/*.jpg`, of which the same share of every class is always held out.
+
+    Which files are is decided by their names (SHA-256 of the path below `root`): the same on every machine, and new
+    images move no other one. A class of two images or more has at least one in either split.
+    """
+
+    def __init__(self, root: Path, split: str, config: DataConfig) -> None:
+        self.splits = (config.train_split, config.eval_split)
+        if split not in self.splits:
+            raise DataError(unknown_name(f"split of folder:{root} with data.holdout", split, self.splits))
+        if config.train_split == config.eval_split:
+            raise DataError(
+                f"data.train_split and data.eval_split are both {split!r}; with data.holdout they must differ"
+            )
+        folder_splits(root)
+        self._read(root, root, "")
+        held_out = np.zeros(len(self._paths), bool)
+        for label in range(len(self.class_names)):
+            here = np.flatnonzero(self._labels == label)
+            order = sorted(here, key=lambda i: _digest(os.path.relpath(self._paths[i], root)))
+            count = min(max(round(config.holdout * len(here)), 1), len(here) - 1)
+            held_out[order[:count]] = True
+        chosen = np.flatnonzero(held_out == (split == config.eval_split))
+        self._paths, self._labels = [self._paths[i] for i in chosen], self._labels[chosen]
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.sha256(os.fsencode(path.replace(os.sep, "/"))).digest()
+
+
+def _advise_holdout(root: Path) -> str:
+    """What to say where a folder's folders hold images themselves: they are classes, not splits."""
+    if any(is_image(name) for split in _folders(root) for name in os.listdir(root / split)):
+        return f". The folders of {root} hold images: if they are classes and not splits, add --data.holdout 0.1"
+    return ""
 
 
 def folder_splits(root: Path) -> list[str]:
