@@ -248,6 +248,14 @@ def test_a_link_that_leads_back_up_multiplies_nothing(tmp_path):
         load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
 
 
+def test_tfds_in_a_folder_of_any_name(tmp_path):
+    shutil.copytree(FIXTURES / "array_record", tmp_path / "a*b {x}")
+    source = load_source(tiny(tmp_path / "a*b {x}"), "train")
+    np.testing.assert_array_equal(pixels(source, 7), pixels(load_source(tiny(), "train"), 7))
+    with pytest.raises(DataError, match=r"reads the brackets of .*lr\[0.1\] as a pattern .*Rename it, or link to it"):
+        load_source(tiny(tmp_path / "lr[0.1]"), "train")
+
+
 @pytest.mark.parametrize("damage", ["gone", "another", "cut short"])
 def test_tfds_files_hold_what_the_data_set_promises(tmp_path, damage):
     folder = Path(shutil.copytree(FIXTURES / "array_record", tmp_path / "data"))

@@ -23,6 +23,11 @@ def open_builder(name: str, directory: str | None) -> Any:
     import tensorflow_datasets as tfds  # takes a second to import
 
     folder, remedy = tfds_folder(directory), _remedy(name, directory)
+    if "[" in folder or "]" in folder:
+        raise DataError(
+            f"TFDS reads the brackets of {folder} as a pattern and finds nothing there; the folder's name must have none. "
+            "Rename it, or link to it under another name"
+        )
     try:
         builder = tfds.builder(name, data_dir=directory)
     except (ValueError, AssertionError) as error:  # an unknown name or config; an unknown version
