@@ -25,7 +25,7 @@ def open_builder(name: str, directory: str | None) -> Any:
     folder, remedy = tfds_folder(directory), _remedy(name, directory)
     if "[" in folder or "]" in folder:
         raise DataError(
-            f"TFDS reads the brackets of {folder} as a pattern and finds nothing there; the folder's name must have none. "
+            f"TFDS reads the brackets of {folder} as a pattern and finds nothing there; its name must have none. "
             "Rename it, or link to it under another name"
         )
     try:
