@@ -1,87 +1,11 @@
-"""Train a network: `python train.py [CONFIG.py] [--field value ...] [--workdir DIR]`.
+"""`python train.py [CONFIG.py] [--field value ...] [--workdir DIR]`: the same as `resnet_jax train ...`."""
 
-The config file comes first; without one, `configs/digits.py`. Every field of it can be overridden. If DIR holds
-a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
-
-Exit status: 0 complete, 1 a mistake that the message explains, 2 wrong arguments, 70 crashed, 75 stopped by SIGTERM or
-SIGINT after saving (the same command continues), 76 hung. See docs/reliability.md.
-"""
-
-import os
 import sys
-import traceback
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from resnet_jax.config import Config
+from resnet_jax.commands.train import Arguments, train_and_exit
 from resnet_jax.config_file import read_config_file
-from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, Preempted, ResnetJaxError
-from resnet_jax.hosts import Hosts, explain_lost_process, join
-from resnet_jax.restart import run_with_restarts, without_flag
-from resnet_jax.xla_flags import set_xla_flags
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.py"
-
-
-@dataclass(frozen=True)
-class Arguments:
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    workdir: str
-    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
-    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
-    dry_run: Annotated[str, tyro.conf.arg(metavar="N|TARGET")] = ""
-    """Train nothing and read no data: compile the step for N devices and say what memory, arithmetic and communication
-    it takes. On N virtual devices of this machine's CPU where there are not so many real ones. Or for devices that this
-    machine does not have: `v5e:1`, `v5e:16x16`, `v4:2x2x1`, `v5p:4x4x4`, `v6e:8`, `h100:8`, `h100:64` (eight hosts),
-    `a100:8`. Then it also says whether the step fits, its memory traffic, the least time that it takes, and what more
-    devices would bring. That needs `pip install -e '.[aot-tpu]'` or `'.[aot-gpu]'`; docs/pods.md has an example."""
-    compilation_cache: bool = True
-    """Remember compiled programs in the user's cache directory, so that a restart need not compile again."""
-    restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Start again, up to N times, when the run crashes or hangs; it goes on from its last checkpoint."""
-
-
-def main(arguments: list[str]) -> None:
-    given, path = arguments, DEFAULT_CONFIG
-    if arguments and not arguments[0].startswith("-"):
-        path, *arguments = Path(arguments[0]), *arguments[1:]
-    default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
-    prog = f"train.py {os.path.relpath(path)}"
-    asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
-
-    if asked.restart_on_failure:
-        command = [sys.executable, __file__, *without_flag(given)]
-        sys.exit(run_with_restarts(command, asked.restart_on_failure))
-    set_xla_flags()
-    # What follows is imported after the arguments are known to be good: it takes seconds.
-    if asked.dry_run:
-        from resnet_jax.cost.dry_run import dry_run
-
-        print(dry_run(asked.config, asked.dry_run, say=partial(print, file=sys.stderr, flush=True)))
-        return
-    from resnet_jax.compilation import remember_programs
-
-    if asked.compilation_cache:
-        remember_programs()
-    join(asked.hosts)
-    from resnet_jax.run import train
-
-    train(asked.config, asked.workdir)
-
+__all__ = ["Arguments", "read_config_file"]
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ResnetJaxError as error:
-        sys.exit(f"error: {error}")
-    except Preempted as stop:
-        print(stop)
-        sys.exit(EXIT_PREEMPTED)
-    except Exception as error:
-        traceback.print_exc()
-        explain_lost_process(error)
-        sys.exit(EXIT_CRASHED)
+    train_and_exit(sys.argv[1:], [__file__])

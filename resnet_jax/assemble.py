@@ -1,5 +1,6 @@
 """A config as the functions that train it, for any devices and without its data."""
 
+import logging
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +17,8 @@ from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
 from resnet_jax.training.step import TrainStep, make_train_step
+
+log = logging.getLogger("resnet_jax")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,24 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     check_groups(jax.eval_shape(task.init, jax.random.key(0))["params"], optim.groups)
     plan = plan_steps(config, num_images)
     optimizer = make_optimizer(optim, plan.schedule)
+    if plan.warmup == plan.total:
+        log.warning(
+            "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "
+            "follows the warm-up never begins. Set it lower, or train longer",
+            *(optim.warmup_epochs, config.epochs),
+        )
+    if plan.steps_per_epoch < 1:
+        log.warning(
+            "batch_size = %d, and the training set has %d images: every step sees some of them more than once. "
+            "Set it lower",
+            *(config.batch_size, num_images),
+        )
+    if optim.ema_decay and plan.warmup < plan.total <= optim.ema_every_steps:
+        log.warning(
+            "optim.ema_every_steps = %d, and the run has %d steps: the average, which is evaluated, stays as it is "
+            "after step %d. Set it lower",
+            *(optim.ema_every_steps, plan.total, max(plan.warmup, 1)),
+        )
     train_step = make_train_step(
         task.loss,
         optimizer,

@@ -1,12 +1,17 @@
-"""`python -m resnet_jax COMMAND`: the table of commands. Training is `train.py`."""
+"""`resnet_jax COMMAND`, or `python -m resnet_jax COMMAND`: the table of commands."""
 
+import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 import tyro
 
+from resnet_jax import __version__
 from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.commands.convert import convert
+from resnet_jax.commands.data_check import data_check
 from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
@@ -16,12 +21,14 @@ from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
+from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
 
 DATA: Commands = {
+    "check": data_check,
     "info": data_info,
     "prepare": data_prepare,
     "show": data_show,
@@ -29,7 +36,11 @@ DATA: Commands = {
 
 
 def data() -> None:
-    """Data sets: info, prepare, show; `data --help` says more."""
+    """Data sets: check, info, prepare, show; `data --help` says more."""
+
+
+def train() -> None:
+    """Train a network, as `python train.py` does; `train --help` says more."""
 
 
 COMMANDS: Commands = {
@@ -42,6 +53,7 @@ COMMANDS: Commands = {
     "models": models,
     "parity": parity,
     "predict": predict,
+    "train": train,
 }
 GROUPS: dict[str, Commands] = {"data": DATA}
 
@@ -49,9 +61,17 @@ GROUPS: dict[str, Commands] = {"data": DATA}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that the arguments name. A mistake of the user ends with its text and exit status 1."""
     set_xla_flags()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    commands, prog = COMMANDS, "python -m resnet_jax"
-    description: str | None = "ResNets in JAX. To train one: python train.py --help"
+    print_anything(sys.stdout, sys.stderr)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"resnet_jax {__version__} (jax {version('jax')}, Python {platform.python_version()})")
+        return None
+    if arguments[:1] == ["train"]:
+        from resnet_jax.commands.train import train_and_exit
+
+        return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
+    commands, prog = COMMANDS, "resnet_jax"
+    description: str | None = f"ResNets in JAX, version {__version__}."
     if arguments and arguments[0] in GROUPS:
         group, *arguments = arguments
         commands, prog, description = GROUPS[group], f"{prog} {group}", None
@@ -59,3 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=arguments)
     except ResnetJaxError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # `resnet_jax models | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

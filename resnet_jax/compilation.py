@@ -1,9 +1,15 @@
 """Compiled programs, remembered from run to run."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import jax
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def remember_programs() -> None:
@@ -14,3 +20,21 @@ def remember_programs() -> None:
     if not jax.config.values["jax_compilation_cache_dir"]:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "resnet_jax" / "programs"))
+
+
+def tell_of_compiling(function: Callable[P, R], what: str, say: Callable[[str], None]) -> Callable[P, R]:
+    """A jitted function that says, around its first call, that `what` is compiled, and how long that took."""
+    first = True
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal first
+        if not first:
+            return function(*args, **kwargs)
+        first = False
+        say(f"compiling {what} ...")
+        started = time.perf_counter()
+        result = function(*args, **kwargs)  # returns once it is compiled; what it computes is still under way
+        say(f"compiled {what} in {time.perf_counter() - started:.1f} s")
+        return result
+
+    return call

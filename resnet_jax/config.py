@@ -5,6 +5,7 @@ Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows 
 checked when a config is built: a wrong value is a `ConfigError` before any work starts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -117,6 +118,9 @@ class DataConfig(Checked):
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"
     eval_split: str = "test"
+    holdout: Annotated[float, Fraction] = 0.0
+    """Of a folder without splits (PATH/CLASS/*.jpg): the share of each class, always the same files, that is
+    `eval_split`; the rest is `train_split`. 0 = the folder has splits."""
     channels: Literal[1, 3] = 3
     image_size: Annotated[int, AtLeastOne] = 224
     """Height and width in pixels of what the network sees."""
@@ -151,6 +155,10 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"DataConfig.augment: {', '.join(coloured)} change colours, and images of channels = 1 have none; "
                 "set them to 0"
+            )
+        if self.holdout and not self.name.startswith("folder:"):
+            raise ConfigError(
+                f"DataConfig.holdout = {self.holdout} is for folders of images, and {self.name} has splits; set it to 0"
             )
         if not self.augment.random_resized_crop and self.train_size > self.eval_resize:
             raise ConfigError(
@@ -203,8 +211,20 @@ class OptimConfig(Checked):
     torchvision states it, for one update a step and one epoch: 1 - decay is multiplied by `ema_every_steps * batch_size
     / epochs`. Through the warm-up the average is a copy."""
     ema_every_steps: Annotated[int, AtLeastOne] = 32
+    """It moves after the first of so many steps, as torchvision's."""
     shard_state: bool = False
     """Each device keeps only its part of the optimizer's state (ZeRO-1, arXiv:1910.02054); the result is the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.no_decay:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"OptimConfig.no_decay: {pattern!r} is no regular expression ({error}); for a part of a name as it "
+                    f"is write {re.escape(pattern)!r}"
+                ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import tyro
 from etils import epath
 
 from resnet_jax import config as schema
-from resnet_jax.checked import differences, from_dict
+from resnet_jax.checked import differences, flat, from_dict
 from resnet_jax.config import Config
 from resnet_jax.errors import ConfigError, unknown_name
 from resnet_jax.files import open_folder, write_atomically
@@ -27,7 +27,7 @@ FILE_NAME = "config.json"
 # What may be changed when a run is continued, since it does not change what is computed from the same data.
 FREE = (
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds"),
-    *("accumulate", "optim.shard_state", "model.remat"),
+    *("accumulate", "optim.shard_state", "model.remat", "data.max_broken_fraction"),
 )
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
 """Fields of `data` that older runs saved and that are now fields of `data.augment`."""
@@ -58,11 +58,37 @@ def read_config_file(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {_explain(error)}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (SyntaxError, ValueError) as error:  # also bytes that are no text
+        raise ConfigError(f"{path} is no Python file that can be read: {error}. Correct it") from error
     config = namespace.get("config")
     if not isinstance(config, Config):
         found = "nothing of that name" if config is None else f"a {type(config).__name__}"
         raise ConfigError(f"{path} must define `config = resnet_jax.Config(...)`; it defines {found}")
     return config
+
+
+def find_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The config file that a command line names, wherever it stands, and the rest of the line.
+
+    Raises:
+      ConfigError: it names several.
+    """
+    flags = {name for name, value in flat(dataclasses.asdict(Config())).items() if isinstance(value, bool)}
+    found = []
+    for place, word in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        *path, name = before.removeprefix("--").replace("-", "_").split(".")
+        is_flag = ".".join([*path, name.removeprefix("no_")]) in {*flags, "compilation_cache"}
+        takes_value = before.startswith("-") and "=" not in before and not is_flag
+        if not word.startswith("-") and not takes_value and (place == 0 or word.endswith(".py")):
+            found.append(place)
+    if len(found) > 1:
+        raise ConfigError(
+            f"several config files are named, {', '.join(arguments[place] for place in found)}; there can be one. "
+            "Leave out the others"
+        )
+    rest = [word for place, word in enumerate(arguments) if place not in found]
+    return (Path(arguments[found[0]]) if found else None), rest
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:
@@ -102,12 +128,16 @@ def saved_config(workdir: epath.PathLike) -> Config:
 def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
     """Whether `workdir` already holds a run with this config, but for fields in `FREE`; False where it holds none.
 
+    A run that has saved nothing yet may begin anew with any config.
+
     Raises:
       ConfigError: it holds a run with another config; lists the differences.
     """
     if not (open_folder(workdir) / FILE_NAME).exists():
         return False
     different = [line for line in differences(saved_config(workdir), config) if line.partition(":")[0] not in FREE]
+    if different and not _has_saved(open_folder(workdir)):
+        return False
     if different:
         raise ConfigError(
             f"{workdir} holds a run with another config, and nothing in it was touched:\n  "
@@ -115,6 +145,13 @@ def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
             + "\nChoose another --workdir, or the saved values to continue that run."
         )
     return True
+
+
+def _has_saved(workdir: epath.Path) -> bool:
+    """Whether a run has come to anything: a checkpoint, also a damaged one, or its end."""
+    checkpoints = workdir / "checkpoints"
+    saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
+    return (workdir / "result.json").exists() or any("tmp" not in path.name for path in saved)
 
 
 def _modernize(values: dict[str, Any]) -> dict[str, Any]:

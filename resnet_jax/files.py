@@ -4,14 +4,16 @@ An object store has no folders, and its objects cannot be appended to, only put 
 """
 
 import contextlib
+import glob
 import importlib.util
+import json
 import logging
 import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from etils import epath
 
@@ -19,24 +21,60 @@ from resnet_jax.errors import ConfigError, StorageError
 
 log = logging.getLogger("resnet_jax")
 
+SCHEMES = ("gs", "s3")
 PUT_SECONDS = 60.0  # an object that grows is put anew at most so often, and whenever it has to be there
+
+
+class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
+    """A local path whose own characters mean themselves when something is looked for in it.
+
+    etils reads them as a pattern, so that Orbax finds nothing in a folder `lr[0.1]`.
+    """
+
+    def glob(self, pattern: str) -> Iterator[Self]:
+        return (self._new(found) for found in glob.iglob(os.path.join(glob.escape(os.fspath(self)), pattern)))
 
 
 def open_folder(path: epath.PathLike) -> epath.Path:
     """A folder that may be remote, as a path. Nothing is made or looked up.
 
     Raises:
-      ConfigError: it is on `gs://`, and the packages that reach Google Cloud Storage are not installed.
+      ConfigError: its name cannot be that of a run's folder, or it is on `gs://` and the packages that reach Google
+        Cloud Storage are not installed.
     """
     text = re.sub(r"^(gs|s3):/(?!/)", r"\1://", os.fspath(path))  # pathlib drops the second slash
+    _check_name(text if is_remote(text) else os.path.abspath(text))
     if text.startswith("gs://"):
         if importlib.util.find_spec("gcsfs") is None:
-            raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install 'resnet_jax[gcs]'")
+            raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install gcsfs")
         import fsspec.config
 
         # What others have put there (TensorStore, another process) must be seen.
         fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
-    return epath.Path(text)
+    return epath.Path(text) if is_remote(text) else _LiteralPath(text)
+
+
+def _check_name(text: str) -> None:
+    scheme = text.partition("://")[0] if is_remote(text) else ""
+    forbidden = "*?[]" if scheme else "\0" if os.name == "nt" else "\\\0"  # TensorStore reads \\ as /
+    found = [character for character in forbidden if character in text]
+    if scheme and scheme not in SCHEMES:
+        reason = f"it is on {scheme}://; it must be a folder of this machine, or on {' or '.join(SCHEMES)}"
+    elif found:
+        reason = f"its name must not hold {' or '.join(map(repr, found))}, or the checkpoints in it could not be read"
+    elif not _is_utf8(text):
+        reason = "its name must be valid UTF-8, or the checkpoints in it could not be read"
+    else:
+        return
+    raise ConfigError(f"{text!r} cannot be the folder of a run: {reason}. Choose another --workdir")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -66,6 +104,20 @@ def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise
+
+
+def read_json(path: epath.Path) -> Any:
+    """What a run wrote as JSON.
+
+    Raises:
+      StorageError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{path} cannot be read: {error}. Bring back a copy of it, or train in another folder"
+        ) from error
 
 
 class GrowingFile(Protocol):

@@ -22,7 +22,7 @@ from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "environment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless", "pillow")
-PER_SESSION = ("started", "from_step", "command")  # differ between sessions of one and the same run
+PER_SESSION = ("started", "from_step", "command", "revision")  # differ between sessions of one and the same run
 
 
 def describe_environment(*, seed: int, from_step: int, data: dict[str, str]) -> dict[str, Any]:
@@ -74,6 +74,17 @@ def read_sessions(workdir: epath.PathLike) -> list[dict[str, Any]]:
     if not (isinstance(sessions, list) and all(isinstance(session, dict) for session in sessions)):
         raise ConfigError(f"{path} must hold a list of sessions; delete it to begin a new record")
     return sessions
+
+
+def last_command(workdir: epath.PathLike) -> str:
+    """` with: python train.py ...`, the command of a run's last session; empty where it was none of a shell's."""
+    command = str(read_sessions(workdir)[-1].get("command", "")) if read_sessions(workdir) else ""
+    program = command.split(" ")[0]
+    if program.endswith("__main__.py"):
+        return f" with: python -m resnet_jax{command.removeprefix(program)}"
+    if not program.endswith(("train.py", "resnet_jax")):
+        return ""
+    return f" with: {'python ' * program.endswith('.py')}{command}"
 
 
 def compare_runs(first: epath.PathLike, second: epath.PathLike) -> dict[str, tuple[Any, Any]]:

@@ -15,16 +15,18 @@ from rich.console import Console
 
 from resnet_jax import data
 from resnet_jax.assemble import assemble, build_model, compute_dtype, init_state_of
+from resnet_jax.compilation import tell_of_compiling
 from resnet_jax.config import Config
 from resnet_jax.config_file import check_same_run, save_config, saved_config
 from resnet_jax.cost.count import count_macs_of
 from resnet_jax.cost.peaks import images_per_second_at_peak
 from resnet_jax.errors import CheckpointError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, open_folder, write_atomically
+from resnet_jax.files import explain_failed_write, open_folder, read_json, write_atomically
 from resnet_jax.hosts import check_same_everywhere, describe_code
 from resnet_jax.models import ResNet
-from resnet_jax.record import append_session, describe_environment
+from resnet_jax.record import append_session, describe_environment, last_command, read_sessions
 from resnet_jax.result import RESULT, summary, write_result
+from resnet_jax.revisions import REVISION, changes_since
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.classify.task import classify
@@ -84,13 +86,13 @@ def train(
     started = time.perf_counter()
     first = jax.process_index() == 0
     console = console or Console(quiet=not first)
-    say = partial(console.print, highlight=False, soft_wrap=True)
+    say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     workdir = open_folder(workdir)
     # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        done, result = load_run(workdir, task=task), json.loads((workdir / RESULT).read_text())
+        done, result = load_run(workdir, task=task), read_json(workdir / RESULT)
         told = summary(result, done.task.best, done.task.names)
         say(f"{workdir} holds a complete run, nothing to train: {told}")
         return done.state
@@ -133,14 +135,16 @@ def train(
         batches.set_state(memory["data"])
         if first:
             session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
-            if changed := append_session(workdir, session):
+            for change in changes_since(read_sessions(workdir) if restored else [], config, plan):
+                say(f"This run was begun by an earlier version. Since then: {change}")
+            if changed := append_session(workdir, {**session, "revision": REVISION}):
                 say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
         with RunLog(
             workdir,
             total_steps=plan.total,
             start_step=int(state.step),
             images_per_step=config.batch_size,
-            steps_per_epoch=plan.steps_per_epoch,
+            steps_per_epoch=float(plan.steps_per_epoch),
             learning_rate=plan.lr,
             names=task.names,
             layers=layer_names(partition(like.params, trained_of(like.params, config.optim.groups))[0]),
@@ -150,8 +154,9 @@ def train(
             console=console,
         ) as log:
             sharding = split_batch(mesh)
+            train_step: Any = tell_of_compiling(training.train_step, "the training step", say)
             state = fit(
-                *(state, batches, sharding, training.train_step, evaluate, plan, checkpoints, log, stop, watchdog),
+                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
                 forgive_failed_writes=forgive,
             )
         return state, log
@@ -227,8 +232,8 @@ def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | Non
     with _open_checkpoints(config, workdir, task.best) as checkpoints:
         restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
     if restored is None:
-        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training with: python train.py")
-    class_names = tuple(json.loads((workdir / CLASS_NAMES).read_text()))
+        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
+    class_names = tuple(read_json(workdir / CLASS_NAMES))
     return Run(config=config, task=task, state=restored.state, class_names=class_names)
 
 

@@ -148,6 +148,7 @@ def test_another_config_is_refused_and_listed(tmp_path):
     assert not check_same_run(Config(), tmp_path)
     save_config(Config(), tmp_path)
     assert check_same_run(Config(), tmp_path)
+    (tmp_path / "checkpoints" / "00000001").mkdir(parents=True)
     other = dataclasses.replace(Config(), epochs=3, optim=OptimConfig(base_lr=0.2))
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ConfigError, match=r"(?s)optim.base_lr: 0.1 \(saved\) != 0.2 \(asked\).*epochs: 90.0 .* != 3"):
@@ -167,3 +168,19 @@ def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(ConfigError, match="holds no run.*python train.py --workdir"):
         saved_config(tmp_path)
     assert json.dumps(dataclasses.asdict(Config()))
+
+
+def test_a_run_that_has_saved_nothing_may_begin_anew(tmp_path):
+    """With any config, also the one that an error advised; a run that has saved something is kept."""
+    save_config(Config(), tmp_path)
+    other = Config(seed=3)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "00000003.orbax-checkpoint-tmp").mkdir()
+    assert not check_same_run(other, tmp_path)
+    assert check_same_run(Config(), tmp_path)
+    for saved in ("00000003", "damaged-00000003"):
+        (tmp_path / "checkpoints" / saved).mkdir()
+        with pytest.raises(ConfigError, match="holds a run with another config"):
+            check_same_run(other, tmp_path)
+        assert check_same_run(dataclasses.replace(Config(), data=DataConfig(max_broken_fraction=0.5)), tmp_path)
+        (tmp_path / "checkpoints" / saved).rmdir()

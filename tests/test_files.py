@@ -137,3 +137,26 @@ def test_the_log_and_the_config_of_a_run_in_an_object_store(store, tmp_path):
     assert len(tensorboard) == 2
     write_atomically(f"{FOLDER}/config.json", "{}")
     assert saved_config(FOLDER) == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (r"runs/a\b", r"must not hold '\\\\'"),
+        ("runs/a\0b", r"must not hold '\\x00'"),
+        ("runs/\udcff", "must be valid UTF-8"),
+        ("http://host/run", "it must be a folder of this machine, or on gs or s3"),
+        ("gs://bucket/lr[0.1]", r"must not hold '\[' or '\]'"),
+    ],
+)
+def test_a_folder_whose_checkpoints_could_not_be_read_is_refused(name, reason):
+    with pytest.raises(ConfigError, match=f"cannot be the folder of a run: .*{reason}.*Choose another --workdir"):
+        open_folder(name)
+
+
+def test_what_is_looked_for_in_a_folder_is_looked_for_there_alone(tmp_path):
+    for name in ("a[b]", "ab", "a*"):
+        (tmp_path / name / "x").mkdir(parents=True)
+        (tmp_path / name / "x" / f"of {name}").touch()
+    for name in ("a[b]", "a*"):
+        assert [path.name for path in (open_folder(tmp_path / name) / "x").glob("of *")] == [f"of {name}"]

@@ -33,7 +33,7 @@ def clone(tmp_path_factory):
 
 def run(command, folder):
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=800)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 

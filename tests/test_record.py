@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from resnet_jax import cli, record
-from resnet_jax.config import Config
+from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config_file import save_config
 from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.errors import ConfigError
-from resnet_jax.record import append_session, compare_runs, describe_environment, read_sessions
+from resnet_jax.record import append_session, compare_runs, describe_environment, last_command, read_sessions
+from resnet_jax.revisions import REVISION, changes_since
+from resnet_jax.training.optim import plan_steps
 
 
 class Images:
@@ -59,6 +61,22 @@ def test_sessions_are_appended_and_changes_are_told(tmp_path):
     changed = append_session(tmp_path, session(versions=versions, data={"train": "xyz"}))
     assert changed == [f"versions.jax: {session()['versions']['jax']} -> 9.9.9", "data.train: abc -> xyz"]
     assert len(read_sessions(tmp_path)) == 3
+
+
+def test_what_an_earlier_version_computed_otherwise_is_said_once():
+    plan = plan_steps(Config(), 1_281_167)
+    old, new = [{"seed": 1}], [{"seed": 1}, session(revision=REVISION)]
+    average = Config(optim=OptimConfig(ema_decay=0.9))
+    assert [line[:18] for line in changes_since(old, average, plan)] == ["the moving average"]
+    assert changes_since(new, average, plan) == changes_since([], average, plan) == []
+    assert changes_since(old, Config(), plan) == []
+
+    drops = Config(optim=OptimConfig(schedule="step", drop_epochs=(30.0, 30.0)))
+    assert "lower the rate twice" in changes_since(old, drops, plan)[0]
+    assert changes_since(old, Config(optim=OptimConfig(schedule="step")), plan) == []
+
+    longer = Config(epochs=1.15, batch_size=10, optim=OptimConfig(warmup_epochs=0.0))
+    assert "without rounding errors" in changes_since(old, longer, plan_steps(longer, 500))[0]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "[" * 100_000])
@@ -118,3 +136,29 @@ def test_diff_explains_what_it_cannot_compare(two_runs, tmp_path):
     (two_runs[1] / "result.json").write_text("{")
     with pytest.raises(ConfigError, match="result.json cannot be read"):
         compare_runs(*two_runs)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "train.py configs/digits.py --workdir 'my runs/a'",
+            " with: python train.py configs/digits.py --workdir 'my runs/a'",
+        ),
+        ("/usr/bin/resnet_jax train --workdir a", " with: /usr/bin/resnet_jax train --workdir a"),
+        ("-c", ""),
+    ],
+)
+def test_the_command_of_a_run_is_known(tmp_path, command, said):
+    assert last_command(tmp_path) == ""
+    append_session(tmp_path, session(command=command))
+    assert last_command(tmp_path) == said
+
+
+def test_differences_fit_80_columns(two_runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(two_runs[0].parent)
+    cli.main(["diff", "a", "b"])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "seed" in out

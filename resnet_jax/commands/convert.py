@@ -13,6 +13,7 @@ def convert(
     layout: Literal["torchvision", "timm_d", "huggingface"] | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
     entry: str | None = None,
+    prefix: str | None = None,
     checkpoint: Literal["last", "best"] = "last",
 ) -> None:
     """Convert weights from one file to another, or export a trained run to PyTorch.
@@ -27,25 +28,36 @@ def convert(
             Without it those of the library that has the network.
         dtype: Of the numbers to write; without it as they are.
         entry: Which part of a training checkpoint to take, such as model_ema.
+        prefix: Take the keys that begin with it, such as module.encoder_q., without it.
         checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
     """
-    from resnet_jax import run
     from resnet_jax.errors import WeightsError
     from resnet_jax.files import open_folder
-    from resnet_jax.models import create_model
-    from resnet_jax.weights import identify, layout_of, read_state_dict, to_torchvision, translate, write_state_dict
-    from resnet_jax.weights.torchvision import head_and_channels
+    from resnet_jax.weights.files import check_target, read_state_dict, write_state_dict
 
-    if open_folder(source).is_dir():
+    check_target(target)
+    is_run = Path(source).is_dir() or (not Path(source).is_file() and open_folder(source).is_dir())
+    # What is wrong with a file is said before what takes seconds to import.
+    state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
+    from resnet_jax import run
+    from resnet_jax.models import create_model
+    from resnet_jax.weights import layout_of, to_torchvision, translate
+    from resnet_jax.weights.layouts import where_networks_lie
+    from resnet_jax.weights.narrowing import narrow
+    from resnet_jax.weights.torchvision import candidates, head_and_channels, identify
+
+    others: list[str] = []
+    if is_run:
         trained = run.load_run(source, checkpoint)
         network, name = trained.model, trained.config.model.name
         state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:
-        state_dict = read_state_dict(source, entry=entry)
         found = model or identify(state_dict)
         if found is None:
-            raise WeightsError(f"{source} is of no network known here; name one with --model to see what differs")
+            advice = where_networks_lie(state_dict) or "name one with --model to see what differs"
+            raise WeightsError(f"{source} is of no network known here; {advice}")
+        others = [] if model else [name for name in candidates(state_dict) if name != found]
         classes, channels = head_and_channels(state_dict)
         network, name = create_model(found, **({"num_classes": classes} if classes else {})), found
     state_dict = translate(state_dict, network, layout=layout or layout_of(network), channels=channels or 3)
@@ -53,9 +65,8 @@ def convert(
         import ml_dtypes
         import numpy as np
 
-        kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-        state_dict = {
-            key: array if array.dtype == np.int64 else array.astype(kind) for key, array in state_dict.items()
-        }
+        state_dict = narrow(state_dict, np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
     write_state_dict(target, state_dict)
+    if others:
+        print(f"The arrays of {' and '.join(others)} have the same names and shapes; they are written alike.")
     print(f"{name}: wrote {len(state_dict)} arrays to {target}")

@@ -2,19 +2,26 @@
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.display import distinct, plain_console
+
 BAR = 40  # characters
+MANY, FEW = 50, 10  # classes: beyond so many, so many at either end are shown
 
 
-def data_info(name: Positional[str], directory: str | None = None, as_json: bool = False) -> None:
+def data_info(
+    name: Positional[str], directory: str | None = None, all_classes: bool = False, as_json: bool = False
+) -> None:
     """Show the splits of a data set, their sizes, and how many images each class has.
+
+    Of more than 50 classes, the ten with fewest and the ten with most images are shown.
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, npz:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
+        all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.
     """
     import numpy as np
@@ -27,12 +34,12 @@ def data_info(name: Positional[str], directory: str | None = None, as_json: bool
     for split in list_splits(config):
         source = load_source(config, split)
         histogram = np.bincount(source.labels(), minlength=len(source.class_names))
-        counts[split] = dict(zip(source.class_names, histogram.tolist(), strict=True))
+        counts[split] = dict(zip(distinct(source.class_names), histogram.tolist(), strict=True))
     if as_json:
         report = {split: {"images": sum(classes.values()), "classes": classes} for split, classes in counts.items()}
         print(json.dumps({"name": name, "splits": report}))
         return
-    console = Console()
+    console = plain_console()
     splits = Table(title=name)
     for heading in ("split", "images", "classes", "fewest in a class", "most in a class"):
         splits.add_column(heading, justify="left" if heading == "split" else "right")
@@ -43,6 +50,21 @@ def data_info(name: Positional[str], directory: str | None = None, as_json: bool
     for split, classes in counts.items():
         histogram_table = Table("class", "images", "", title=f"{name}, split {split}", box=None)
         most = max(classes.values())
-        for label, number in classes.items():
+        shown, left_out = dict(classes), 0
+        if len(classes) > MANY and not all_classes:
+            ordered = sorted(classes, key=classes.__getitem__)
+            shown = {label: classes[label] for label in [*ordered[:FEW], *ordered[-FEW:]]}
+            left_out = len(classes) - len(shown)
+        for place, (label, number) in enumerate(shown.items()):
+            if left_out and place == FEW:
+                histogram_table.add_row(f"... {left_out:,} classes with {shown_range(classes, shown)} ...", "", "")
             histogram_table.add_row(label, f"{number:,}", "█" * round(BAR * number / max(most, 1)))
         console.print(histogram_table)
+        if left_out:
+            console.print(f"The classes with fewest and most images of {len(classes):,}; --all-classes shows all.")
+
+
+def shown_range(classes: dict[str, int], shown: dict[str, int]) -> str:
+    """How many images the classes have that are not shown."""
+    others = [number for label, number in classes.items() if label not in shown]
+    return f"{min(others):,}" if min(others) == max(others) else f"{min(others):,} to {max(others):,}"

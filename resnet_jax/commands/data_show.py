@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tyro.conf import Positional
 
 from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.display import in_figure, plain_console
 
 MIXED = 1e-3  # a class with less weight than this in a target is not named
 
@@ -33,8 +34,6 @@ def data_show(
         images: How many images of the batch.
         step: The number of the update, from 1 as in the log.
     """
-    from rich.console import Console
-
     from resnet_jax.config_file import load_config
     from resnet_jax.errors import DataError
     from resnet_jax.tasks.classify.show import training_batch
@@ -47,9 +46,7 @@ def data_show(
     title = f"{chosen.data.name}, {chosen.data.train_split}: what the network sees in step {step} of seed {chosen.seed}"
     captions = [target_caption(target, batch.class_names) for target in batch.targets[:shown]]
     draw_grid(batch.images[:shown], captions, title, _describe(chosen.data), out)
-    Console().print(
-        f"{shown} of the {len(batch.images)} images of step {step} are in {out}", highlight=False, soft_wrap=True
-    )
+    plain_console().print(f"{shown} of the {len(batch.images)} images of step {step} are in {out}", soft_wrap=True)
 
 
 def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]) -> str:
@@ -76,7 +73,7 @@ def draw_grid(images: Float[np.ndarray, "N H W C"], captions: list[str], title: 
     width = max(columns * (side + 0.12) + 0.2, 7.5)
     figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
-    figure.text(0.1 / width, 1 - 0.15 / height, title, fontsize=13, fontweight="bold", va="top")
+    figure.text(0.1 / width, 1 - 0.15 / height, in_figure(title), fontsize=13, fontweight="bold", va="top")
     figure.text(0.1 / width, 1 - 0.45 / height, notes, fontsize=9, color="#4b5563", va="top", linespacing=1.4)
     margin = (width - columns * (side + 0.12)) / 2
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -88,7 +85,7 @@ def draw_grid(images: Float[np.ndarray, "N H W C"], captions: list[str], title: 
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("#d1d5db")
-        axes.set_xlabel(caption, fontsize=9, labelpad=3)
+        axes.set_xlabel(in_figure(caption), fontsize=9, labelpad=3)
     figure.savefig(path)
 
 

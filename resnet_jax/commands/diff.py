@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
+
+from resnet_jax.display import plain_console
+
+LONG = 24  # characters
 
 
 def diff(first: Positional[Path], second: Positional[Path], as_json: bool = False) -> None:
@@ -25,9 +28,15 @@ def diff(first: Positional[Path], second: Positional[Path], as_json: bool = Fals
     if not differences:
         print("The two runs do not differ.")
         return
-    table = Table()
+    table = Table(box=None, pad_edge=False)
     for heading in ("", str(first), str(second)):
         table.add_column(heading, overflow="fold")
     for name, values in differences.items():
-        table.add_row(name, *("-" if value is None else str(value) for value in values))
-    Console().print(table)
+        table.add_row(_narrow(name), *("-" if value is None else str(value) for value in values))
+    plain_console().print(table)
+
+
+def _narrow(name: str) -> str:
+    """A long name, such as `config.data.augment.crop_min_area`, on two lines: so the values have room in 80 columns."""
+    groups, _, last = name.rpartition(".")
+    return f"{groups}.\n{last}" if len(name) > LONG else name

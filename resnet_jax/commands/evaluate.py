@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
+
+from resnet_jax.display import distinct, plain_console
 
 
 def evaluate(
@@ -40,7 +41,7 @@ def evaluate(
         whole = {name: getattr(report, name) for name in ("loss", "top1", "top5", "count", "calibration_error")}
         # A class without images has no accuracy.
         accuracies = [float(x) if n else None for x, n in zip(report.per_class, images, strict=True)]
-        classes = {"per_class": dict(zip(trained.class_names, accuracies, strict=True))} if per_class else {}
+        classes = {"per_class": dict(zip(distinct(trained.class_names), accuracies, strict=True))} if per_class else {}
         print(json.dumps({"step": step, **whole, **classes}))
         return
     table = Table(title=title)
@@ -52,7 +53,7 @@ def evaluate(
         f"{100 * report.calibration_error:.2f} %",
         f"{report.count}",
     )
-    console = Console()
+    console = plain_console()
     console.print(table)
     if per_class:
         table = Table(title="Accuracy by class")
@@ -63,4 +64,4 @@ def evaluate(
             table.add_row(trained.class_names[i], accuracy, f"{report.confusion[i, i]}", f"{images[i]}")
         console.print(table)
     if confusion is not None:
-        console.print(f"The confusion matrix is in {confusion}", highlight=False, soft_wrap=True)
+        console.print(f"The confusion matrix is in {confusion}", soft_wrap=True)

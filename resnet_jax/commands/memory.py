@@ -25,6 +25,7 @@ def memory(
 
     from resnet_jax.config import Config, DataConfig, ModelConfig
     from resnet_jax.cost.forecast import forecast
+    from resnet_jax.display import bytes_of
 
     data = DataConfig(name="synthetic", image_size=image_size, eval_resize=image_size)
     device = jax.devices()[:1]
@@ -35,8 +36,8 @@ def memory(
         found = forecast(Config(model=model, data=data, batch_size=batch_size), device)
         what = f"remat of stages {', '.join(map(str, remat))}" if remat else "without remat"
         print(
-            f"  {what:<28} peak {found.peak_bytes / 1e9:.2f} GB: state {found.state_bytes / 1e9:.2f}, batch "
-            f"{found.batch_bytes / 1e9:.2f}, activations and scratch {found.temporary_bytes / 1e9:.2f}; "
-            f"kept for the backward pass {found.kept_bytes / 1e9:.2f} GB",
+            f"  {what:<28} peak {bytes_of(found.peak_bytes)}: state {bytes_of(found.state_bytes)}, batch "
+            f"{bytes_of(found.batch_bytes)}, activations and scratch {bytes_of(found.temporary_bytes)}; "
+            f"kept for the backward pass {bytes_of(found.kept_bytes)}",
             flush=True,
         )

@@ -1,55 +1,68 @@
-"""`python -m resnet_jax predict DIR image.png ...`"""
+"""`resnet_jax predict DIR image.png ...`"""
 
 import json
-from pathlib import Path
+import sys
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.display import distinct, plain_console
+
 
 def predict(
-    workdir: Positional[Path],
-    images: Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]],
+    network: Positional[str],
+    images: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]],
     top: int = 3,
     checkpoint: Literal["last", "best"] = "last",
+    model: str | None = None,
+    batch_size: int = 32,
     as_json: bool = False,
 ) -> None:
-    """Name what is on images, with a trained run.
+    """Name what is on images, with a trained run or with published weights.
+
+    Ends with exit status 1 where an image cannot be read, after the others.
 
     Args:
-        workdir: The folder that `train.py --workdir` filled.
-        images: Image files.
+        network: The folder that `train.py --workdir` filled; a weight file; or the name of a network whose weights are
+            published, such as resnet50 or resnet50:IMAGENET1K_V1.
+        images: Image files, folders of them, or patterns such as 'photos/*.jpg'.
         top: How many classes to show for each image.
-        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy.
+        checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
+        model: The network in a weight file; without it the one that its keys and shapes are those of.
+        batch_size: Images that are predicted together.
         as_json: Print one JSON object per image instead of a table.
     """
     import numpy as np
 
-    from resnet_jax import run
-    from resnet_jax.data import load_image
     from resnet_jax.errors import DataError
+    from resnet_jax.predictor import expand, load_predictor, predictions
 
     if not images:
-        raise DataError("no images given; name one or more files: python -m resnet_jax predict DIR image.png ...")
-    trained = run.load_run(workdir, checkpoint)
-    pixels = np.stack([load_image(path, trained.config.data) for path in images])
-    probabilities = np.asarray(run.predict(trained, pixels)["probability"])
-    best = np.argsort(-probabilities, axis=-1)[:, :top]
-    if as_json:
-        for path, row, order in zip(images, probabilities, best, strict=True):
-            print(json.dumps({"image": str(path), **{trained.class_names[i]: round(float(row[i]), 6) for i in order}}))
-        return
-    table = Table(title=f"{trained.config.model.name} after {int(trained.state.step)} steps")
+        raise DataError("no images given; name one or more files: resnet_jax predict DIR image.png ...")
+    if batch_size < 1 or top < 1:
+        raise DataError(f"--batch-size = {batch_size} and --top = {top} must be at least 1")
+    paths = expand(images)
+    predictor = load_predictor(network, checkpoint, model)
+    names = distinct(predictor.class_names, taken=["image"] if as_json else [])
+    table = Table(title=predictor.title)
     table.add_column("image", overflow="fold")
     table.add_column("class", style="bold")
     table.add_column("probability", justify="right")
-    for path, row, order in zip(images, probabilities, best, strict=True):
-        for rank, i in enumerate(order):
-            last = rank == len(order) - 1
+    broken: list[str] = []
+    for path, row in predictions(predictor, paths, batch_size, broken):
+        best = np.argsort(-row)[:top]
+        if as_json:
+            print(json.dumps({"image": str(path), **{names[i]: round(float(row[i]), 6) for i in best}}), flush=True)
+        for rank, i in enumerate(best):
             table.add_row(
-                str(path) if rank == 0 else "", trained.class_names[i], f"{100 * row[i]:.2f} %", end_section=last
+                str(path) if rank == 0 else "", names[i], f"{100 * row[i]:.2f} %", end_section=rank == len(best) - 1
             )
-    Console().print(table)
+    if not as_json and table.row_count:
+        plain_console().print(table)
+    if broken:
+        reasons = "\n  ".join(broken)
+        sys.exit(
+            f"error: {reasons}" if len(paths) == 1 else f"error: {len(broken)} of {len(paths)} images:\n  {reasons}"
+        )

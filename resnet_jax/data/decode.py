@@ -9,6 +9,11 @@ from PIL import Image
 
 from resnet_jax.errors import ImageError
 
+_CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+"""Pillow's modes that it converts to grey and to RGB as a viewer would."""
+_BY_WAY_OF = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}
+_BITS_PER_SAMPLE = 258
+
 MAX_PIXELS = 80_000_000
 """A file that claims more is refused before memory is spent on it: it is damaged, or made to exhaust the machine."""
 
@@ -19,8 +24,8 @@ def decode_image(
     """Decodes a file (its path or its bytes) of any format that Pillow reads into 1 or 3 channels.
 
     As torchvision's loader does: palettes are looked up, CMYK and grey become RGB, RGB becomes grey by ITU-R 601, alpha
-    is dropped, of an animation the first frame counts and EXIF orientation is ignored. Unlike there, 16-bit grey is
-    scaled to 8 bits and not clipped.
+    is dropped, of an animation the first frame counts and EXIF orientation is ignored. Unlike there, grey of 12 or 16
+    bits is scaled to 8 and not clipped, and what has no known white (fractions, 32 bits) is refused.
 
     Args:
       name: what to call the image in an error; by default the path.
@@ -31,7 +36,7 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             check_pixels(*file.size[::-1], name)
-            return image_pixels(file, channels)
+            return image_pixels(file, channels, name)
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
@@ -44,14 +49,33 @@ def decode_image(
         ) from error
 
 
-def image_pixels(image: Image.Image, channels: int) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of an open image as 1 or 3 channels, by the rules of `decode_image`."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+def image_pixels(image: Image.Image, channels: int, name: str = "the image") -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an open image as 1 or 3 channels, by the rules of `decode_image`, whose errors it raises."""
+    white = _white_of_deep_grey(image)
+    if white is not None:
+        image = Image.fromarray(np.round(np.asarray(image) * (255 / white)).astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
+    elif image.mode in _BY_WAY_OF:
+        image = image.convert(_BY_WAY_OF[image.mode])
+    elif image.mode not in _CONVERTED:
+        kind = {"I": "32-bit or signed whole numbers", "F": "fractions"}.get(image.mode, "an unknown kind of pixels")
+        raise ImageError(
+            f"cannot read {name}: it holds {kind} (Pillow's mode {image.mode}), and does not say which is white; it "
+            "must have 8 or 16 bits for each channel. Convert it, or remove the file"
+        )
     pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _white_of_deep_grey(image: Image.Image) -> int | None:
+    """The value of white of an image in more than 8 bits; None for all others, and where there is no telling."""
+    if image.mode == "I" and image.format in ("PPM", "PNG"):
+        return 65535  # these know no deeper ones; Pillow has scaled them up to it
+    if not image.mode.startswith("I;16"):
+        return None
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))  # of TIFF, which may have 12
+    return 2 ** min(int(bits[0]), 16) - 1
 
 
 def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
@@ -61,9 +85,11 @@ def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) 
       ImageError: neither 1 nor 3 channels, or not bytes.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+        remedy = "Convert it, dropping an alpha channel if there is one"
+        if image.ndim == 3 and image.shape[0] in (1, 3):
+            remedy = "Its channels first are PyTorch's layout: convert it by np.transpose(image, (1, 2, 0))"
         raise ImageError(
-            f"{name} is a {image.dtype} array of shape {image.shape}; it must be uint8 (H, W, 1) or (H, W, 3). "
-            "Convert it, dropping an alpha channel if there is one"
+            f"{name} is a {image.dtype} array of shape {image.shape}; it must be uint8 (H, W, 1) or (H, W, 3). {remedy}"
         )
     if image.shape[2] == channels:
         return image

@@ -120,14 +120,22 @@ def resize_and_center_crop(
     resize: int,
     size: int,
     interpolation: Interpolation = "bilinear",
+    *,
+    squash: bool = False,
+    crop_rounds_down: bool = False,
 ) -> UInt8[np.ndarray, "S S C"]:
     """Resizes the shorter side to `resize` pixels (antialiased) and takes the central `size` x `size`.
 
     Byte for byte what torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image; where the resized
     image is smaller than `size`, it is padded with zeros.
+
+    Args:
+      squash: resize both sides.
+      crop_rounds_down: where the middle falls between two pixels, begin at the first, as transformers does.
     """
-    shape = _resized_shape(image, resize)
-    top, left = (max(round((side - size) / 2), 0) for side in shape)
+    shape = (resize, resize) if squash else _resized_shape(image, resize)
+    middle = math.floor if crop_rounds_down else round
+    top, left = (max(middle((side - size) / 2), 0) for side in shape)
     height, width = (min(side, size) for side in shape)
     image = _resize(image, shape, interpolation, (top, left, height, width))
     if min(height, width) == size:

@@ -105,7 +105,7 @@ class Block(nn.Module):
         """The branch `y`, gated and dropped as the network asks, plus the shortcut from `x`."""
         parts = self.parts
         if parts.se_ratio:
-            y = SqueezeExcite(parts.se_ratio, parts.conv, parts.act, name="se")(y)
+            y = SqueezeExcite(parts.se_ratio, parts.conv, name="se")(y)
         if parts.train and self.drop_rate:
             y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate, parts.positions)
         shortcut = parts.shortcut(self, x, y.shape[-1])

@@ -14,6 +14,30 @@ from resnet_jax.models.resnet import ResNet
 VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS}
 
 
+# Options of torchvision's and timm's create_model, and what does the same here.
+CALLED_HERE = {
+    "pretrained": "resnet_jax.load_pretrained(name), which gives the network and its weights",
+    "weights": "resnet_jax.load_pretrained(name, weights), which gives the network and its weights",
+    "checkpoint_path": "resnet_jax.load_pretrained(name, path), which gives the network and its weights",
+    "progress": "always shown while weights are fetched",
+    "in_chans": "resnet_jax.init(model, key, channels=...), since a network here takes images of any",
+    "act_layer": "act=",
+    "norm_layer": "norm=",
+    "global_pool": "pool=",
+    "drop_path_rate": "stochastic_depth=",
+    "width_per_group": "base_width=",
+    "base_width_per_group": "base_width=",
+    "cardinality": "groups=",
+    "zero_init_last": "zero_init_residual=",
+    "replace_stride_with_dilation": "output_stride=",
+    "features_only": "model.apply(..., features=True), which gives what every stage puts out",
+    "stem_type": "stem=",
+    "aa_layer": "antialias=True",
+    "layers": "stage_sizes=",
+    "block_args": "an option of its own, such as se_ratio=",
+}
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """The names that `create_model` knows, in the tables' order; `pattern` is a shell wildcard such as `resnet*`."""
     return [name for name in VARIANTS if fnmatchcase(name, pattern)]
@@ -32,7 +56,11 @@ def create_model(name: str, **options: Any) -> ResNet:
     if name not in VARIANTS:
         raise ModelError(unknown_name("model", name, VARIANTS))
     fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
-    for option in options.keys() - fields:
+    for option in sorted(options.keys() - fields):
+        if option in CALLED_HERE:
+            raise ModelError(
+                f"{name} has no option {option!r}, which other libraries have; here it is {CALLED_HERE[option]}"
+            )
         raise ModelError(unknown_name(f"option of {name}", option, fields))
     return ResNet(**(VARIANTS[name] | options))
 

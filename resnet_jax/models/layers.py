@@ -5,6 +5,7 @@ pooling window at the border averages over.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -154,18 +155,18 @@ def trained(act: Callable[[Array], Array]) -> Callable[[Array], Array]:
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from the means of all (Hu et al. 2017, arXiv:1709.01507).
 
-    The hidden width is `channels / ratio` rounded to a multiple of 8, at least 8, as in timm's `SEModule`.
+    The hidden width is `channels / ratio` rounded to a multiple of 8, at least 8, and the activation there is ReLU
+    whatever the network's, as in timm's `SEModule`.
     """
 
     ratio: int
     conv: Any
-    act: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
         channels = x.shape[-1]
         gate = jnp.mean(x, axis=(1, 2), keepdims=True)
-        gate = self.act(self.conv(squeezed(channels, self.ratio), 1, use_bias=True, name="fc1")(gate))
+        gate = nn.relu(self.conv(squeezed(channels, self.ratio), 1, use_bias=True, name="fc1")(gate))
         return x * nn.sigmoid(self.conv(channels, 1, use_bias=True, name="fc2")(gate))
 
 
@@ -204,7 +205,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
     "leaky_relu": nn.leaky_relu,
     "silu": nn.silu,
-    "gelu": nn.gelu,
+    "gelu": partial(nn.gelu, approximate=False),  # torch's and timm's; flax's default is the tanh form
 }
 POOLS: dict[str, Callable[[Array], Array]] = {
     "avg": average,

@@ -1,6 +1,7 @@
 """Both sides in training mode: gradients, running statistics, and several steps of our own training step."""
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -117,7 +118,7 @@ def _train(
     model: ResNet, variables: PyTree[Array], batches: list[tuple[Images, Labels]], config: OptimConfig
 ) -> tuple[PyTree[Array], list[float]]:
     # base_lr is per 256 images; that nominal batch makes it the rate itself.
-    optimizer = make_optimizer(config, make_schedule(config, 256, 1.0, len(batches)))
+    optimizer = make_optimizer(config, make_schedule(config, 256, Fraction(1), len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     # The images are normalised already.
     keep = lambda key, batch: {**batch, "target": one_hot(batch["label"], model.num_classes)}

@@ -23,10 +23,20 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.files import is_remote, open_folder
-from resnet_jax.training.step_folder import Damaged, check_digests, make_record, read_record, read_state
+from resnet_jax.training.step_folder import (
+    Damaged,
+    Record,
+    check_digests,
+    check_listing,
+    make_record,
+    read_record,
+    read_state,
+)
 
 # What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
 log = logging.getLogger("resnet_jax")
+
+STEP_DIGITS = 8
 
 
 class Restored(NamedTuple):
@@ -54,15 +64,18 @@ class Checkpoints:
         directory = directory if is_remote(directory) else Path(directory).absolute()
         self.directory = open_folder(directory)
         self._options = ocp.CheckpointManagerOptions(
-            step_format_fixed_length=8,
+            step_format_fixed_length=STEP_DIGITS,
             cleanup_tmp_directories=True,
             # Without best_fn Orbax keeps the metrics in memory only, and a resumed run would forget which was best.
             best_fn=self._rank,
             preservation_policy=AnyPreservationPolicy(
                 [LatestN(keep_last), BestN(get_metric_fn=self._rank, n=keep_best)]
             ),
+            # Called once all is written, before the folder gets its name and before an older one is deleted.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._check_written),
         )
         self._manager: ocp.CheckpointManager | None = None
+        self._being_saved: tuple[int, Record] | None = None
 
     def save(self, step: int, state: PyTree, memory: dict[str, Any], metrics: dict[str, float]) -> None:
         """Copies the state to the host and returns; the files are written in the background.
@@ -83,6 +96,7 @@ class Checkpoints:
         metrics = {name: float(value) for name, value in metrics.items()}
         record = make_record(state, memory, metrics)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+        self._being_saved = step, record
         with self._explain_failed_save():
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
@@ -180,6 +194,14 @@ class Checkpoints:
         if not self.directory.exists():
             return {}
         return {int(path.name): path for path in self.directory.iterdir() if path.name.isdecimal()}
+
+    def _check_written(self) -> None:
+        """Raises `Damaged` where what was just written cannot be found again. Called by a thread of Orbax's."""
+        assert self._being_saved is not None
+        step, record = self._being_saved
+        name = f"{step:0{STEP_DIGITS}}"  # until it is complete, Orbax puts an ending of its own behind it
+        (path,) = (path for path in self.directory.iterdir() if path.name.split(".")[0] == name)
+        check_listing(path, record)
 
     def _first_whole(self, paths: dict[int, epath.Path], like: PyTree) -> tuple[Restored, dict[int, str]]:
         damaged: dict[int, str] = {}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from resnet_jax.display import in_figure
 from resnet_jax.files import write_atomically
 from resnet_jax.training.shown import Shown
 
@@ -36,7 +37,7 @@ def plot_curves(records: Records, path: epath.PathLike, title: str, best: str, s
     figure = Figure(figsize=(9, 8), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     goal, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    figure.suptitle(in_figure(title), fontsize=14, fontweight="bold")
 
     _line(goal, train, best, TRAIN, "training, on augmented images")
     _line(goal, evaluations, best, EVALUATION, f"evaluation{_best_and_last(evaluations, best, shown)}")

@@ -20,13 +20,16 @@ def scaled_decay(config: Config) -> float:
 
 
 def make_average(decay: float, every: int, warmup: int) -> Average:
-    """Returns the rule of the average: it moves at every `every`-th update, and is a copy until the warm-up is over.
+    """Returns the rule of the average: a copy after every update of the warm-up; then it moves at every `every`-th one.
 
-    As in torchvision's script, the first move after `warmup` updates is still a copy.
+    As in torchvision's script, it moves after the updates 1, 1 + `every` and so on, and the first move after the
+    warm-up is still a copy. (The script counts anew in each epoch, and copies in the warm-up only where it would move.)
     """
 
     def average(step: Int[Array, ""], old: PyTree[Array], new: PyTree[Array]) -> PyTree[Array]:
-        kept = jnp.where(step % every == 0, jnp.where(step - every <= warmup, 0.0, decay), 1.0)
+        moves = (step - 1) % every == 0
+        copies = (step <= warmup) | (moves & (step - every <= warmup))
+        kept = jnp.where(copies, 0.0, jnp.where(moves, decay, 1.0))
         return jax.tree.map(lambda o, n: kept.astype(o.dtype) * o + (1 - kept).astype(o.dtype) * n, old, new)
 
     return average

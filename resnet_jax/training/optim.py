@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Literal
 
@@ -27,9 +29,9 @@ class Plan:
     """A run in steps. `step` counts updates applied, so the first is 1 and the last is `total`."""
 
     total: int
-    steps_per_epoch: float
-    eval_interval: float
-    save_interval: float
+    steps_per_epoch: Fraction
+    eval_interval: Fraction
+    save_interval: Fraction
     log_interval: int
     warmup: int
     schedule: optax.Schedule
@@ -59,24 +61,29 @@ def plan_steps(config: Config, num_images: int) -> Plan:
     Batches run on over the boundary of an epoch, so an epoch need not be a whole number of steps; the run is the whole
     number of steps nearest to its epochs.
     """
-    per_epoch = num_images / config.batch_size
-    total = max(1, round(config.epochs * per_epoch))
+    per_epoch = Fraction(num_images, config.batch_size)
+    total = max(1, round(_exact(config.epochs) * per_epoch))
     return Plan(
         total=total,
         steps_per_epoch=per_epoch,
-        eval_interval=config.eval_every_epochs * per_epoch,
-        save_interval=config.checkpoint.every_epochs * per_epoch,
+        eval_interval=_exact(config.eval_every_epochs) * per_epoch,
+        save_interval=_exact(config.checkpoint.every_epochs) * per_epoch,
         log_interval=config.log_every_steps,
         warmup=warmup_steps(config.optim, per_epoch, total),
         schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
     )
 
 
-def warmup_steps(optim: OptimConfig, steps_per_epoch: float, total: int) -> int:
-    return min(round(optim.warmup_epochs * steps_per_epoch), total)
+def warmup_steps(optim: OptimConfig, steps_per_epoch: Fraction, total: int) -> int:
+    return min(round(_exact(optim.warmup_epochs) * steps_per_epoch), total)
 
 
-def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, total: int) -> optax.Schedule:
+def drop_steps(optim: OptimConfig, steps_per_epoch: Fraction) -> list[int]:
+    """How many updates precede each drop of the `step` schedule, in order; two drops may fall on one step."""
+    return sorted(round(_exact(epoch) * steps_per_epoch) for epoch in optim.drop_epochs)
+
+
+def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction, total: int) -> optax.Schedule:
     """Learning rate by the number of updates already applied: a linear warm-up, then step, cosine or constant.
 
     The peak is `base_lr * batch_size / 256`. In the warm-up of `w` steps, update `t` (from 1) uses `peak * t / w`
@@ -87,8 +94,9 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: float, t
     if optim.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
     elif optim.schedule == "step":
-        drops = {round(epoch * steps_per_epoch) - warmup: optim.drop_factor for epoch in optim.drop_epochs}
-        after = optax.piecewise_constant_schedule(peak, drops)
+        drops = Counter(step - warmup for step in drop_steps(optim, steps_per_epoch))
+        factors = {step: optim.drop_factor**number for step, number in drops.items()}
+        after = optax.piecewise_constant_schedule(peak, factors)
     else:
         after = optax.constant_schedule(peak)
     if not warmup:
@@ -167,6 +175,11 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def _passes(step: int, interval: float) -> bool:
+def _exact(epochs: float) -> Fraction:
+    """The number that was meant: 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
+    return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)
+
+
+def _passes(step: int, interval: Fraction) -> bool:
     """Whether a multiple of `interval` lies in (step - 1, step]."""
     return math.floor(step / interval) > math.floor((step - 1) / interval)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from etils import epath
 
+from resnet_jax.display import plain_console
 from resnet_jax.files import open_growing
 from resnet_jax.training.shown import Names
 
@@ -114,10 +115,9 @@ class Screen:
     """
 
     def __init__(self, console: "Console | None", total_steps: int, start_step: int, names: Names):
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self._console = console or Console()
+        self._console = console or plain_console()
         self._total_steps = total_steps
         own = {name: f"{shown.label} {shown.form}" for name, shown in names.items()}
         self._forms = {"loss": "loss {:.4f}", **own, **_RATES}

@@ -61,14 +61,18 @@ def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
     _check_same_model(record["arrays"], describe(like), path)
     # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
-        saved = reader.metadata(path / "state").tree
-        if describe(saved) != record["arrays"]:
-            raise Damaged("state: names, types or shapes of the arrays are not those saved")
+        saved = _read_listing(reader, path, record)
         # The arrays are the same, but not their tree, which may have got empty branches since.
         asked = by_name(jax.tree.map(_with_sharding, like))
         template = jax.tree.unflatten(jax.tree.structure(saved), [asked[name] for name in by_name(saved)])
         arrays = by_name(reader.restore(path / "state", args=ocp.args.StandardRestore(template)))
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in by_name(like)])
+
+
+def check_listing(path: epath.Path, record: Record) -> None:
+    """Raises `Damaged` where the files lack arrays of the names, types and shapes in `record`; reads no array."""
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
+        _read_listing(reader, path, record)
 
 
 def check_digests(state: PyTree, record: Record) -> None:
@@ -78,6 +82,13 @@ def check_digests(state: PyTree, record: Record) -> None:
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise Damaged(f"the content of {wrong[0]}{more} is not what was saved")
+
+
+def _read_listing(reader: ocp.StandardCheckpointHandler, path: epath.Path, record: Record) -> PyTree:
+    saved = reader.metadata(path / "state").tree
+    if describe(saved) != record["arrays"]:
+        raise Damaged("state: names, types or shapes of the arrays are not those saved")
+    return saved
 
 
 def _read_json(path: epath.Path) -> Any:

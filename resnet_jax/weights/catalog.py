@@ -30,11 +30,14 @@ class Preset:
     """How an image is prepared for evaluation: the shorter side resized (antialiased), the centre cut out, normalised.
 
     Attributes:
-      resize: pixels of the shorter side.
+      resize: pixels of the shorter side; with `squash`, of both.
       crop: pixels of the square that the network sees.
       interpolation: of the resize.
       mean: per channel, of pixels in [0, 1].
       std: likewise.
+      squash: both sides are resized, whatever the shape was.
+      crop_rounds_down: where the middle falls between two pixels, the crop begins at the first. torchvision rounds to
+        an even number.
     """
 
     resize: int = 256
@@ -42,6 +45,8 @@ class Preset:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    squash: bool = False
+    crop_rounds_down: bool = False
 
 
 @dataclass(frozen=True)

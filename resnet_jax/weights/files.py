@@ -8,8 +8,9 @@ import json
 import mmap
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,14 +19,17 @@ import ml_dtypes
 import numpy as np
 
 from resnet_jax.errors import WeightsError
+from resnet_jax.weights.layouts import prefix_of_network
+from resnet_jax.weights.narrowing import first_few
 
 StateDict = dict[str, np.ndarray]
 
-# Where training programs keep the network in what they save, and what wrapping adds in front of its keys:
-# DataParallel and exponential averages `module.`, torch.compile `_orig_mod.`.
+# Where training programs keep the network in what they save; other names are recognised by what they hold.
 ENTRIES = ("state_dict", "model", "model_ema", "state_dict_ema")
-_PREFIXES = ("module.", "_orig_mod.")
-_NOT_WEIGHTS = {"n_averaged"}  # the counter of torch's AveragedModel, beside the network's keys
+# What wrapping adds to keys: DataParallel and exponential averages `module.` in front, torch.compile `_orig_mod.`
+# wherever it was applied. torch's AveragedModel keeps its counter beside the network's keys.
+_WRAPPED, _COMPILED, _NOT_WEIGHTS = "module.", "_orig_mod.", "n_averaged"
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
 
 _DTYPES = {
     "F64": np.float64,
@@ -41,12 +45,14 @@ _DTYPES = {
 }
 
 
-def read_state_dict(path: str | Path, *, entry: str | None = None) -> StateDict:
+def read_state_dict(path: str | Path, *, entry: str | None = None, prefix: str | None = None) -> StateDict:
     """Reads a weight file as `{key: array}`, with PyTorch's keys.
 
     Args:
       path: a `.safetensors`, `.pth` or `.pt` file: a state dictionary, or a training checkpoint around one.
       entry: which part of a checkpoint to take where it holds several, such as `"model_ema"`.
+      prefix: take the keys that begin with it, such as `"module.encoder_q."`, without it. By default what all keys have
+        in front of a network's own is left out.
 
     Raises:
       WeightsError: the file does not exist, is empty, truncated, a web page, a pickle that wants to run code, holds no
@@ -55,6 +61,11 @@ def read_state_dict(path: str | Path, *, entry: str | None = None) -> StateDict:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"there is no file {path}; check the path")
+    if (part := _SHARD.search(path.name)) and int(part[2]) > 1:
+        raise WeightsError(
+            f"{path} is one of {int(part[2])} parts of a network, says its name; a network is read from one file. Load "
+            "all parts where they were made, and save the state dictionary as one"
+        )
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -69,9 +80,9 @@ def read_state_dict(path: str | Path, *, entry: str | None = None) -> StateDict:
     if start[:2] == b"PK" or start[:1] == b"\x80":
         if path.suffix == ".safetensors":
             raise WeightsError(f"{path} is a PyTorch file in spite of its name; rename it to end in .pth")
-        return _find_network(_read_torch(path), path, entry)
+        return _find_network(_read_torch(path), path, entry, prefix)
     if start[8:9] == b"{":
-        return _find_network(_read_safetensors(path), path, entry)
+        return _find_network(_read_safetensors(path), path, entry, prefix)
     raise WeightsError(
         f"{path} is neither a safetensors nor a PyTorch file (it starts with {start[:8]!r}); it may be damaged, "
         "fetch it again"
@@ -85,8 +96,7 @@ def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> 
       WeightsError: another ending, or no torch where it is needed.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise WeightsError(f"{path} must end in .safetensors, .pth or .pt, which says how to write it")
+    check_target(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         if path.suffix == ".safetensors":
@@ -99,6 +109,14 @@ def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> 
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raises a WeightsError for a file that cannot be written, before there is anything to write."""
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise WeightsError(f"{path} must end in .safetensors, .pth or .pt, which says how to write it")
+    if not path.parent.is_dir():
+        raise WeightsError(f"there is no folder {path.parent} to write {path.name} into; make it, or correct the path")
 
 
 def to_tensors(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -180,42 +198,68 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _find_network(content: Any, path: Path, entry: str | None) -> StateDict:
-    """The state dictionary in what a file held, as arrays, without the prefixes that wrapping adds."""
+def _find_network(content: Any, path: Path, entry: str | None, prefix: str | None) -> StateDict:
+    """The state dictionary in what a file held, as arrays, without `prefix` or the prefixes that wrapping adds."""
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path} holds a {type(content).__name__}, not a state dictionary; save `model.state_dict()` instead"
         )
-    entries = [name for name in ENTRIES if isinstance(content.get(name), Mapping)]
+    entries = [
+        name
+        for name, part in content.items()
+        if isinstance(name, str) and isinstance(part, Mapping) and (name in ENTRIES or _holds_network(part))
+    ]
     if entry is not None:
         if entry not in content or not isinstance(content[entry], Mapping):
-            raise WeightsError(f"{path} has no state dictionary in {entry!r}; it has {entries or list(content)}")
+            raise WeightsError(f"{path} has no state dictionary in {entry!r}; it has {first_few(entries or content)}")
         content = content[entry]
     elif len(entries) > 1:
         raise WeightsError(
-            f"{path} holds several networks, {entries}; say which with entry=..., such as {entries[-1]!r}"
+            f"{path} holds several networks, {first_few(entries)}; say which: entry={entries[-1]!r}, or "
+            f"--entry {entries[-1]}"
         )
     elif entries:
         content = content[entries[0]]
     if odd := [key for key in content if not isinstance(key, str)]:
         raise WeightsError(f"{path} is no state dictionary: its keys must be names, and {odd[0]!r} is none")
-    content = {key: value for key, value in content.items() if key not in _NOT_WEIGHTS}
-    while content and (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in content)), None)):
-        content = {key.removeprefix(prefix): value for key, value in content.items()}
+    content = {
+        key.replace(_COMPILED, ""): value for key, value in content.items() if key.split(".")[-1] != _NOT_WEIGHTS
+    }
+    while content and all(key.startswith(_WRAPPED) for key in content):
+        content = {key.removeprefix(_WRAPPED): value for key, value in content.items()}
+        prefix = prefix and prefix.removeprefix(_WRAPPED)
+    prefix = _common_prefix(content) if prefix is None else prefix and f"{prefix.removesuffix('.')}."
+    under = {key.removeprefix(prefix): value for key, value in content.items() if key.startswith(prefix)}
+    if content and not under:
+        there = sorted({p for key in content if (p := prefix_of_network(key))}) or content
+        raise WeightsError(f"{path} has no key that starts with {prefix!r}; there is {first_few(there)}")
+    content = under
     found = {key: value if isinstance(value, np.ndarray) else _to_array(value) for key, value in content.items()}
     arrays = {key: array for key, array in found.items() if array is not None}
     if not arrays or len(arrays) < len(found):
         others = [key for key in found if key not in arrays]
         raise WeightsError(
-            f"{path} is no state dictionary: {f'{others} are not arrays' if others else 'it is empty'}; "
+            f"{path} is no state dictionary: {f'{first_few(others)} are not arrays' if others else 'it is empty'}; "
             "save `model.state_dict()` by itself, or under 'state_dict' or 'model'"
         )
     if large := [key for key, array in arrays.items() if array.nbytes > path.stat().st_size]:
         raise WeightsError(
-            f"{path} was refused: it claims arrays larger than the file: {large}; they would be views of a few "
-            "numbers, which no network saves and which may exhaust the memory"
+            f"{path} was refused: it claims arrays larger than the file: {first_few(large)}; they would be views of "
+            "a few numbers, which no network saves and which may exhaust the memory"
         )
     return arrays
+
+
+def _holds_network(part: Mapping[Any, Any]) -> bool:
+    """Whether a part of a checkpoint is the state dictionary of a network."""
+    return any(isinstance(key, str) and prefix_of_network(key) is not None for key in part)
+
+
+def _common_prefix(keys: Iterable[str]) -> str:
+    """What stands before every key of a network; empty where there is nothing, or other keys as well."""
+    prefixes = [prefix for key in keys if (prefix := prefix_of_network(key)) is not None]
+    shortest = min(prefixes, key=len, default="")
+    return shortest if all(key.startswith(shortest) for key in keys) else ""
 
 
 def _to_array(value: Any) -> np.ndarray | None:

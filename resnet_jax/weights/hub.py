@@ -1,13 +1,13 @@
 """Repositories of the Hugging Face hub, such as `timm/resnet152.tv_in1k` or `microsoft/resnet-50`. Needs no torch."""
 
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.catalog import Interpolation, Preset
+from resnet_jax.weights.catalog import Preset
+from resnet_jax.weights.processors import timm_preset, transformers_preset
 
-_INTERPOLATIONS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -23,34 +23,39 @@ def hub_weights(repository: str) -> Path:
     raise WeightsError(f"the hub's repository {repository!r} holds none of {', '.join(_WEIGHTS)}; choose another")
 
 
-def hub_preset(repository: str) -> Preset:
+def hub_preset(repository: str, *, test_size: bool = False) -> Preset:
     """How the authors of a repository prepare images: timm's `config.json` or transformers' `preprocessor_config.json`.
 
+    Args:
+      test_size: where timm names a larger size for the best accuracy, that one.
+
     Raises:
-      WeightsError: as `hub_weights`, or neither file says.
+      WeightsError: as `hub_weights`; or neither file says, or says what cannot be done here.
     """
-    path = _file(repository, "config.json")
-    described = json.loads(path.read_text()).get("pretrained_cfg") if path else None
-    if not described and (path := _file(repository, "preprocessor_config.json")):
-        config = json.loads(path.read_text())
-        size = config["size"] if isinstance(config["size"], int) else config["size"]["shortest_edge"]
-        return Preset(
-            resize=int(size / config["crop_pct"]),
-            crop=size,
-            interpolation=_INTERPOLATIONS[config["resample"]],
-            mean=tuple(config["image_mean"]),
-            std=tuple(config["image_std"]),
+    config = _read(repository, "config.json")
+    # Before timm 0.9 the description was not in a part of its own.
+    described = config.get("pretrained_cfg") or (config if {"input_size", "mean"} <= config.keys() else None)
+    if described:
+        return timm_preset(described, f"config.json of {repository!r}", test_size=test_size)
+    if config := _read(repository, "preprocessor_config.json"):
+        return transformers_preset(config, f"preprocessor_config.json of {repository!r}")
+    raise WeightsError(f"the hub's repository {repository!r} does not say how to prepare images; make a Preset")
+
+
+def _read(repository: str, name: str) -> dict[str, Any]:
+    """A JSON object of a repository; empty where there is no such file."""
+    path = _file(repository, name)
+    if path is None:
+        return {}
+    try:
+        described = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{name} of {repository!r} is no JSON ({error}); make a Preset yourself") from error
+    if not isinstance(described, dict):
+        raise WeightsError(
+            f"{name} of {repository!r} holds a {type(described).__name__}, no object; make a Preset yourself"
         )
-    if not described:
-        raise WeightsError(f"the hub's repository {repository!r} does not say how to prepare images; make a Preset")
-    size = described["input_size"][-1]
-    return Preset(
-        resize=math.floor(size / described["crop_pct"]),
-        crop=size,
-        interpolation=described["interpolation"],
-        mean=tuple(described["mean"]),
-        std=tuple(described["std"]),
-    )
+    return described
 
 
 def _file(repository: str, name: str) -> Path | None:

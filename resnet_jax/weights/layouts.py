@@ -58,3 +58,27 @@ def stage_sizes(keys: Iterable[str]) -> tuple[int, ...]:
         if match := _ANY_BLOCK.search(key):
             blocks.setdefault(int(match[1]), set()).add(int(match[2]))
     return tuple(len(blocks[stage]) for stage in sorted(blocks))
+
+
+# The stem's weights in any of the layouts: where the keys of a network begin.
+_STEM = re.compile(r"(.*?)(?:conv1\.(?:0\.)?weight|resnet\.embedder\.embedder\.convolution\.weight)")
+
+
+def where_networks_lie(keys: Iterable[str]) -> str:
+    """What to say of keys that have something in front of a network's own; empty where they have nothing."""
+    prefixes = sorted({prefix for key in keys if (prefix := prefix_of_network(key))})
+    if not prefixes:
+        return ""
+    which = " or ".join(map(repr, prefixes))
+    return f"the network lies under {which} in this file; say so: prefix={prefixes[0]!r}, --prefix {prefixes[0]}"
+
+
+def prefix_of_network(key: str) -> str | None:
+    """`"module.encoder_q."` of `module.encoder_q.conv1.weight`; None of keys that are not those of a stem.
+
+    A block's own first convolution, `layer1.0.conv1.weight`, is none.
+    """
+    match = _STEM.fullmatch(key)
+    if match is None or _ANY_BLOCK.search(key) or (match[1] and not match[1].endswith(".")):
+        return None
+    return match[1]

@@ -17,13 +17,22 @@ from resnet_jax.weights.torchvision import from_torchvision, head_and_channels, 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
 
-def load_pretrained(name: str, source: str | Path = "DEFAULT", **options: Any) -> tuple[ResNet, PyTree[Array]]:
+def load_pretrained(
+    name: str,
+    source: str | Path = "DEFAULT",
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+    **options: Any,
+) -> tuple[ResNet, PyTree[Array]]:
     """A network and its weights: `load_pretrained("resnet152", "IMAGENET1K_V2")`.
 
     Args:
       name: of the network, one of `list_models()`.
       source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
         Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
+      entry: which part of a training checkpoint to take, such as `"model_ema"`.
+      prefix: of the keys to take, such as `"module.encoder_q."`.
       **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it they must agree.
 
     Returns:
@@ -32,7 +41,7 @@ def load_pretrained(name: str, source: str | Path = "DEFAULT", **options: Any) -
     Raises:
       WeightsError: the file cannot be had or read, or does not fit the network exactly.
     """
-    state_dict = read_state_dict(find_weights(name, source))
+    state_dict = read_state_dict(find_weights(name, source), entry=entry, prefix=prefix)
     classes, channels = head_and_channels(state_dict)
     if classes is not None:
         options = {"num_classes": classes, **options}
@@ -40,17 +49,25 @@ def load_pretrained(name: str, source: str | Path = "DEFAULT", **options: Any) -
     return model, from_torchvision(state_dict, model, channels=channels or 3)
 
 
-def load_weights(path: str | Path, model: ResNet, *, channels: int = 3, entry: str | None = None) -> PyTree[Array]:
+def load_weights(
+    path: str | Path,
+    model: ResNet,
+    *,
+    channels: int = 3,
+    entry: str | None = None,
+    prefix: str | None = None,
+) -> PyTree[Array]:
     """The variables of `model` from a weight file, which must fit it exactly.
 
     Args:
       channels: of the images.
       entry: which part of a training checkpoint to take, such as `"model_ema"`.
+      prefix: of the keys to take, such as `"module.encoder_q."`.
 
     Raises:
-      WeightsError: the file cannot be read, or does not fit: lists every difference.
+      WeightsError: the file cannot be read, or does not fit: names what differs.
     """
-    return from_torchvision(read_state_dict(path, entry=entry), model, channels=channels)
+    return from_torchvision(read_state_dict(path, entry=entry, prefix=prefix), model, channels=channels)
 
 
 def save_weights(

@@ -21,23 +21,36 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
     Raises:
       DataError: an image that cannot be read.
     """
+    pixels = np.stack([crop(image, preset) for image in (images if isinstance(images, (list, tuple)) else [images])])
+    mean, std = normalization(preset)
+    return (pixels.astype(np.float32) / 255 - mean) / std
+
+
+def crop(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
+    """One image as `preprocess` has it before it is normalised."""
     from resnet_jax.data.transforms import resize_and_center_crop
 
-    pixels = np.stack(
-        [
-            resize_and_center_crop(_pixels(image), preset.resize, preset.crop, preset.interpolation)
-            for image in (images if isinstance(images, (list, tuple)) else [images])
-        ]
+    return resize_and_center_crop(
+        _pixels(image),
+        preset.resize,
+        preset.crop,
+        preset.interpolation,
+        squash=preset.squash,
+        crop_rounds_down=preset.crop_rounds_down,
     )
+
+
+def normalization(preset: Preset) -> tuple[Float[np.ndarray, "1 1 1 C"], Float[np.ndarray, "1 1 1 C"]]:
+    """Mean and standard deviation of pixels in [0, 1]."""
     mean, std = (np.asarray(values, np.float32)[None, None, None] for values in (preset.mean, preset.std))
-    return (pixels.astype(np.float32) / 255 - mean) / std
+    return mean, std
 
 
 def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import Image
 
-    from resnet_jax.data.decode import decode_image, image_pixels
+    from resnet_jax.data.decode import decode_image, image_pixels, to_channels
 
     if isinstance(image, np.ndarray):
-        return image
+        return to_channels(image, 3, name="the image")
     return image_pixels(image, 3) if isinstance(image, Image.Image) else decode_image(image, 3)

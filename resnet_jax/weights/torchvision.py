@@ -8,7 +8,7 @@ Nothing here needs torch: a state dictionary maps PyTorch's keys to numpy arrays
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,8 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
 from resnet_jax.models import ResNet, create_model, list_models
-from resnet_jax.weights.layouts import TABLES, Layout, rename, stage_sizes
+from resnet_jax.weights.layouts import TABLES, Layout, rename, stage_sizes, where_networks_lie
+from resnet_jax.weights.narrowing import COUNTER, as_count, first_few, narrow
 
 StateDict = dict[str, np.ndarray]
 Path = tuple[str, ...]  # of a leaf in the variables: (collection, module, ..., leaf)
@@ -27,7 +28,7 @@ Shape = tuple[int, ...]
 
 # PyTorch's count of a BatchNorm's training passes decides nothing when momentum is a number, so it is no part of
 # `batch_stats`, which training updates; it travels in a collection of its own, which `model.apply` ignores.
-COUNTERS = "num_batches_tracked"
+COUNTERS = COUNTER
 
 _LEAVES = {
     ("params", "kernel"): "weight",
@@ -52,15 +53,18 @@ def from_torchvision(state_dict: Mapping[str, np.ndarray], model: ResNet, *, cha
       `{"params", "batch_stats"}`, and `"num_batches_tracked"` (numpy int64) where the file has it.
 
     Raises:
-      WeightsError: lists every key that is missing, unexpected, of the wrong shape or type, or holds a number that is
-        not finite. A file without any `num_batches_tracked` is complete: PyTorch before 0.4.1 wrote none.
+      WeightsError: names the keys that are missing, unexpected, of the wrong shape or type, or hold numbers that are
+        not finite or not within `param_dtype`. A file without any `num_batches_tracked` is complete: PyTorch before
+        0.4.1 wrote none. One that is no number (of a network that was `.half()`ed) counts as 0.
     """
+    paths = _match(state_dict, model, channels)
+    arrays = narrow({key: state_dict[key] for key in paths}, np.dtype(model.param_dtype))
     return unflatten_dict(
         {
-            path: np.array(state_dict[key], np.int64)
+            path: as_count(arrays[key])
             if path[0] == COUNTERS
-            else jnp.asarray(_to_ours(state_dict[key], path), model.param_dtype)
-            for key, path in _match(state_dict, model, channels).items()
+            else jnp.asarray(_to_ours(arrays[key], path), model.param_dtype)
+            for key, path in paths.items()
         }
     )
 
@@ -81,27 +85,31 @@ def to_torchvision(
       num_batches_tracked: what to write where the variables hold no counts, such as the number of training steps.
 
     Raises:
-      WeightsError: a leaf that has no name in PyTorch.
+      WeightsError: a leaf that has no name in PyTorch, or numbers too large for `dtype`.
     """
     flat = flatten_dict(dict(variables))
     for path in [path for path in flat if path[0] == "batch_stats" and path[-1] == "mean"]:
         flat.setdefault((COUNTERS, *path[1:-1], "count"), num_batches_tracked)
     state_dict = {}
     for path, leaf in flat.items():
-        array = np.asarray(leaf, np.int64) if path[0] == COUNTERS else np.asarray(leaf).astype(dtype or leaf.dtype)
+        array = np.asarray(leaf, np.int64) if path[0] == COUNTERS else np.asarray(leaf)
         state_dict[torch_key(path, layout)] = np.array(_to_torch(array, path), order="C")
-    return state_dict
+    return state_dict if dtype is None else narrow(state_dict, np.dtype(dtype))
 
 
 def translate(
     state_dict: Mapping[str, np.ndarray], model: ResNet, *, layout: Layout = "torchvision", channels: int = 3
 ) -> StateDict:
-    """A state dictionary of `model` in any layout, with the names of `layout`; the arrays are the same, not copies.
+    """A state dictionary of `model` in any layout, with the names of `layout`; the arrays are the same, not copies, but
+    for counters, which become whole numbers.
 
     Raises:
       WeightsError: as `from_torchvision`.
     """
-    return {torch_key(path, layout): state_dict[key] for key, path in _match(state_dict, model, channels).items()}
+    return {
+        torch_key(path, layout): as_count(state_dict[key]) if path[0] == COUNTERS else state_dict[key]
+        for key, path in _match(state_dict, model, channels).items()
+    }
 
 
 def layout_of(model: ResNet) -> Layout:
@@ -110,18 +118,38 @@ def layout_of(model: ResNet) -> Layout:
 
 
 def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """The name of the network whose keys and shapes are these, whatever its head and its image channels."""
-    found = {key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}
-    sizes = stage_sizes(found)
+    """The name of the network whose keys and shapes are these, whatever its head and its image channels.
+
+    Of several that differ in what has no arrays (such as `resnet50` and `resnet50_v1`, whose strides lie elsewhere) it
+    is the first of `list_models()`; `candidates` gives all.
+
+    Raises:
+      WeightsError: the keys are those of networks that write the same arrays under different names.
+    """
+    names = candidates(state_dict)
+    if len({layout_of(create_model(name)) for name in names}) > 1:
+        raise WeightsError(
+            f"the weights may be of {' or '.join(names)}, whose keys and shapes are the same here; say which it is: "
+            "--model NAME, or load_pretrained(NAME, ...)"
+        )
+    return names[0] if names else None
+
+
+def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of all networks that keys and shapes may be those of, in the order of `list_models()`.
+
+    timm's numbers of the shortcut's parts tell D nets from C nets; written with torchvision's, both are alike.
+    """
+    found = _fixed({key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)})
+    sizes, names = stage_sizes(found), []
     for name in list_models():
         model = create_model(name)
         if model.stage_sizes == sizes:
             shapes = {path: shape for path, shape in _paths(model, 3).items() if path[0] != COUNTERS}
-            for layout in TABLES:
-                expected = {torch_key(path, layout): shape for path, shape in shapes.items()}
-                if _fixed(found) == _fixed(expected):
-                    return name
-    return None
+            layouts = [layout for layout in TABLES if layout != "timm_d" or layout_of(model) == "timm_d"]
+            if any(_fixed({torch_key(p, layout): s for p, s in shapes.items()}) == found for layout in layouts):
+                names.append(name)
+    return names
 
 
 def head_and_channels(state_dict: Mapping[str, np.ndarray]) -> tuple[int | None, int | None]:
@@ -217,7 +245,7 @@ def _check(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) 
         if not key.endswith("." + COUNTERS) and not jnp.issubdtype(array.dtype, jnp.floating)
     ]
     if problems := [
-        f"{len(keys)} {what}: {', '.join(keys)}"
+        f"{len(keys)} {what}: {first_few(keys)}"
         for what, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -232,29 +260,36 @@ def _check(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) 
     if bad := [
         f"{key} ({np.sum(~np.isfinite(array))} of {array.size})"
         for key, array in common.items()
-        if not np.isfinite(array).all()
+        if not key.endswith("." + COUNTERS) and not np.isfinite(array).all()
     ]:
         raise WeightsError(
             f"the weights hold NaN or infinite numbers in {len(bad)} arrays; training may have diverged, "
-            f"use an earlier checkpoint: {', '.join(bad)}"
+            f"use an earlier checkpoint: {first_few(bad)}"
         )
 
 
 def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape]) -> str:
     classes, channels = head_and_channels(state_dict)
     found = {key: array.shape for key, array in state_dict.items()}
+    if classes and not {*_HEAD} & {*expected} and _headless(found) == _headless(expected):
+        return (
+            f"the file has a head of {classes} classes, and the network none. Take it as it is, without num_classes; "
+            'model.apply(..., features=True)["pooled"] gives what lies before it (docs/weights.md, "Another head")'
+        )
     if found != dict(expected) and _fixed(found) == _fixed(expected):
         wrong = {key for key in expected if found[key] != expected[key]}
         options = [f"num_classes={classes}"] if wrong & {*_HEAD} else []
         options += [f"channels={channels}"] if wrong & {*_STEM} else []
-        return f"to take them as they are pass {' and '.join(options)}"
-    if name := identify(state_dict):
-        return f"this file looks like {name}; ask for that network, or choose another file"
-    if prefix := _common_prefix(state_dict):
-        return f"every key starts with {prefix!r}; remove the prefix, or point to the part that holds the network"
-    return "they are of no network known here; see list_models()"
+        other = ' (for a head of another size see docs/weights.md, "Another head")' if wrong & {*_HEAD} else ""
+        return f"to take them as they are pass {' and '.join(options)}{other}"
+    names = candidates(state_dict)
+    asked = candidates({key: np.broadcast_to(np.float32(0), shape) for key, shape in expected.items()})
+    if {*names} & {*asked}:
+        return "it is this network but for what follows; the file is damaged, or was changed after it was saved"
+    if names:
+        return f"this file looks like {' or '.join(names)}; ask for that network, or choose another file"
+    return where_networks_lie(state_dict) or "they are of no network known here; see list_models()"
 
 
-def _common_prefix(keys: Iterable[str]) -> str:
-    first = {key.split(".")[0] for key in keys}
-    return f"{first.pop()}." if len(first) == 1 else ""
+def _headless(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {key: shape for key, shape in shapes.items() if key not in (*_HEAD, *_HEAD_BIAS)}

@@ -10,6 +10,7 @@ from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import AugmentConfig
 from resnet_jax.models import list_models
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.mesh import make_mesh
 
 PLATFORMS = ("tpu", "cuda")
@@ -62,7 +63,8 @@ def lower(name, options, side):
         batch_size=8 * DEVICES,
         **options.get("config", {}),
     )
-    training = assemble(config, build_model(config), make_mesh(jax.devices()[:DEVICES]), num_images=1_281_167)
+    task = classify(config, build_model(config))
+    training = assemble(config, task, make_mesh(jax.devices()[:DEVICES]), num_images=1_281_167)
     state = training.init_state.eval_shape(jax.random.key(0))
     traced = training.train_step.trace(state, training.batch)
     return [traced.lower(lowering_platforms=(platform,)).as_text() for platform in PLATFORMS]

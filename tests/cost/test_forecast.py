@@ -89,7 +89,7 @@ def train(tmp_path, *arguments, **environment):
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
     environment = {**os.environ, "XLA_FLAGS": "", **environment}
     environment = {name: value for name, value in environment.items() if value is not None}
-    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3000)
 
 
 def test_dry_run_for_more_devices_than_there_are(tmp_path):

@@ -60,6 +60,54 @@ def test_npz(tmp_path):
         load_source(DataConfig(name=f"npz:{tmp_path}/nowhere.npz"), "train")
 
 
+def cut_short(data):
+    return data[: len(data) // 2]
+
+
+def changed(data):
+    at = data.index(b"NUMPY") + 200
+    return data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut_short, changed, lambda data: b"", lambda data: b"not an archive at all"])
+def test_a_damaged_npz_is_named(tmp_path, damage):
+    path = tmp_path / "data.npz"
+    np.savez(path, train_images=IMAGES, train_labels=LABELS)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"cannot read npz:.*data.npz: .*Write it again"):
+        load_source(DataConfig(name=f"npz:{path}"), "train")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_images": IMAGES.astype(object)}, "it holds Python objects, which may run code"),
+        ({"train_labels": np.array(list("aabbcc"))}, "labels of npz:.*are a <U1 array .*Number the classes from 0"),
+        ({"train_labels": np.array([b"a"] * 6)}, "labels of npz:.*are a |S1 array"),
+        ({"train_labels": LABELS.astype(object)}, "it holds Python objects"),
+        ({"train_labels": LABELS.astype(float)}, "are a float64 array"),
+        ({"test_images": IMAGES, "test_labels": LABELS[:, None] * 0.5}, "split 'test' are a float64 array"),
+        ({"class_names": np.array(["a", "b", None])}, "it holds Python objects"),
+        ({"train_labels": np.uint64([0, 1, 2, 0, 1, 2**63])}, "cannot read npz|out of range|out of memory|Unable"),
+    ],
+)
+def test_an_odd_npz_is_named(tmp_path, arrays, message):
+    path = tmp_path / "data.npz"
+    names = {"class_names": ["a", "b", "c"]} if "uint64" in str(arrays) else {}
+    np.savez(path, **{"train_images": IMAGES, "train_labels": LABELS, **names, **arrays})
+    with pytest.raises(DataError, match=message):
+        load_source(DataConfig(name=f"npz:{path}"), "train")
+
+
+def test_an_npy_is_no_npz_and_names_may_be_bytes(tmp_path):
+    np.save(tmp_path / "data.npy", IMAGES)
+    with pytest.raises(DataError, match="it holds a single array; it must be a whole file of numpy.savez"):
+        load_source(DataConfig(name=f"npz:{tmp_path}/data.npy"), "train")
+    names = np.array([b"x", b"y", "\u00e9".encode()])
+    np.savez(tmp_path / "data.npz", train_images=IMAGES, train_labels=LABELS, class_names=names)
+    assert load_source(DataConfig(name=f"npz:{tmp_path}/data.npz"), "train").class_names == ("x", "y", "\u00e9")
+
+
 def test_synthetic_images_are_the_same_everywhere():
     config = DataConfig(name="synthetic", image_size=8, eval_resize=12)
     a, b = load_source(config, "train"), load_source(config, "train")

@@ -43,7 +43,7 @@ def test_preparing_data(folder, capsys):
         ("python", "-m", "resnet_jax", "data", "prepare")
     }
     if find_spec("tensorflow") is None:
-        with pytest.raises(SystemExit, match='needs TensorFlow, .* pip install "resnet_jax\\[tfds\\]"'):
+        with pytest.raises(SystemExit, match='needs TensorFlow, .* pip install -e ".\\[tfds\\]"'):
             main(build[3:])
     main(of_folder[3:])
     assert of_tfds[5] == "tfds:imagenet2012"

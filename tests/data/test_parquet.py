@@ -127,3 +127,78 @@ def test_images_that_lie_elsewhere(tmp_path):
     pq.write_table(table, tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match="example 0 of parquet:.* holds no bytes, .*Export the data set with"):
         load_source(config(tmp_path), "train")[0]
+
+
+def shards(folder, *numbers, of=3, split="train", **options):
+    for number in numbers:
+        write(folder / f"{split}-{number:05}-of-{of:05}.parquet", 10 * number, 10, metadata=described(), **options)
+
+
+@pytest.mark.parametrize("there", [(0, 2), (0,), (1, 2)])
+def test_a_file_that_never_arrived_is_missed(tmp_path, there):
+    shards(tmp_path, *there)
+    first = min({0, 1, 2} - {*there})
+    with pytest.raises(
+        DataError, match=rf"lacks {3 - len(there)} of its 3 files, the first is number 0000{first} .*Fetch"
+    ):
+        load_source(config(tmp_path), "train")
+    shards(tmp_path, 0, 1, 2)
+    assert len(load_source(config(tmp_path), "train")) == 30
+
+
+def test_files_of_two_data_sets_are_not_mixed(tmp_path):
+    shards(tmp_path / "a", 0, 1, of=2)
+    shards(tmp_path / "a", 0, of=1)
+    shards(tmp_path / "b", 0, 1, of=2)
+    write(tmp_path / "b" / "train-more.parquet", 0, 3, metadata=described())
+    shards(tmp_path / "c", 0, of=1)
+    shards(tmp_path / "c" / "data", 0, of=1)
+    write(tmp_path / "d" / "train-0.parquet", 0, 3, metadata=described())
+    write(tmp_path / "d" / "data" / "train-0.parquet", 0, 3, metadata=described())
+    write(tmp_path / "e" / "train-00000-of-00001-a09b74b3ef9c3b56.parquet", 0, 3, metadata=described())
+    write(tmp_path / "e" / "train-00000-of-00001-b09b74b3ef9c3b56.parquet", 0, 3, metadata=described())
+    for name in "abcde":
+        with pytest.raises(DataError, match=r"are of more than one data set: .*train-.*, .*train-.*Remove"):
+            load_source(config(tmp_path / name), "train")
+    shards(tmp_path / "f", 0, 1, 2, of=2)
+    with pytest.raises(DataError, match="has 3 files, and their names say 2. Remove"):
+        load_source(config(tmp_path / "f"), "train")
+
+
+@pytest.mark.parametrize("change", ["order", "names", "column", "kind"])
+def test_every_file_of_a_split_has_the_schema_of_the_first(tmp_path, change):
+    """The same label would mean two things, or pixels would be lost."""
+    shards(tmp_path, 0, 1)
+    other = {"order": NAMES[::-1], "names": [*NAMES, "dog"]}.get(change, NAMES)
+    options = {"column": {"image": "img"}, "kind": {"struct": False}}.get(change, {})
+    write(tmp_path / "train-00002-of-00003.parquet", 20, 10, metadata=described(other), **options)
+    with pytest.raises(DataError, match=r"classes of .* differ|hold images in different ways: .*00002-of-00003.*Fetch"):
+        load_source(config(tmp_path), "train")
+
+
+def test_what_a_mac_leaves_beside_a_file_is_no_file(tmp_path):
+    shards(tmp_path, 0, of=1)
+    (tmp_path / "._train-00000-of-00001.parquet").write_bytes(b"x")
+    assert load_source(config(tmp_path), "train").splits == ("train",)
+
+
+def test_names_that_are_no_text(tmp_path):
+    write(tmp_path / "train-0.parquet", 0, 6)
+    (tmp_path / "names").write_bytes(b"red\n\xff\n")
+    with pytest.raises(DataError, match="cannot read .*names: .*must be UTF-8, one name a line"):
+        load_source(config(tmp_path), "train")
+
+
+def test_as_many_examples_as_the_schema_promises(tmp_path):
+    metadata = json.loads(described()["huggingface"])
+    metadata["info"]["splits"] = {"train": {"name": "train", "num_examples": 40}}
+    write(tmp_path / "train-0.parquet", 0, 30, metadata={"huggingface": json.dumps(metadata)})
+    with pytest.raises(DataError, match="holds 30 examples, but its schema promises 40; .*Fetch them again"):
+        load_source(config(tmp_path), "train")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"info": null}', '{"info": {"features": {"label": null}}}'])
+def test_a_schema_that_says_nothing_of_use(tmp_path, text):
+    write(tmp_path / "train-0.parquet", 0, 3, metadata={"huggingface": text})
+    with pytest.raises(DataError, match="does not name its classes"):
+        load_source(config(tmp_path), "train")

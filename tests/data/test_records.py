@@ -126,8 +126,8 @@ def test_records_refuse_what_does_not_fit(folder, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_noticed(folder, tmp_path, monkeypatch):
-    count = module._count
-    monkeypatch.setattr(module, "_count", lambda path: count(path) - 1)
+    count = module.count_records
+    monkeypatch.setattr(module, "count_records", lambda path: count(path) - 1)
     with pytest.raises(DataError, match="partial holds 8 of 9 records; is the disk full. Prepare again"):
         write_records(sources(folder), tmp_path / "small", short_side=32)
 
@@ -219,3 +219,26 @@ def test_building_a_tfds_data_set(tmp_path, monkeypatch):
     }
     with pytest.raises(DataError, match="cannot prepare imagenet2012: Manual directory .*give --manual-dir"):
         build("imagenet2012", str(tmp_path), None)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "of another preparation"])
+def test_records_that_are_not_those_of_the_preparation(folder, tmp_path, damage):
+    write_records(sources(folder), tmp_path / "small", short_side=32)
+    info = tmp_path / "small" / "info.json"
+    config = DataConfig(name=f"records:{tmp_path / 'small'}")
+    if damage == "cut short":
+        shard = tmp_path / "small" / "train-00000.array_record"
+        shard.write_bytes(shard.read_bytes()[:-100])
+        with pytest.raises(DataError, match=r"cannot read .*train-00000.array_record: .*prepare again"):
+            load_source(config, "train")
+    else:
+        info.write_text(json.dumps(json.loads(info.read_text()) | {"class_names": ["a", "b"]}))
+        with pytest.raises(DataError, match=r"example 6 of .* has label 2, and info.json names 2 classes: .*again"):
+            load_source(config, "train")[6]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 1, "splits": 3, "class_names": []}'])
+def test_a_damaged_description_of_records(tmp_path, text):
+    (tmp_path / "info.json").write_text(text)
+    with pytest.raises(DataError, match=r"info.json (is damaged|has version None).*[Pp]repare the data again"):
+        load_source(DataConfig(name=f"records:{tmp_path}"), "train")

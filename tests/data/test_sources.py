@@ -10,7 +10,7 @@ from PIL import Image
 from resnet_jax.config import DataConfig
 from resnet_jax.data import load_source
 from resnet_jax.data.transforms import decode
-from resnet_jax.errors import DataError
+from resnet_jax.errors import ConfigError, DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 GREY = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8}
@@ -172,6 +172,104 @@ def prepared_copy(folder, edits):
             text = text.replace(old, new)
         file.write_text(text)
     return DataConfig(name="tfds:tiny_digits", directory=str(folder), **GREY)
+
+
+def held_out(folder, split, holdout=0.2):
+    source = load_source(DataConfig(name=f"folder:{folder}", holdout=holdout), split)
+    assert source.splits == ("train", "test")
+    assert source.class_names == ("a", "b", "c")
+    assert [Path(source[i]["name"]).parent.name for i in range(len(source))] == ["abc"[x] for x in source.labels()]
+    return {source[i]["name"] for i in range(len(source))}
+
+
+def test_a_share_of_every_class_is_held_out_and_always_the_same(tmp_path):
+    write_images(tmp_path, [f"a/{i}.png" for i in range(20)] + [f"b/{i}.png" for i in range(3)] + ["c/0.png"])
+    everything = {str(path) for path in tmp_path.rglob("*.png")}
+    train, test = held_out(tmp_path, "train"), held_out(tmp_path, "test")
+    assert train | test == everything
+    assert not train & test
+    assert [sum(f"/{name}/" in path for path in test) for name in "abc"] == [4, 1, 0]
+    moved = Path(shutil.copytree(tmp_path, tmp_path.parent / "moved"))
+    assert {path.replace(str(moved), str(tmp_path)) for path in held_out(moved, "test")} == test
+    write_images(tmp_path, ["a/new.png"])
+    assert held_out(tmp_path, "test") - {str(tmp_path / "a" / "new.png")} <= test
+    with pytest.raises(DataError, match="unknown split of folder:.* with data.holdout 'val'"):
+        load_source(DataConfig(name=f"folder:{tmp_path}", holdout=0.2), "val")
+    with pytest.raises(ConfigError, match="holdout = 0.2 is for folders of images, and digits has splits; set it to 0"):
+        DataConfig(name="digits", holdout=0.2)
+    with pytest.raises(DataError, match=r"unknown split .*hold images: .*add --data.holdout 0.1"):
+        load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+
+
+LEFT_BY_PROGRAMS = [
+    *("train/a/.ipynb_checkpoints/1-checkpoint.png", "train/.ipynb_checkpoints/1.png", ".git/objects/1.png"),
+    *("train/a/._1.png", "train/a/Thumbs.db", "train/b/desktop.ini", "__MACOSX/train/a/1.png", "train/@eaDir/1.png"),
+    *("train/b/.DS_Store", ".ipynb_checkpoints/a/1.png", "train/a/deep/.hidden/1.png"),
+]
+
+
+def test_what_programs_leave_behind_is_no_data(tmp_path, caplog):
+    write_images(tmp_path, ["train/a/1.png", "train/a/deep/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"])
+    for name in LEFT_BY_PROGRAMS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert source.class_names == ("a", "b")
+    assert source.splits == ("test", "train")
+    assert [Path(source[i]["name"]).name for i in range(len(source))] == ["1.png", "2.png", "1.png"]
+    assert not caplog.records
+
+
+def test_every_ending_of_pillows_is_read_and_others_are_counted(tmp_path, caplog):
+    endings = ["tif", "TIFF", "ppm", "pgm", "avif", "jp2", "jfif", "tga", "png", "jpe", "bmp", "webp", "gif"]
+    write_images(tmp_path, [f"train/a/{i}.{ending}" for i, ending in enumerate(endings) if ending != "pgm"])
+    Image.new("L", (4, 3), 9).save(tmp_path / "train" / "a" / "9.pgm")
+    for name in ("1.heic", "2.HEIC", "notes.txt", "README"):
+        (tmp_path / "train" / "a" / name).write_bytes(b"x")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert len(source) == len(endings)
+    for i in range(len(source)):
+        assert pixels(source, i, channels=3).shape == (3, 4, 3)
+    assert "files that are no images are not read (4 files: 2 .heic, 1 without an ending, 1 .txt)" in caplog.text
+
+
+def test_a_link_that_leads_back_up_multiplies_nothing(tmp_path):
+    write_images(tmp_path, ["train/a/1.png", "train/a/deep/2.png", "train/b/1.png"])
+    (tmp_path / "train" / "a" / "deep" / "up").symlink_to(tmp_path / "train" / "a")
+    (tmp_path / "train" / "a" / "deep" / "root").symlink_to(tmp_path)
+    (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train" / "a" / "deep")
+    (tmp_path / "elsewhere").mkdir()
+    write_images(tmp_path, ["elsewhere/3.png"])
+    (tmp_path / "train" / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    source = load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+    assert [Path(source[i]["name"]).name for i in range(len(source))] == ["1.png", "2.png", "1.png", "3.png"]
+    (tmp_path / "train" / "all").symlink_to(tmp_path / "train")
+    with pytest.raises(DataError, match="1 class folders of .* hold no image: all"):
+        load_source(DataConfig(name=f"folder:{tmp_path}"), "train")
+
+
+def test_tfds_in_a_folder_of_any_name(tmp_path):
+    shutil.copytree(FIXTURES / "array_record", tmp_path / "a*b {x}")
+    source = load_source(tiny(tmp_path / "a*b {x}"), "train")
+    np.testing.assert_array_equal(pixels(source, 7), pixels(load_source(tiny(), "train"), 7))
+    with pytest.raises(DataError, match=r"reads the brackets of .*lr\[0.1\] as a pattern .*Rename it, or link to it"):
+        load_source(tiny(tmp_path / "lr[0.1]"), "train")
+
+
+@pytest.mark.parametrize("damage", ["gone", "another", "cut short"])
+def test_tfds_files_hold_what_the_data_set_promises(tmp_path, damage):
+    folder = Path(shutil.copytree(FIXTURES / "array_record", tmp_path / "data"))
+    (train,) = folder.rglob("*train.array_record*")
+    (test,) = folder.rglob("*test.array_record*")
+    if damage == "gone":
+        train.unlink()
+    else:
+        train.write_bytes(test.read_bytes() if damage == "another" else train.read_bytes()[:100])
+    with pytest.raises(
+        DataError, match=r"train.array_record-\S* holds (0|10) examples, .* promises 20; |cannot read .*train"
+    ):
+        load_source(tiny(folder), "train")
+    assert len(load_source(tiny(folder), "test")) == 10
 
 
 def test_tfds_refuses_other_tasks(tmp_path):

@@ -1,14 +1,16 @@
 import io
+import struct
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, load_image, random_resized_crop, resize_and_center_crop
+from resnet_jax.data.decode import image_pixels
 from resnet_jax.data.transforms import random_crop_box
-from resnet_jax.errors import DataError
+from resnet_jax.errors import DataError, ImageError
 
 
 def noise(height, width, channels=3, seed=0):
@@ -52,6 +54,68 @@ def test_sixteen_bits_are_scaled_to_eight():
     values = np.linspace(0, 65535, 35).astype(np.uint16).reshape(5, 7)
     decoded = decode_image(encode(Image.fromarray(values), "PNG"), 1)
     np.testing.assert_array_equal(decoded[..., 0], np.round(values / 257))
+
+
+DEEP = np.linspace(0, 65535, 35).astype(np.uint16).reshape(5, 7)
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535, 1000])
+def test_deep_greymaps_are_scaled_and_not_clipped(white):
+    """Written by the format's definition: big-endian words from 0 to `white`."""
+    values = np.linspace(0, white, 35).round().astype(int).reshape(5, 7)
+    data = b"P5 7 5 %d\n" % white + values.astype(">u2" if white > 255 else np.uint8).tobytes()
+    for channels in (1, 3):
+        decoded = decode_image(data, channels)
+        assert np.abs(decoded - values[..., None] * 255 / white).max() <= 0.51
+        assert len(np.unique(decoded)) == 35
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG2000", "I;16B"])
+def test_sixteen_bits_of_every_format(form):
+    image = Image.frombytes("I;16B", (7, 5), DEEP.astype(">u2").tobytes()) if form == "I;16B" else Image.fromarray(DEEP)
+    data = encode(image, "TIFF" if form == "I;16B" else form)
+    np.testing.assert_array_equal(decode_image(data, 1)[..., 0], np.round(DEEP / 257))
+
+
+def test_twelve_bits_are_scaled(tmp_path):
+    """Two pixels in three bytes: black, 1000, 2000 and white."""
+    tags = [(256, 4), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 273 else 3, 1, value) for tag, value in tags)
+    packed = b"".join(int.to_bytes((a << 12) | b, 3, "big") for a, b in ((0, 1000), (2000, 4095)))
+    data = b"II*\0" + struct.pack("<I", 14) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+    expected = [0, round(1000 * 255 / 4095), round(2000 * 255 / 4095), 255]
+    np.testing.assert_array_equal(decode_image(data, 1).ravel(), expected)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_known_white_are_refused(mode, tmp_path):
+    image = Image.fromarray(DEEP.astype(np.int32 if mode == "I" else np.float32))
+    image.save(tmp_path / "deep.tif")
+    with pytest.raises(
+        ImageError, match=rf"deep.tif: it holds .*mode {mode}\), and does not say which is white .*Convert it"
+    ):
+        decode_image(tmp_path / "deep.tif", 3)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_of_pillow_is_converted_as_pillow_does(mode, channels):
+    """Black, white and grey keep their values; LAB by way of colour management."""
+    grey = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.profileToProfile(grey.convert("RGB"), *profiles, outputMode="LAB")
+    else:
+        way = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "CMYK": "RGB", "PA": "P", "YCbCr": "RGB", "LAB": "RGB"}.get(
+            mode
+        )
+        image = (grey.convert(way) if way else grey).convert(mode)
+    pixels = image_pixels(image, channels)
+    assert pixels.shape == (1, 3, channels)
+    expected = np.array([0, 0 if mode == "1" else 100, 255])[:, None]
+    assert np.abs(pixels[0].astype(int) - expected).max() <= (1 if mode in ("LAB", "La", "RGBa") else 0)
 
 
 def test_orientation_is_ignored():

@@ -32,7 +32,6 @@ def config(name, **options):
     return DataConfig(name=name, augment=AugmentConfig(policy="trivial_augment_wide"), **OPTIONS, **options)
 
 
-@pytest.mark.timeout(120)
 def test_processes_give_the_same_bytes_and_count_what_is_broken(folder):
     source = load_source(config(folder), "train")
     alone = train_batches(source, config(folder), batch_size=12, seed=3)
@@ -51,7 +50,6 @@ def test_processes_give_the_same_bytes_and_count_what_is_broken(folder):
     batches.close()
 
 
-@pytest.mark.timeout(120)
 def test_a_process_that_is_killed_is_reported(folder):
     batches = train_batches(load_source(config(folder), "train"), config(folder, workers=2), batch_size=12, seed=3)
     next(batches)

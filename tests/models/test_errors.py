@@ -116,3 +116,18 @@ def test_the_edge_of_what_is_possible_builds():
 def test_groups_that_do_not_divide_the_channels():
     with pytest.raises(ModelError, match="Conv: 3 groups do not divide 8 input and 9 output channels"):
         jax.eval_shape(lambda x: Conv(9, 3, groups=3).init(jax.random.key(0), x), jnp.zeros((1, 4, 4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("option", "here"),
+    [
+        ("pretrained", "load_pretrained"),
+        ("weights", "load_pretrained"),
+        ("in_chans", r"init\(model, key, channels=...\)"),
+        ("act_layer", "act="),
+        ("features_only", "features=True"),
+    ],
+)
+def test_options_of_other_libraries_are_named_as_here(option, here):
+    with pytest.raises(ModelError, match=f"no option '{option}', which other libraries have; here it is .*{here}"):
+        create_model("resnet18", **{option: 1})

@@ -132,7 +132,7 @@ def straight_process(start, tmp_path_factory):
     return workdir
 
 
-def finish(process, status=0, seconds=600):
+def finish(process, status=0, seconds=3000):
     """Waits for a process; returns what it printed, with what it complained about. A status of None is any."""
     out, err = process.communicate(timeout=seconds)
     assert status in (process.returncode, None), f"{process.returncode}\n{out}\n{err}"

@@ -144,7 +144,7 @@ def test_one_of_two_processes_is_killed(tiny, start, straight_pair, tmp_path, ev
     survivor, victim = start_pair(start, tmp_path, "--watchdog-seconds", "30", extra=extra)
     finish(victim, -signal.SIGKILL)
     try:
-        survivor.wait(timeout=400)
+        survivor.wait(timeout=3000)
     finally:
         survivor.kill()
     out, err = survivor.communicate()

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.errors import CheckpointError, StorageError
+from resnet_jax.files import open_folder
 from resnet_jax.training.checkpoint import Checkpoints
 
 from .checkpoint_states import (
@@ -189,3 +190,44 @@ def test_a_folder_deleted_under_a_run_is_made_again(run):
         assert checkpoints.restore_newest(make_state(0)) is None
         checkpoints.save(7, make_state(7), position(7), {})
         assert_is_step(checkpoints.restore_newest(make_state(0)), 7)
+
+
+# Marks of shells, of patterns, of addresses, of Orbax's own temporary folders, of tables.
+NAMES = [
+    "lr[0.1]",
+    "[a-c]",
+    "[",
+    "a*b",
+    "a?b",
+    "a b",
+    "é",
+    "{x}",
+    "a#b%20",
+    "~",
+    "$HOME",
+    "-x",
+    "a:b",
+    "..a",
+    "a\n",
+    "a.orbax-checkpoint-tmp",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_any_name_is_read_back(tmp_path, name):
+    (tmp_path / "aXb").mkdir()  # what `a*b` and `a?b` would find as patterns
+    save_steps(tmp_path / "aXb", {1: 0.5})
+    save_steps(tmp_path / name, {4: 0.9, 5: 0.8})
+    assert_is_step(open_checkpoints(tmp_path / name).restore_newest(make_state(0)), 5)
+    assert_is_step(open_checkpoints(tmp_path / name).restore_best(make_state(0)), 4)
+    save_steps(tmp_path / name, {6: 0.7})
+    assert_is_step(open_checkpoints(tmp_path / name).restore_newest(make_state(0)), 6)
+
+
+def test_an_older_checkpoint_is_deleted_only_when_the_new_one_can_be_read(tmp_path, monkeypatch):
+    """Where Orbax finds none of its own pieces, it merges nothing and says nothing."""
+    save_steps(tmp_path, {1: 0.5}, keep_last=1, keep_best=0)
+    monkeypatch.setattr(type(open_folder(tmp_path)), "glob", lambda *_: iter(()))
+    with pytest.raises(StorageError, match=r"could not be written under .*does not exist"):
+        save_steps(tmp_path, {2: 0.6}, keep_last=1, keep_best=0)
+    assert_is_step(open_checkpoints(tmp_path).restore_newest(make_state(0)), 1)

@@ -183,7 +183,7 @@ def test_all_processes_go_back_to_the_same_step_where_one_of_them_finds_damage(t
         for process in (0, 1)
     ]
     try:
-        outputs = [host.communicate(timeout=120)[0] for host in hosts]
+        outputs = [host.communicate(timeout=3000)[0] for host in hosts]
     finally:
         for host in hosts:
             host.kill()

@@ -118,4 +118,4 @@ def test_no_display_and_no_global_state_is_needed(tmp_path):
         f"curves.plot_curves([], {str(tmp_path / 'x.png')!r}, '', 'x', curves.Shown('x'))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=3000)

@@ -1,11 +1,19 @@
 """The optimizer against torch.optim.SGD, the schedules against torch's schedulers, and the plan of a run."""
 
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from resnet_jax import CheckpointConfig, Config, OptimConfig
+from resnet_jax.assemble import assemble, build_model
+from resnet_jax.config_file import read_config_file
+from resnet_jax.tasks.classify.task import classify
+from resnet_jax.training.mesh import make_mesh
 from resnet_jax.training.optim import decay_mask, make_optimizer, make_schedule, plan_steps
 
 torch = pytest.importorskip("torch")
@@ -77,6 +85,16 @@ def test_step_schedule_is_torchs():
     np.testing.assert_allclose([schedule(i) for i in range(90)], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("drop_epochs", "milestones"), [((1.0, 1.0, 2.0), [4, 4, 8]), ((1.0, 1.1, 2.0), [4, 4, 8]), ((2.0, 1.0), [4, 8])]
+)
+def test_drops_on_one_step_all_count(drop_epochs, milestones):
+    optim = OptimConfig(base_lr=1.0, schedule="step", warmup_epochs=0.0, drop_epochs=drop_epochs)
+    schedule = make_schedule(optim, batch_size=256, steps_per_epoch=Fraction(4), total=12)
+    expected = torch_rates(lambda sgd: torch.optim.lr_scheduler.MultiStepLR(sgd, milestones, 0.1), 12, 1.0)
+    np.testing.assert_allclose([schedule(i) for i in range(12)], expected, rtol=1e-5)
+
+
 def test_cosine_schedule_is_torchs():
     optim = OptimConfig(base_lr=0.1, schedule="cosine", warmup_epochs=0.0)
     schedule = make_schedule(optim, batch_size=128, steps_per_epoch=10, total=70)
@@ -110,6 +128,25 @@ def test_plan_of_a_run_whose_epochs_are_not_whole_steps():
     }
     assert plan.total == 67
     assert due == {"save": [34, 67], "eval": [23, 34, 45, 67], "log": [20, 23, 34, 40, 45, 60, 67]}
+
+
+@pytest.mark.parametrize("tenths", [1, 3, 7, 11, 22, 33])
+@pytest.mark.parametrize("steps_per_epoch", [50, 30, 100])
+def test_intervals_in_decimal_epochs_come_on_the_very_step(tenths, steps_per_epoch):
+    """Counted in whole numbers: every multiple of `tenths` tenths of an epoch."""
+    every = tenths / 10
+    config = Config(epochs=40, batch_size=10, eval_every_epochs=every, checkpoint=CheckpointConfig(every_epochs=every))
+    plan = plan_steps(config, 10 * steps_per_epoch)
+    expected = {*range(0, plan.total + 1, tenths * steps_per_epoch // 10), plan.total} - {0}
+    for event in ("eval", "save"):
+        assert {step for step in range(1, plan.total + 1) if plan.is_due(event, step)} == expected
+
+
+@pytest.mark.parametrize(("epochs", "of", "steps"), [(1.15, 50, 58), (90 / 7, 7, 90), (0.29, 50, 14)])
+def test_epochs_become_the_nearest_number_of_steps(epochs, of, steps):
+    """1.15 * 50 is 57.5, but 57.49999999999999 as a product of floats; a half goes to the even number."""
+    plan = plan_steps(Config(epochs=epochs, batch_size=1, optim=OptimConfig(warmup_epochs=2 * epochs)), of)
+    assert (plan.total, plan.warmup) == (steps, steps)
 
 
 def test_intervals_below_a_step_are_every_step():
@@ -187,3 +224,17 @@ def test_clipping_is_torchs(clip_norm):
         sgd.step()
     np.testing.assert_allclose(ours["conv1"]["kernel"], tensors[0].detach().numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(ours["bn1"]["scale"], tensors[1].detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_warm_up_without_an_end_and_an_epoch_shorter_than_a_step_are_said(caplog):
+    digits = read_config_file(Path(__file__).parents[2] / "configs" / "digits.py")
+
+    def said(num_images=640, **changes):
+        caplog.clear()
+        config = replace(digits, **changes)
+        assemble(config, classify(config, build_model(config)), make_mesh(), num_images=num_images)
+        return caplog.text
+
+    assert "warmup_epochs = 4, and the run has 3 epochs: the learning rate only rises" in said(epochs=3.0)
+    assert "batch_size = 64, and the training set has 50 images" in said(num_images=50)
+    assert said() == ""

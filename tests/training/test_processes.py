@@ -30,7 +30,7 @@ jax.config.update("jax_enable_x64", True)
 from resnet_jax.errors import ConfigError
 from resnet_jax.hosts import Hosts, check_same_everywhere, join
 rank = int(sys.argv[1])
-join(Hosts(coordinator="127.0.0.1:{port}", processes={processes}, process=rank, join_seconds=240))
+join(Hosts(coordinator="127.0.0.1:{port}", processes={processes}, process=rank, join_seconds=2400))
 """
 
 # Training as `test_devices` does it, in parts and with the optimizer's state split over all devices.
@@ -94,7 +94,7 @@ def launch(body, processes, **values):
         )
         for rank in range(processes)
     ]
-    outputs = [process.communicate(timeout=600) for process in started]
+    outputs = [process.communicate(timeout=3000) for process in started]
     assert all(process.returncode == 0 for process in started), "\n".join(map("\n".join, outputs))
     return [out for out, _ in outputs]
 
@@ -132,7 +132,7 @@ def alone(**hosts):
     """A process that joins others which are not there; its exit status and what it complains about."""
     code = f"from resnet_jax.hosts import Hosts, join\njoin(Hosts(**{hosts!r}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=3000)
     return done.returncode, done.stderr
 
 
@@ -163,7 +163,7 @@ def test_processes_that_were_told_different_numbers():
         subprocess.Popen([sys.executable, "-c", code, *pair], env=environment, stderr=subprocess.PIPE, text=True)
         for pair in (("0", "2"), ("3", "4"))
     ]
-    complaints = [process.communicate(timeout=100)[1] for process in started]
+    complaints = [process.communicate(timeout=3000)[1] for process in started]
     assert all(process.returncode != 0 for process in started)
     assert "all have the same number of processes" in complaints[0]
     assert "process 3 of 4" in complaints[1]

@@ -100,12 +100,72 @@ def test_a_training_checkpoint_is_unwrapped(arrays, tmp_path, entry, prefix):
 def test_of_several_networks_one_must_be_named(arrays, tmp_path):
     averaged = {f"module.{key}": 2 * tensor for key, tensor in to_tensors(arrays).items()}
     torch.save({"model": to_tensors(arrays), "model_ema": averaged}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"several networks, \['model', 'model_ema'\]; say which.*'model_ema'"):
+    with pytest.raises(
+        WeightsError, match=r"several networks, model, model_ema; say which: entry='model_ema', or --entry"
+    ):
         read_state_dict(tmp_path / "a.pth")
     got = read_state_dict(tmp_path / "a.pth", entry="model_ema")
     np.testing.assert_array_equal(got["conv.weight"], 2 * arrays["conv.weight"])
-    with pytest.raises(WeightsError, match=r"no state dictionary in 'best'; it has \['model', 'model_ema'\]"):
+    with pytest.raises(WeightsError, match=r"no state dictionary in 'best'; it has model, model_ema"):
         read_state_dict(tmp_path / "a.pth", entry="best")
+
+
+STEM = {"conv1.weight": np.ones((4, 3, 3, 3), np.float32), "bn1.weight": np.ones(4, np.float32)}
+
+
+def prefixed(prefix, arrays=STEM):
+    return {prefix + key: value for key, value in to_tensors(arrays).items()}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "net.", "module.encoder.", "backbone.0.", "_orig_mod.module.", "module.model."]
+)
+@pytest.mark.parametrize("entry", [None, "net", "network", "model_state_dict", "ema"])
+def test_prefixes_and_entries_of_other_programs(tmp_path, prefix, entry):
+    content = {entry: prefixed(prefix), "optimizer": {"state": {}}, "epoch": 3} if entry else prefixed(prefix)
+    torch.save(content, tmp_path / "a.pth")
+    assert_same(read_state_dict(tmp_path / "a.pth"), STEM)
+
+
+def test_a_part_of_the_keys_is_taken_on_request(tmp_path):
+    """As MoCo saves its two encoders and a queue."""
+    both = prefixed("module.encoder_q.") | prefixed("module.encoder_k.", {k: 2 * a for k, a in STEM.items()})
+    torch.save({"state_dict": both | {"module.queue": torch.ones(3)}}, tmp_path / "a.pth")
+    assert_same(read_state_dict(tmp_path / "a.pth", prefix="module.encoder_q."), STEM)
+    assert read_state_dict(tmp_path / "a.pth", prefix="module.encoder_k.")["bn1.weight"][0] == 2
+    with pytest.raises(WeightsError, match=r"no key that starts with 'encoder.'; there is encoder_k., encoder_q"):
+        read_state_dict(tmp_path / "a.pth", prefix="encoder")
+
+
+def test_averages_and_compiled_networks_in_any_order(tmp_path):
+    def network():
+        module = torch.nn.Sequential()
+        module.conv1, module.bn1 = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
+        return module
+
+    average, compiled = torch.optim.swa_utils.AveragedModel, torch.compile
+    expected = network().state_dict().keys()
+    for wrap in (
+        average,
+        compiled,
+        lambda module: average(compiled(module)),
+        lambda module: compiled(average(module)),
+        lambda module: torch.nn.DataParallel(compiled(average(module))),
+    ):
+        torch.save(wrap(network()).state_dict(), tmp_path / "a.pth")
+        assert read_state_dict(tmp_path / "a.pth").keys() == expected
+    part = network()
+    part.conv1 = compiled(part.conv1)
+    torch.save(part.state_dict(), tmp_path / "a.pth")
+    assert read_state_dict(tmp_path / "a.pth").keys() == expected
+
+
+def test_a_part_of_a_network_is_no_network(arrays, tmp_path):
+    write_state_dict(tmp_path / "model-00001-of-00002.safetensors", arrays)
+    with pytest.raises(WeightsError, match="is one of 2 parts of a network, says its name; .*as one"):
+        read_state_dict(tmp_path / "model-00001-of-00002.safetensors")
+    write_state_dict(tmp_path / "model-00001-of-00001.safetensors", arrays)
+    assert_same(read_state_dict(tmp_path / "model-00001-of-00001.safetensors"), arrays)
 
 
 def test_a_training_checkpoint_of_parameters(arrays, tmp_path):
@@ -188,7 +248,7 @@ def test_no_such_file(tmp_path):
     ("content", "message"),
     [
         ([1, 2], "holds a list, not a state dictionary"),
-        ({"epoch": 3, "w": torch.ones(2)}, r"no state dictionary: \['epoch'\] are not arrays"),
+        ({"epoch": 3, "w": torch.ones(2)}, r"no state dictionary: epoch are not arrays"),
         ({}, "it is empty"),
     ],
 )
@@ -212,6 +272,11 @@ def test_without_torch_a_pth_says_what_to_install(arrays, tmp_path, no_torch):
         write_state_dict(tmp_path / "b.pth", arrays)
     with pytest.raises(WeightsError, match="torch is needed to make tensors"):
         to_tensors(arrays)
+
+
+def test_a_folder_that_is_not_there(arrays, tmp_path):
+    with pytest.raises(WeightsError, match="there is no folder .*absent to write a.pth into; make it, or correct"):
+        write_state_dict(tmp_path / "absent" / "a.pth", arrays)
 
 
 def test_an_unknown_ending_is_not_written(arrays, tmp_path):

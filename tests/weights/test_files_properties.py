@@ -168,7 +168,7 @@ def test_torch_files_of_anything(tmp_path, content, legacy):
 
 def test_a_view_that_claims_a_terabyte_is_refused(tmp_path):
     (tmp_path / "a.pth").write_bytes(saved({"fc.weight": torch.ones(1, 1).expand(2**30, 512)}))
-    with pytest.raises(WeightsError, match=r"claims arrays larger than the file: \['fc.weight'\]"):
+    with pytest.raises(WeightsError, match=r"claims arrays larger than the file: fc.weight;"):
         read_state_dict(tmp_path / "a.pth")
 
 

@@ -73,6 +73,51 @@ def test_convert_to_other_names_and_numbers(path):
     assert read_state_dict(back).keys() == read_state_dict(path).keys()
 
 
+def test_convert_says_which_networks_are_written_alike(tmp_path, capsys):
+    variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
+    rn.save_weights(tmp_path / "a.safetensors", variables)
+    main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")])
+    assert "The arrays of resnet50_v1 and resnetblur50 have the same names and shapes" in capsys.readouterr().out
+
+
+def test_convert_makes_nothing_infinite(network, tmp_path):
+    variables = jax.tree.map(np.array, network[1])
+    variables["batch_stats"]["bn1"]["var"][3] = 1e5
+    rn.save_weights(tmp_path / "a.safetensors", variables)
+    command = ["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.pth"), "--dtype"]
+    with pytest.raises(SystemExit, match=r"error: 1 arrays .* float16 cannot: bn1.running_var up to 1e\+05"):
+        main([*command, "float16"])
+    assert not (tmp_path / "b.pth").exists()
+    main([*command, "bfloat16"])
+
+
+def test_a_part_of_a_checkpoint_is_taken_everywhere(network, tmp_path):
+    """By the words that the error advises."""
+    states = {name: to_tensors(read_state_dict_of(network, tmp_path, factor)) for name, factor in (("a", 1), ("b", 2))}
+    torch.save({"student": states["a"], "teacher": states["b"]}, tmp_path / "both.pth")
+    with pytest.raises(WeightsError, match="several networks, .*say which: entry='teacher', or --entry teacher"):
+        rn.load_pretrained("resnet18", tmp_path / "both.pth")
+    _, variables = rn.load_pretrained("resnet18", tmp_path / "both.pth", entry="teacher")
+    np.testing.assert_array_equal(variables["params"]["fc"]["bias"], 2 * network[1]["params"]["fc"]["bias"])
+    main(["convert", str(tmp_path / "both.pth"), str(tmp_path / "one.pth"), "--entry", "teacher"])
+    moco = {f"module.encoder_{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    torch.save(moco, tmp_path / "moco.pth")
+    with pytest.raises(WeightsError, match=r"lies under 'encoder_a.' or 'encoder_b.' .*--prefix encoder_a"):
+        rn.load_pretrained("resnet18", tmp_path / "moco.pth")
+    with pytest.raises(SystemExit, match="lies under 'encoder_a.' or 'encoder_b.' .*--prefix encoder_a"):
+        main(["convert", str(tmp_path / "moco.pth"), str(tmp_path / "two.pth")])
+    _, variables = rn.load_pretrained("resnet18", tmp_path / "moco.pth", prefix="module.encoder_b.")
+    np.testing.assert_array_equal(variables["params"]["fc"]["bias"], 2 * network[1]["params"]["fc"]["bias"])
+    main(["convert", str(tmp_path / "moco.pth"), str(tmp_path / "two.pth"), "--prefix", "module.encoder_b."])
+    one, two = read_state_dict(tmp_path / "one.pth"), read_state_dict(tmp_path / "two.pth")
+    assert all((one[key] == two[key]).all() for key in one)
+
+
+def read_state_dict_of(network, folder, factor):
+    rn.save_weights(folder / "x.safetensors", jax.tree.map(lambda x: np.asarray(x) * factor, network[1]))
+    return read_state_dict(folder / "x.safetensors")
+
+
 def test_convert_of_an_unknown_network(tmp_path):
     write_state_dict(tmp_path / "a.safetensors", {"w": np.ones(3)})
     with pytest.raises(SystemExit, match=r"error: .*a\.safetensors is of no network known here"):

@@ -43,11 +43,18 @@ def test_python(folder, weights, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(load, "find_file", lambda weight_set: asked.append(weight_set.name) or weights)
     monkeypatch.setattr(load, "hub_weights", lambda repository: asked.append(repository) or weights)
-    (code,) = blocks("python")
-    exec(re.sub(r'load_pretrained\("resnet\d+"', 'load_pretrained("resnet18"', _with_known_sets(code)), {})
+    code, another_head = blocks("python")
+    names = {}
+    exec(re.sub(r'load_pretrained\("resnet\d+"', 'load_pretrained("resnet18"', _with_known_sets(code)), names)
     assert asked == ["IMAGENET1K_V1", "timm/resnet152.tv_in1k"]
     named = capsys.readouterr().out
     assert any(name in named for name in rn.class_names())
+    names |= {"jax": jax, "images": rn.preprocess(["cat.jpg"], names["preset"])}
+    exec(another_head.replace("resnet50", "resnet18"), names)
+    assert names["pooled"].shape == (len(names["images"]), 512)
+    logits = names["model"].apply(names["mine"], names["images"], train=False)
+    head = jax.device_get(names["mine"]["params"]["fc"])
+    np.testing.assert_allclose(logits, names["pooled"] @ head["kernel"] + head["bias"][None], atol=1e-4)
     assert read_state_dict("mine.pth")["fc.weight"].shape == (1000, 512)
 
 

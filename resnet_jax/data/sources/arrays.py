@@ -1,10 +1,13 @@
 """Sources that lie in memory: arrays, NumPy's files, the embedded digits, and noise for benchmarks."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from numpy.lib.npyio import NpzFile
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.base import Example, check_labels
@@ -84,33 +87,73 @@ def open_digits(config: DataConfig, split: str) -> Arrays:
 
 def npz_splits(path: Path) -> list[str]:
     """The splits of a file that `open_npz` reads."""
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; `npz:PATH` must name one that numpy.savez wrote. Correct the path")
-    with np.load(path, allow_pickle=False) as file:
-        return sorted(key.removesuffix("_images") for key in file.files if key.endswith("_images"))
+    with _open_npz(path) as file:
+        return _splits(file)
 
 
 def open_npz(path: Path, split: str) -> Arrays:
     """A file that `numpy.savez` wrote, with `SPLIT_images`, `SPLIT_labels` and, if it likes, `class_names`.
 
     Without names, the classes are the numbers from 0 to the largest label in the file.
+
+    Raises:
+      DataError: no such file or split, one that is damaged or holds other things than numbers, or as `Arrays`.
     """
-    splits = npz_splits(path)
-    if split not in splits:
-        raise DataError(unknown_name(f"split of npz:{path} (arrays SPLIT_images, SPLIT_labels)", split, splits))
-    with np.load(path, allow_pickle=False) as file:
+    with _open_npz(path) as file:
+        splits = _splits(file)
+        if split not in splits:
+            raise DataError(unknown_name(f"split of npz:{path} (arrays SPLIT_images, SPLIT_labels)", split, splits))
         missing = [name for name in splits if f"{name}_labels" not in file.files]
         if missing:
             raise DataError(
                 f"npz:{path} has no {', '.join(f'{name}_labels' for name in missing)}; each split must have images and "
                 "labels. Add the labels, or remove the images"
             )
+        labels = {name: _labels(file[f"{name}_labels"], f"npz:{path}, split {name!r}") for name in splits}
         if "class_names" in file.files:
-            names = [str(name) for name in file["class_names"]]
+            names = [
+                x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in file["class_names"].ravel()
+            ]
         else:
-            names = [str(i) for i in range(1 + max(int(file[f"{name}_labels"].max(initial=0)) for name in splits))]
-        images, labels = file[f"{split}_images"], file[f"{split}_labels"]
-    return Arrays(images, labels, names, splits=splits, where=f"npz:{path}, split {split!r}")
+            names = [str(i) for i in range(1 + max(int(each.max(initial=0)) for each in labels.values()))]
+        images = file[f"{split}_images"]
+    return Arrays(images, labels[split], names, splits=splits, where=f"npz:{path}, split {split!r}")
+
+
+@contextlib.contextmanager
+def _open_npz(path: Path) -> Iterator[Any]:
+    """NumPy's view of a file, whose arrays are read when they are asked for; every failure of it is a DataError."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; `npz:PATH` must name one that numpy.savez wrote. Correct the path")
+    try:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, NpzFile):
+                raise ValueError("it holds a single array")
+            yield file
+    except DataError:
+        raise
+    except Exception as error:  # of zipfile, zlib and NumPy, which have none in common
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "allow_pickle" in reason or "Object arrays" in reason:
+            reason = "it holds Python objects, which may run code when they are read"
+        raise DataError(
+            f"cannot read npz:{path}: {reason}; it must be a whole file of numpy.savez, with arrays of numbers. Write "
+            "it again"
+        ) from error
+
+
+def _splits(file: Any) -> list[str]:
+    return sorted(key.removesuffix("_images") for key in file.files if key.endswith("_images"))
+
+
+def _labels(labels: np.ndarray, where: str) -> Int[np.ndarray, " N"]:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"the labels of {where} are a {labels.dtype} array of shape {labels.shape}; they must be integers, one for "
+            "each image. Number the classes from 0, and give their names as class_names"
+        )
+    return labels
 
 
 class Synthetic:

@@ -3,7 +3,9 @@
 A source is anything with `class_names`, `splits`, a length, `labels()` and `source[index] -> {"image", "label"}`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
@@ -71,3 +73,31 @@ def check_same_classes(where: str, splits: Mapping[str, Sequence[str]]) -> None:
         raise DataError(
             f"the classes of {where} differ: {found}; all splits must have the same classes. Rename or remove them"
         )
+
+
+_SHARD = re.compile(r"-(?P<number>\d+)-of-(?P<of>\d+)\b")
+
+
+def check_complete(paths: Sequence[Path], where: str) -> None:
+    """Raises a DataError where the names of files, `train-00001-of-00003`, say that some are missing or too many."""
+    shards = [_SHARD.search(path.name) for path in paths]
+    # Of files that are not numbered, the name is all that tells one from another.
+    numbers = [match["number"] if match else path.name for match, path in zip(shards, paths, strict=True)]
+    twice = {number for number in numbers if numbers.count(number) > 1}
+    totals = {match["of"] if match else None for match in shards}
+    if len(totals) > 1 or twice:
+        first = {match and match["of"]: str(path) for match, path in zip(shards, paths, strict=True)}
+        again = [str(path) for number, path in zip(numbers, paths, strict=True) if number in twice]
+        raise DataError(
+            f"the files of {where} are of more than one data set: {', '.join(again or first.values())}; examples would "
+            "be read twice, or be mixed. Remove those of the other one"
+        )
+    of = int(next(iter(totals)) or 0)  # 0: the names do not say
+    missing = sorted(set(range(of)) - {int(number or 0) for number in numbers}) if of else []
+    if missing:
+        raise DataError(
+            f"{where} lacks {len(missing)} of its {of} files, the first is number {missing[0]:05} (there are "
+            f"{', '.join(path.name for path in paths[:3])}{' ...' * (len(paths) > 3)}); all must be there. Fetch them"
+        )
+    if of and len(paths) > of:
+        raise DataError(f"{where} has {len(paths)} files, and their names say {of}. Remove those that are too many")

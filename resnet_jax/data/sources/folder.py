@@ -1,15 +1,27 @@
 """Image files in torchvision's layout."""
 
+import hashlib
+import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.base import Example, check_same_classes
 from resnet_jax.errors import DataError, ImageError, unknown_name
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+log = logging.getLogger("resnet_jax")
+
+# What Pillow opens without a plugin of its own, of what cameras, scanners and programs write.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".tga"),
+)
+# What systems and programs leave, beside all that begins with a dot: `.git`, `.ipynb_checkpoints`, `._x.jpg`.
+_NO_DATA = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information"}
 
 
 class Folder:
@@ -22,21 +34,28 @@ class Folder:
     def __init__(self, root: Path, split: str, others: set[str]) -> None:
         self.splits = tuple(folder_splits(root))
         if split not in self.splits:
-            raise DataError(unknown_name(f"split of folder:{root}", split, self.splits))
-        self.class_names = tuple(_folders(root / split))
-        files = [_image_files(root / split / name) for name in self.class_names]
+            raise DataError(unknown_name(f"split of folder:{root}", split, self.splits) + _advise_holdout(root))
+        self._read(root, root / split, f"split {split!r}")
+        existing = sorted((others & set(self.splits)) - {split})
+        check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
+
+    def _read(self, root: Path, folder: Path, what: str) -> None:
+        self.class_names = tuple(_folders(folder))
+        left_out: Counter[str] = Counter()
+        files = [_image_files(folder / name, root, left_out) for name in self.class_names]
         if not files:
             raise DataError(
-                f"{root / split} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
+                f"{folder} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
+                + _advise_holdout(root)
             )
         empty = [name for name, paths in zip(self.class_names, files, strict=True) if not paths]
         if empty:
             raise DataError(
-                f"{len(empty)} class folders of {root / split} hold no image: {', '.join(empty)}; each must hold at "
-                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them"
+                f"{len(empty)} class folders of {folder} hold no image: {', '.join(empty)}; each must hold at "
+                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them{_endings(left_out)}"
             )
-        existing = sorted((others & set(self.splits)) - {split})
-        check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
+        if left_out:
+            log.warning("of folder:%s, %s, files that are no images are not read%s", root, what, _endings(left_out))
         self._paths = [path for paths in files for path in paths]
         self._labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
 
@@ -58,6 +77,44 @@ class Folder:
         return self._labels
 
 
+class HeldOut(Folder):
+    """A folder without splits, `root/class/**/*.jpg`, of which the same share of every class is always held out.
+
+    Which files are is decided by their names (SHA-256 of the path below `root`): the same on every machine, and new
+    images move no other one. A class of two images or more has at least one in either split.
+    """
+
+    def __init__(self, root: Path, split: str, config: DataConfig) -> None:
+        self.splits = (config.train_split, config.eval_split)
+        if split not in self.splits:
+            raise DataError(unknown_name(f"split of folder:{root} with data.holdout", split, self.splits))
+        if config.train_split == config.eval_split:
+            raise DataError(
+                f"data.train_split and data.eval_split are both {split!r}; with data.holdout they must differ"
+            )
+        folder_splits(root)
+        self._read(root, root, "")
+        held_out = np.zeros(len(self._paths), bool)
+        for label in range(len(self.class_names)):
+            here = np.flatnonzero(self._labels == label)
+            order = sorted(here, key=lambda i: _digest(os.path.relpath(self._paths[i], root)))
+            count = min(max(round(config.holdout * len(here)), 1), len(here) - 1)
+            held_out[order[:count]] = True
+        chosen = np.flatnonzero(held_out == (split == config.eval_split))
+        self._paths, self._labels = [self._paths[i] for i in chosen], self._labels[chosen]
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.sha256(os.fsencode(path.replace(os.sep, "/"))).digest()
+
+
+def _advise_holdout(root: Path) -> str:
+    """What to say where a folder's folders hold images themselves: they are classes, not splits."""
+    if any(is_image(name) for split in _folders(root) for name in os.listdir(root / split)):
+        return f". The folders of {root} hold images: if they are classes and not splits, add --data.holdout 0.1"
+    return ""
+
+
 def folder_splits(root: Path) -> list[str]:
     """The splits of a folder of images."""
     if not root.is_dir():
@@ -65,20 +122,49 @@ def folder_splits(root: Path) -> list[str]:
     return _folders(root)
 
 
+def is_data(name: str) -> bool:
+    """Whether a file or folder is the user's, not what a system or a program left beside it."""
+    return not name.startswith(".") and name.lower() not in _NO_DATA
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's ending is that of an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _folders(path: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and is_data(entry.name))
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def _image_files(folder: Path) -> list[str]:
-    walk = sorted(os.walk(folder, followlinks=True, onerror=_refuse))
-    return [os.path.join(at, name) for at, _, names in walk for name in sorted(names) if _is_image(name)]
+def _image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
+    """The images under a folder, sorted as torchvision does; `left_out` counts the endings of the others.
+
+    A link to a folder that holds it, or that was read already, is not followed: its images are there once.
+    """
+    seen = {os.path.realpath(path) for path in (root, *folder.parents)}
+    found = []
+    for at, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        here = os.path.realpath(at)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        # In an order of its own, links last: of two ways to a folder the same one is taken everywhere.
+        folders[:] = sorted(filter(is_data, folders), key=lambda name: (os.path.islink(os.path.join(at, name)), name))
+        found.append((at, sorted(name for name in names if is_data(name) and is_image(name))))
+        left_out.update(os.path.splitext(name)[1].lower() for name in names if is_data(name) and not is_image(name))
+    return [os.path.join(at, name) for at, names in sorted(found) for name in names]
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _endings(left_out: Counter[str]) -> str:
+    listed = ", ".join(
+        f"{count} {ending or 'without an ending'}"
+        for ending, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))[:8]
+    )
+    return f" ({sum(left_out.values())} files: {listed})" if left_out else ""
 
 
 def _refuse(error: OSError) -> None:

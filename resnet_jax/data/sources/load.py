@@ -14,7 +14,7 @@ from resnet_jax.data.sources.arrays import (
     open_npz,
 )
 from resnet_jax.data.sources.base import Source
-from resnet_jax.data.sources.folder import Folder, folder_splits
+from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
 from resnet_jax.data.sources.tfds import Tfds, open_builder
@@ -33,7 +33,10 @@ _PLAIN = {
     "synthetic": _Kind(lambda config: SYNTHETIC_LENGTHS, Synthetic),
 }
 _WITH_PATH = {
-    "folder": _Kind(lambda c: folder_splits(_path(c)), lambda c, split: Folder(_path(c), split, _both(c))),
+    "folder": _Kind(
+        lambda c: (c.train_split, c.eval_split) if c.holdout else folder_splits(_path(c)),
+        lambda c, split: HeldOut(_path(c), split, c) if c.holdout else Folder(_path(c), split, _both(c)),
+    ),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
     "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split)),

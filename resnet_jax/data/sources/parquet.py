@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from resnet_jax.data.sources.base import Example, check_labels, check_same_classes
+from resnet_jax.data.sources.base import Example, check_complete, check_labels, check_same_classes
 from resnet_jax.errors import DataError, unknown_name
 
 IMAGE_COLUMNS = ("image", "img")
@@ -38,17 +38,26 @@ class Parquet:
         if split not in found:
             raise DataError(unknown_name(f"split of parquet:{folder} (files SPLIT-*.parquet)", split, found))
         self._where = f"parquet:{folder}, split {split!r}"
+        check_complete(found[split], self._where)
         files = [_open(path) for path in found[split]]
-        schema = files[0].schema_arrow
-        self._image = _image_column(schema, self._where)
-        names = _class_names(folder, schema, self._where)
+        schemas = {file.path.name: file.schema_arrow for file in files}
+        self._image = _image_column(files[0].schema_arrow, self._where)
+        columns = {name: str(schema.field(_image_column(schema, self._where))) for name, schema in schemas.items()}
+        if len(set(columns.values())) > 1:
+            raise DataError(
+                f"the files of {self._where} hold images in different ways: "
+                f"{'; '.join(f'{name}: {column}' for name, column in columns.items())}; they must be of one data set. "
+                "Fetch them again"
+            )
+        names = _class_names(folder, files[0].schema_arrow, self._where)
         self.class_names = tuple(names)
-        existing = sorted((others & set(found)) - {split})
-        schemas = {name: _open(found[name][0]).schema_arrow for name in existing}
-        same = {split: names, **{name: _class_names(folder, each, self._where) for name, each in schemas.items()}}
-        check_same_classes(f"parquet:{folder}", same)
+        for other in sorted((others & set(found)) - {split}):
+            schemas |= {other: _open(found[other][0]).schema_arrow}
+        same = {name: _class_names(folder, each, self._where) for name, each in schemas.items()}
+        check_same_classes(f"parquet:{folder}", {split: names, **same})
         self._labels = np.concatenate([_labels(file, self._where) for file in files])
         check_labels(self._labels, names, self._where)
+        _check_count(files[0].schema_arrow, split, len(self._labels), self._where)
         groups = [
             (number, group, file.metadata.row_group(group).num_rows)
             for number, file in enumerate(files)
@@ -96,8 +105,11 @@ class Parquet:
         number, group = self._groups[at]
         # A file of its own for each reading: they are not made for several threads.
         path, metadata = self._files[number]
-        with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
-            column = file.read_row_group(group, columns=[self._image]).column(0)
+        try:
+            with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
+                column = file.read_row_group(group, columns=[self._image]).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"cannot read rows of {path}: {str(error).splitlines()[0]}. Fetch it again") from error
         if pa.types.is_struct(column.type):
             column = pa.chunked_array(
                 [chunk.field("bytes") for chunk in column.chunks], column.type.field("bytes").type
@@ -111,7 +123,8 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder} is not a folder; it must hold SPLIT-*.parquet. Correct `parquet:PATH`")
     found: dict[str, list[Path]] = {}
     for path in sorted([*folder.glob("*-*.parquet"), *folder.glob("data/*-*.parquet")]):
-        found.setdefault(path.name.partition("-")[0], []).append(path)
+        if not path.name.startswith("."):  # `._train-0.parquet`, which a Mac leaves on other disks
+            found.setdefault(path.name.partition("-")[0], []).append(path)
     return found
 
 
@@ -159,14 +172,34 @@ def _labels(file: _File, where: str) -> Int[np.ndarray, " N"]:
     return column.to_numpy().astype(np.int64)
 
 
+def _described(schema: pa.Schema) -> dict[str, Any]:
+    """What Hugging Face's `datasets` writes about a data set into the schema; empty where it says nothing."""
+    try:
+        info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def _check_count(schema: pa.Schema, split: str, found: int, where: str) -> None:
+    promised = ((_described(schema).get("splits") or {}).get(split) or {}).get("num_examples")
+    if promised not in (None, found):
+        raise DataError(
+            f"{where} holds {found} examples, but its schema promises {promised}; some files are missing or too many. "
+            "Fetch them again"
+        )
+
+
 def _class_names(folder: Path, schema: pa.Schema, where: str) -> list[str]:
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    label = described.get("info", {}).get("features", {}).get(LABEL_COLUMN, {})
+    label = (_described(schema).get("features") or {}).get(LABEL_COLUMN) or {}
     if label.get("names"):
         return [str(name) for name in label["names"]]
     names = folder / "names"
     if names.is_file():
-        return names.read_text().splitlines()
+        try:
+            return names.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {names}: {error}; it must be UTF-8, one name a line. Correct it") from error
     raise DataError(
         f"{where} does not name its classes; they must be in the schema's metadata, as Hugging Face writes it, or in "
         f"{names}, one a line in the order of the labels. Write that file"

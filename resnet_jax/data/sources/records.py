@@ -49,10 +49,11 @@ class Records:
                 f"{self._where} lacks {len(missing)} of its files, the first is {missing[0]}; all must be there. "
                 "Copy them, or run `data prepare` again"
             )
+        found = sum(count_records(path) for path in paths)
         self._records = ArrayRecordDataSource([str(path) for path in paths])
-        if len(self._records) != info["splits"][split]["count"]:
+        if found != info["splits"][split]["count"]:
             raise DataError(
-                f"{self._where} holds {len(self._records)} records, but {folder / INFO} says "
+                f"{self._where} holds {found} records, but {folder / INFO} says "
                 f"{info['splits'][split]['count']}; they must agree. Run `data prepare` again, into an empty folder"
             )
 
@@ -60,8 +61,18 @@ class Records:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except (RuntimeError, ValueError) as error:
+            raise ImageError(
+                f"cannot read example {index} of {self._where}: {str(error).splitlines()[0]}. Run `data prepare` again"
+            ) from error
         label, height, width, channels = _HEADER.unpack_from(record)
+        if not 0 <= label < len(self.class_names):
+            raise DataError(
+                f"example {index} of {self._where} has label {label}, and {INFO} names {len(self.class_names)} "
+                "classes: these files are not of one preparation. Run `data prepare` again, into an empty folder"
+            )
         image: Any
         if channels:
             pixels = np.frombuffer(record, np.uint8, offset=_HEADER.size)  # a view: most of it may not be wanted
@@ -146,7 +157,7 @@ def write_records(
                     _write_shard(shard, _in_order(pool, record, range(start, stop), threads))
                 shards.append(shard)
                 on_progress(split, stop)
-            counts = [_count(shard) for shard in shards]
+            counts = [count_records(shard) for shard in shards]
             left_out[split] = len(source) - sum(counts)
             broken.check(left_out[split])
             splits[split] = {"count": sum(counts), "shards": [shard.name for shard in shards]}
@@ -178,12 +189,15 @@ def _write_shard(path: Path, records: Iterator[bytes]) -> None:
             written += 1
     finally:
         writer.close()
-    if _count(partial) != written:
-        raise DataError(f"{partial} holds {_count(partial)} of {written} records; is the disk full? Prepare again")
+    if count_records(partial) != written:
+        raise DataError(
+            f"{partial} holds {count_records(partial)} of {written} records; is the disk full? Prepare again"
+        )
     partial.replace(path)
 
 
-def _count(shard: Path) -> int:
+def count_records(shard: Path) -> int:
+    """The records of a file. Raises a DataError for one that is missing or damaged."""
     try:
         reader = ArrayRecordReader(str(shard))
         count = reader.num_records()
@@ -200,7 +214,10 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(recipe, indent=2) + "\n")
         return
-    before = json.loads(path.read_text())
+    try:
+        before = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}). Empty {folder}, and prepare again") from error
     different = [
         f"{key}: {before.get(key)!r} before, {recipe[key]!r} now" for key in recipe if before.get(key) != recipe[key]
     ]
@@ -219,9 +236,18 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder} holds no finished records: there is no {path}. Correct `records:PATH`, or make them with: "
             f"python -m resnet_jax data prepare folder DIR --out {folder}"
         )
-    info = json.loads(path.read_text())
-    if info.get("version") != VERSION:
-        raise DataError(
-            f"{path} has version {info.get('version')}; this program reads version {VERSION}. Prepare the data again"
-        )
+    damaged = f"{path} is damaged: it is not what `data prepare` writes. Prepare the data again"
+    try:
+        info = json.loads(path.read_text())
+        version = info.get("version")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(damaged) from error
+    if version != VERSION:
+        raise DataError(f"{path} has version {version}; this program reads version {VERSION}. Prepare the data again")
+    try:
+        whole = all({"count", "shards"} <= split.keys() for split in info["splits"].values()) and info["class_names"]
+    except (KeyError, AttributeError) as error:
+        raise DataError(damaged) from error
+    if not whole:
+        raise DataError(damaged)
     return info

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from resnet_jax.data.sources.base import Example
-from resnet_jax.errors import DataError
+from resnet_jax.data.sources.records import count_records
+from resnet_jax.errors import DataError, ImageError
 
 
 def open_builder(name: str, directory: str | None) -> Any:
@@ -22,6 +23,11 @@ def open_builder(name: str, directory: str | None) -> Any:
     import tensorflow_datasets as tfds  # takes a second to import
 
     folder, remedy = tfds_folder(directory), _remedy(name, directory)
+    if "[" in folder or "]" in folder:
+        raise DataError(
+            f"TFDS reads the brackets of {folder} as a pattern and finds nothing there; its name must have none. "
+            "Rename it, or link to it under another name"
+        )
     try:
         builder = tfds.builder(name, data_dir=directory)
     except (ValueError, AssertionError) as error:  # an unknown name or config; an unknown version
@@ -69,11 +75,28 @@ class Tfds:
                 f"{', '.join(builder.info.splits)}, or a slice of one such as `train[:90%]`. Correct the split"
             ) from error
 
+        self._check_files(builder.info.splits[split].file_instructions)
+
+    def _check_files(self, files: Sequence[Any]) -> None:
+        """Raises a DataError where a file is missing or does not hold as many examples as the data set says."""
+        for file in files:
+            found = count_records(file.filename) if os.path.exists(file.filename) else 0
+            if found != file.examples_in_shard and "://" not in str(file.filename):
+                raise DataError(
+                    f"{file.filename} holds {found} examples, but {self._where} promises {file.examples_in_shard}; "
+                    "every file must be there, and whole. Copy it again, or delete the data set and prepare it again"
+                )
+
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        record = self._records[index]
+        try:
+            record = self._records[index]
+        except RuntimeError as error:
+            raise ImageError(
+                f"cannot read example {index} of {self._where}: {str(error).splitlines()[0]}. Copy the file again"
+            ) from error
         label = int(record["label"])
         if not 0 <= label < len(self.class_names):
             raise DataError(
@@ -97,7 +120,7 @@ def build(name: str, directory: str | None, manual_dir: Path | None, file_format
     if find_spec("tensorflow") is None:
         raise DataError(
             "building a TFDS data set needs TensorFlow, which is not installed; reading it does not. Install it, "
-            'perhaps in an environment of its own: pip install "resnet_jax[tfds]"'
+            'perhaps in an environment of its own: pip install -e ".[tfds]"'
         )
     try:
         builder = tfds.builder(name, data_dir=directory, file_format=file_format)

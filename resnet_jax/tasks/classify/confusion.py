@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnet_jax.display import in_figure
 from resnet_jax.tasks.classify.report import EvalReport
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
@@ -28,7 +29,7 @@ def plot_confusion(report: EvalReport, class_names: Sequence[str], path: str | P
 
     figure = Figure(figsize=(13, 8.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    figure.suptitle(in_figure(title), fontsize=14, fontweight="bold")
     matrix, side = figure.subfigures(1, 2, width_ratios=[2.2, 1])  # type: ignore[misc]
     _draw_matrix(matrix.subplots(), report, class_names)
     reliability, mistakes = side.subplots(2, 1)
@@ -52,8 +53,9 @@ def _draw_matrix(axes: "Axes", report: EvalReport, class_names: Sequence[str]) -
         return
     places = range(len(class_names))
     long = max(map(len, class_names)) > 3
-    axes.set_xticks(places, class_names, rotation=90 if long else 0)
-    axes.set_yticks(places, class_names)
+    names = [in_figure(name) for name in class_names]
+    axes.set_xticks(places, names, rotation=90 if long else 0)
+    axes.set_yticks(places, names)
     axes.tick_params(length=0, labelsize=9)
     for i, j in zip(*np.nonzero(report.confusion), strict=True):
         color = "white" if shares[i, j] > 0.3 else "#111827"
@@ -89,7 +91,8 @@ def _list_mistakes(axes: "Axes", report: EvalReport, class_names: Sequence[str])
     axes.set_title("commonest mistakes", fontsize=11)
     pairs = report.most_confused(PAIRS)
     images = report.confusion.sum(axis=1)
-    lines = [f"{class_names[i][:22]} → {class_names[j][:22]}   {count} of {images[i]}" for i, j, count in pairs] or [
-        "none"
-    ]
+    lines = [
+        f"{in_figure(class_names[i][:22])} → {in_figure(class_names[j][:22])}   {count} of {images[i]}"
+        for i, j, count in pairs
+    ] or ["none"]
     axes.text(0.02, 0.97, "\n".join(lines), va="top", fontsize=9.5, linespacing=1.5, transform=axes.transAxes)

@@ -1,0 +1,100 @@
+"""Every image of a data set read once before training: what is broken, odd, small, there twice, or rare."""
+
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from resnet_jax.data.decode import decode_image
+from resnet_jax.data.sources import Source
+from resnet_jax.errors import DataError
+
+ORIENTATION = 0x0112  # EXIF's tag; 1 = upright
+PLAIN = ("RGB", "L", "1", "P")
+"""Pillow's modes that need no word: colour, grey, two colours, a palette."""
+
+
+class _Looked(NamedTuple):
+    name: str = ""
+    label: int = 0
+    digest: str = ""
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)
+    turned: bool = False
+    error: str = ""
+
+
+@dataclass
+class Checked:
+    """What was found in one split.
+
+    Attributes:
+      broken: what an error says of each image that cannot be read; it names the image.
+      modes: how many images have one of Pillow's modes that is not `PLAIN`; alpha is dropped, CMYK converted.
+      turned: how many have an EXIF orientation, which is ignored in training.
+      sizes: (height, width) in pixels of every image that can be read.
+      per_class: images of each class, in the order of the labels.
+      digests: of the files' bytes or of pixels -> the images that have them, as (name, label).
+    """
+
+    count: int = 0
+    broken: list[str] = field(default_factory=list)
+    modes: Counter[str] = field(default_factory=Counter)
+    turned: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    per_class: list[int] = field(default_factory=list)
+    digests: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def repeated(self) -> list[list[tuple[str, int]]]:
+        """Groups of equal images."""
+        return [group for group in self.digests.values() if len(group) > 1]
+
+
+def check(source: Source, threads: int = 8) -> Checked:
+    """Reads and decodes every image of a split."""
+    per_class = np.bincount(source.labels(), minlength=len(source.class_names))
+    found = Checked(count=len(source), per_class=per_class.tolist())
+    with ThreadPoolExecutor(threads) as pool:
+        for looked in pool.map(lambda index: _look(source, index), range(len(source))):
+            if looked.error:
+                found.broken.append(looked.error)
+                continue
+            found.sizes.append(looked.size)
+            found.turned += looked.turned
+            found.digests[looked.digest].append((looked.name, looked.label))
+            if looked.mode not in PLAIN:
+                found.modes[looked.mode] += 1
+    return found
+
+
+def in_both(first: Checked, second: Checked) -> Iterator[tuple[str, str]]:
+    """The names of images that are in two splits: what is trained on must not be tested on."""
+    for digest in first.digests.keys() & second.digests.keys():
+        yield first.digests[digest][0][0], second.digests[digest][0][0]
+
+
+def in_several_classes(found: Checked) -> list[Sequence[str]]:
+    """The names of equal images that are in different classes."""
+    return [[name for name, _ in group] for group in found.repeated if len({label for _, label in group}) > 1]
+
+
+def _look(source: Source, index: int) -> _Looked:
+    try:
+        example = source[index]
+        name, data, label = example.get("name", f"image {index}"), example["image"], example["label"]
+        if isinstance(data, np.ndarray):
+            digest = hashlib.sha256(data.tobytes()).hexdigest() + str(data.shape)
+            return _Looked(name, label, digest, "L" if data.shape[2] == 1 else "RGB", data.shape[:2])
+        pixels = decode_image(data, 3, name=name)
+    except DataError as error:
+        return _Looked(error=str(error))
+    with Image.open(io.BytesIO(data)) as file:
+        turned = file.getexif().get(ORIENTATION, 1) != 1
+        return _Looked(name, label, hashlib.sha256(data).hexdigest(), file.mode, pixels.shape[:2], turned)

@@ -1,0 +1,153 @@
+"""A network that names what is on image files: of a run, of a weight file, or published."""
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from resnet_jax import run
+from resnet_jax.data import load_image
+from resnet_jax.data.sources.folder import is_data, is_image
+from resnet_jax.errors import ConfigError, DataError, WeightsError
+from resnet_jax.files import is_remote
+from resnet_jax.models import create_model, list_models
+from resnet_jax.weights import class_names, find_weight_set, from_torchvision, identify, load_pretrained
+from resnet_jax.weights.catalog import Preset
+from resnet_jax.weights.files import read_state_dict
+from resnet_jax.weights.preprocess import crop, normalization
+from resnet_jax.weights.torchvision import head_and_channels
+
+Pixels = UInt8[np.ndarray, "S S C"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """How to read an image for a network, and what the network says of a batch of them.
+
+    Attributes:
+      load: a path -> pixels of one size. Raises DataError.
+      probabilities: pixels (N, S, S, C) -> (N, K); compiled.
+    """
+
+    title: str
+    class_names: Sequence[str]
+    load: Callable[[Path], Pixels]
+    probabilities: Callable[[UInt8[np.ndarray, "N S S C"]], Float[Array, "N K"]]
+
+
+def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None) -> Predictor:
+    """The network that `network` names.
+
+    Args:
+      network: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
+      checkpoint: of a run.
+      model: the network in a file; by default the one that its keys and shapes are those of.
+
+    Raises:
+      ConfigError, CheckpointError, WeightsError: it names none, or what it names cannot be read.
+    """
+    name, _, weight_set = network.partition(":")
+    if not is_remote(network) and Path(network).is_file():
+        return _of_file(Path(network), model)
+    if name in list_models() and not Path(network).is_dir():
+        published = find_weight_set(name, weight_set or "DEFAULT")
+        net, variables = load_pretrained(name, published.name)
+        return _of_weights(f"{name}, {published.name}", net, variables, published.preset)
+    if not is_remote(network) and not Path(network).exists():
+        raise ConfigError(
+            f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
+            "published, such as resnet50"
+        )
+    trained = run.load_run(network, checkpoint)
+    return Predictor(
+        title=f"{trained.config.model.name} after {int(trained.state.step)} steps",
+        class_names=trained.class_names,
+        load=lambda path: load_image(path, trained.config.data),
+        probabilities=jax.jit(lambda pixels: run.predict(trained, pixels)["probability"]),
+    )
+
+
+def expand(images: Sequence[str]) -> list[Path]:
+    """The files that words on a command line name: as they are, all of a folder, or those that match a pattern.
+
+    A name that exists is that file, whatever characters it has.
+
+    Raises:
+      DataError: a folder without images, or a pattern that nothing matches.
+    """
+    paths: list[Path] = []
+    for word in images:
+        if os.path.isdir(word):
+            found = [Path(at, name) for at, _, names in _walk(word) for name in sorted(names) if _is_wanted(name)]
+            if not found:
+                raise DataError(f"the folder {word} holds no image; name files, or a folder that holds some")
+        elif os.path.lexists(word) or not glob.has_magic(word):
+            found = [Path(word)]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(word, recursive=True)) if os.path.isfile(name)]
+            if not found:
+                raise DataError(f"no file matches {word!r}; correct the pattern")
+        paths += found
+    return paths
+
+
+def predictions(
+    predictor: Predictor, paths: Sequence[Path], batch_size: int, broken: list[str]
+) -> Iterator[tuple[Path, Float[np.ndarray, " K"]]]:
+    """Each image that can be read, with the probabilities of its classes. All batches have one size, and one program.
+
+    Args:
+      broken: what could not be read is added to it, as text that names the file.
+    """
+    batch_size = min(batch_size, len(paths))
+    waiting: list[tuple[Path, Pixels]] = []
+    for place, path in enumerate(paths):
+        try:
+            waiting.append((path, predictor.load(path)))
+        except DataError as error:
+            broken.append(str(error))
+        if waiting and (len(waiting) == batch_size or place == len(paths) - 1):
+            pixels = np.stack([pixels for _, pixels in waiting])
+            padding = [(0, batch_size - len(pixels)), *[(0, 0)] * (pixels.ndim - 1)]
+            rows = np.asarray(predictor.probabilities(np.pad(pixels, padding)))
+            yield from ((path, row) for (path, _), row in zip(waiting, rows, strict=False))
+            waiting = []
+
+
+def _walk(folder: str) -> list[tuple[str, list[str], list[str]]]:
+    return sorted((at, dirs, names) for at, dirs, names in os.walk(folder) if all(map(is_data, _inside(at, folder))))
+
+
+def _inside(at: str, folder: str) -> list[str]:
+    return [part for part in os.path.relpath(at, folder).split(os.sep) if part != "."]
+
+
+def _is_wanted(name: str) -> bool:
+    return is_data(name) and is_image(name)
+
+
+def _of_file(path: Path, model: str | None) -> Predictor:
+    state_dict = read_state_dict(path)
+    name = model or identify(state_dict)
+    if name is None:
+        raise WeightsError(f"{path} is of no network known here; name one with --model to see what differs")
+    classes, channels = head_and_channels(state_dict)
+    net = create_model(name, **({"num_classes": classes} if classes else {}))
+    variables = from_torchvision(state_dict, net, channels=channels or 3)
+    return _of_weights(f"{name} of {path}", net, variables, Preset())
+
+
+def _of_weights(title: str, net: Any, variables: Any, preset: Preset) -> Predictor:
+    names = class_names()
+    if net.num_classes != len(names):
+        names = tuple(map(str, range(net.num_classes)))
+    mean, std = (jnp.asarray(values) for values in normalization(preset))
+    program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, (x / 255 - mean) / std, train=False)))
+    return Predictor(title, names, lambda path: crop(path, preset), lambda pixels: program(variables, pixels))

@@ -1,0 +1,62 @@
+"""What a run begun by an earlier version would compute otherwise now: said where such a run is continued.
+
+`environment.json` holds the number of the revision that a session was made with; sessions from before there was one are
+of revision 1. `CHANGELOG.md` lists the same changes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from resnet_jax.config import Config
+from resnet_jax.training.optim import Plan, drop_steps
+
+REVISION = 2
+
+Applies = Callable[[Config, Plan], bool]
+
+
+def _drops_moved(config: Config, plan: Plan) -> bool:
+    if config.optim.schedule != "step":
+        return False
+    before = {round(epoch * plan.steps_per_epoch) for epoch in config.optim.drop_epochs}
+    return sorted(before) != drop_steps(config.optim, plan.steps_per_epoch)
+
+
+def _length_moved(config: Config, plan: Plan) -> bool:
+    total = max(1, round(config.epochs * plan.steps_per_epoch))
+    return (total, min(round(config.optim.warmup_epochs * plan.steps_per_epoch), total)) != (plan.total, plan.warmup)
+
+
+# Revision -> what changed with it, and whether a config notices.
+CHANGES: dict[int, tuple[tuple[Applies, str], ...]] = {
+    2: (
+        (
+            lambda config, plan: bool(config.optim.ema_decay),
+            "the moving average is a copy of the weights all through the warm-up, and then moves after the first of "
+            "every optim.ema_every_steps steps, as torchvision's; before, after the last",
+        ),
+        (
+            _drops_moved,
+            "two of optim.drop_epochs that fall on one step lower the rate twice, as torch's MultiStepLR; before, once",
+        ),
+        (
+            _length_moved,
+            "epochs are turned into steps without rounding errors; the run or its warm-up is a step longer",
+        ),
+    )
+}
+
+
+def changes_since(sessions: Sequence[dict[str, Any]], config: Config, plan: Plan) -> list[str]:
+    """What has changed for this config since the last session of a run; empty for a run that has none.
+
+    Args:
+      sessions: what `record.read_sessions` says.
+    """
+    before = sessions[-1].get("revision", 1) if sessions else REVISION
+    return [
+        text
+        for number in range(before + 1, REVISION + 1)
+        for applies, text in CHANGES.get(number, ())
+        if applies(config, plan)
+    ]
