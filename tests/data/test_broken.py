@@ -200,9 +200,11 @@ def test_pixels_of_the_wrong_kind():
     np.testing.assert_array_equal(to_channels(grey, 3, name="x"), np.repeat(grey, 3, -1))
     colour = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     np.testing.assert_array_equal(to_channels(colour, 1, name="x")[..., 0], Image.fromarray(colour).convert("L"))
-    for wrong in (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4), np.uint8), np.zeros((3, 4, 3), np.float32)):
+    for wrong in (np.zeros((5, 4, 4), np.uint8), np.zeros((3, 4), np.uint8), np.zeros((3, 4, 3), np.float32)):
         with pytest.raises(ImageError, match=r"image 3 is a .* array of shape .*; it must be uint8 .*Convert it"):
             to_channels(wrong, 3, name="image 3")
+    with pytest.raises(ImageError, match=r"shape \(3, 4, 4\); .*channels first are PyTorch's layout: convert it by"):
+        to_channels(np.zeros((3, 4, 4), np.uint8), 3, name="image 3")
 
 
 def mutate(rng, number):

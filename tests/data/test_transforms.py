@@ -92,7 +92,7 @@ def test_pixels_without_a_known_white_are_refused(mode, tmp_path):
     image = Image.fromarray(DEEP.astype(np.int32 if mode == "I" else np.float32))
     image.save(tmp_path / "deep.tif")
     with pytest.raises(
-        ImageError, match=rf"deep.tif: it holds .*mode {mode}\), and does not say which is white .*Convert it"
+        ImageError, match=rf"deep.tif: it holds .*mode {mode}\), and does not say which is white.*Convert it"
     ):
         decode_image(tmp_path / "deep.tif", 3)
 
