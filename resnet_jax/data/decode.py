@@ -86,7 +86,7 @@ def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) 
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         remedy = "Convert it, dropping an alpha channel if there is one"
-        if image.ndim == 3 and image.shape[0] in (1, 3):
+        if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] not in (1, 3):
             remedy = "Its channels first are PyTorch's layout: convert it by np.transpose(image, (1, 2, 0))"
         raise ImageError(
             f"{name} is a {image.dtype} array of shape {image.shape}; it must be uint8 (H, W, 1) or (H, W, 3). {remedy}"
