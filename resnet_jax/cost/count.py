@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from resnet_jax.models import ResNet
-from resnet_jax.models.forms import forms_of
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,7 @@ def _trace(model: ResNet, image_size: int, channels: int) -> tuple[Any, list[Ope
     """The shapes of the variables, and the operations of one image's forward pass in order."""
     variables = _shapes(model, image_size, channels)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
-    with forms_of("cpu"):  # every platform's form does the same arithmetic; a trace of one has no branches
-        traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
+    traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
     return variables, list(_operations(traced.jaxpr, {}, ()))
 
 
@@ -145,6 +143,10 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
         inside = (*scope, *str(equation.source_info.name_stack).split("/"))
         inputs = tuple(map(value, equation.invars))
         called = [param for param in equation.params.values() if isinstance(param, (Jaxpr, ClosedJaxpr))]
+        if platforms := equation.params.get("branches_platforms"):
+            # Every platform's form does the same arithmetic: that of a CPU is counted, or that of all others.
+            branches = dict(zip(platforms, equation.params["branches"], strict=True))
+            called, inputs = [branches[("cpu",) if ("cpu",) in branches else None]], inputs[1:]
         if called:
             inner = called[0].jaxpr if isinstance(called[0], ClosedJaxpr) else called[0]
             local = dict(zip(inner.invars, inputs, strict=True))

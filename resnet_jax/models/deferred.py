@@ -89,8 +89,12 @@ class Activations:
             return per_platform(grouped, near, cpu=lambda x, near: moments(x), default=moments_around)
         return moments_around(grouped, near) if one_pass else moments(grouped)
 
-    def scaled(self, size: int, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
-        """`x * factor + shift` of each group, one multiply-add per value: `x` alone is kept for the backward pass."""
+    def scaled(self, size: int | None, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
+        """`x * factor + shift` of each group, one multiply-add per value: `x` alone is kept for the backward pass.
+
+        Args:
+          size: of the groups; None = without groups, `factor` and `shift` having as many dimensions as `x`.
+        """
         return (in_groups(self.wide, size) * factor + shift).reshape(self.x.shape).astype(self.dtype)
 
 
@@ -111,7 +115,7 @@ class Product:
         """As `Activations.moments`; it always takes one pass."""
         return product_moments(in_groups(self.x, size), self.kernel)
 
-    def scaled(self, size: int, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
+    def scaled(self, size: int | None, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
         """As `Activations.scaled`."""
         y = scaled_product(in_groups(self.x, size), self.kernel, factor, shift)
         return y.reshape(*self.x.shape[:-1], -1)
@@ -134,11 +138,11 @@ class Pooled:
         mean, var = Activations(self.x, self.x.dtype).moments(size, near * self.sign, one_pass=one_pass)
         return mean * self.sign, var
 
-    def scaled(self, size: int, factor: Statistic, shift: Statistic) -> Float[Array, "N H2 W2 C"]:
+    def scaled(self, size: int | None, factor: Statistic, shift: Statistic) -> Float[Array, "N H2 W2 C"]:
         """`pool(x * factor + shift)`."""
         return Activations(self.pool(self.x), self.x.dtype).scaled(size, factor * self.sign, shift)
 
 
-def in_groups(x: Array, size: int) -> Float[Array, "G n H W C"]:
-    """Consecutive images together."""
-    return x.reshape(-1, size, *x.shape[1:])
+def in_groups(x: Array, size: int | None) -> Float[Array, "G n H W C"]:
+    """Consecutive images together; None = `x` itself, without groups."""
+    return x if size is None else x.reshape(-1, size, *x.shape[1:])

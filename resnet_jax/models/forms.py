@@ -63,14 +63,14 @@ def pointwise(
 
     def convolution(x: Array, kernel: Array) -> Array:
         y = lax.conv_general_dilated(
-            x.reshape(-1, *x.shape[-3:]),
+            x if x.ndim == 4 else x.reshape(-1, *x.shape[-3:]),
             kernel[None, None],
             window_strides=(stride, stride),
             padding="VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision=precision,
         )
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        return y if x.ndim == 4 else y.reshape(*x.shape[:-3], *y.shape[-3:])
 
     return per_platform(x, kernel, cpu=product, default=convolution)
 

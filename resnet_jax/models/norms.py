@@ -66,27 +66,27 @@ class BatchNorm(nn.Module):
             values = x.settle(scale)
         else:
             values = Activations(x, self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
-        size = len(values.x)
-        mean, var, scale, bias = (
-            leaf.reshape([1] * values.x.ndim + [-1]) for leaf in (running_mean.value, running_var.value, scale, bias)
-        )
+        size, mean, var = None, running_mean.value, running_var.value
+        broad = lambda leaf: leaf.reshape([1] * values.x.ndim + [-1])
         if self.use_batch_stats or self.update_stats:
-            size = self.group_size or size
-            self._check_groups(values.x, size)
-            batch_mean, batch_var = self._batch_statistics(values, size, mean)
+            groups = self.group_size or len(values.x)
+            self._check_groups(values.x, groups)
+            batch_mean, batch_var = self._batch_statistics(values, groups, broad(mean))
             if self.update_stats and not self.is_initializing():
                 # values that each statistic was taken over
-                count = size * values.x.shape[1] * values.x.shape[2] * self._members
+                count = groups * values.x.shape[1] * values.x.shape[2] * self._members
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
             if self.use_batch_stats:
-                mean, var = batch_mean, batch_var
-            else:
-                size = len(values.x)
+                size, mean, var, scale, bias = groups, batch_mean, batch_var, broad(scale), broad(bias)
         factor = lax.rsqrt(var + self.epsilon) * scale
+        shift = bias - mean * factor
+        if size is None:  # the same for all images
+            ones = [1] * (values.x.ndim - 1)
+            return values.scaled(None, factor.reshape(*ones, -1), shift.reshape(*ones, -1))
         # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of their own, beside
         # the sums of each group that the gradient of `mean` needs.
-        factor, shift = lax.optimization_barrier((factor, bias - mean * factor))
+        factor, shift = lax.optimization_barrier((factor, shift))
         return values.scaled(size, factor, shift)
 
     def takes_convolutions(self, dtype: Dtype) -> bool:
