@@ -3,7 +3,7 @@
 import sys
 
 from resnet_jax.commands.train import Arguments, train_and_exit
-from resnet_jax.config_file import read_config_file
+from resnet_jax.config_files import read_config_file
 
 __all__ = ["Arguments", "read_config_file"]
 

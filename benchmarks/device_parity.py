@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 from resnet_jax.models import ResNet, create_model, init
+from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.training.losses import one_hot
-from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import make_train_step
 

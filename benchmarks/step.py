@@ -41,7 +41,7 @@ from resnet_jax.cost import speed
 from resnet_jax.cost.count import measure
 from resnet_jax.cost.peaks import peak_of
 from resnet_jax.models import create_model
-from resnet_jax.xla_flags import set_xla_flags
+from resnet_jax.runtime.xla_flags import set_xla_flags
 
 # What --peers names -> its name in a table.
 PEERS = {"flax": "flax example", "keras": "keras", "eager": "torch eager", "compile": "torch compile"}

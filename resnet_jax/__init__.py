@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
-    from resnet_jax.config_file import load_config
-    from resnet_jax.groups import Group
+    from resnet_jax.config.groups import Group
+    from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
-    from resnet_jax.run import evaluate, load_run, predict, train
+    from resnet_jax.run.train import evaluate, load_run, predict, train
     from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
@@ -31,18 +31,18 @@ _HOME = {
     "CheckpointConfig": "config",
     "Config": "config",
     "DataConfig": "config",
-    "Group": "groups",
+    "Group": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
-    "load_config": "config_file",
+    "load_config": "config_files",
     "create_model": "models",
     "init": "models",
     "list_models": "models",
     "Task": "tasks.task",
-    "evaluate": "run",
-    "load_run": "run",
-    "predict": "run",
-    "train": "run",
+    "evaluate": "run.train",
+    "load_run": "run.train",
+    "predict": "run.train",
+    "train": "run.train",
     "WEIGHT_SETS": "weights",
     "Preset": "weights",
     "class_names": "weights",

@@ -23,7 +23,7 @@ from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
-from resnet_jax.xla_flags import set_xla_flags
+from resnet_jax.runtime.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
 

@@ -18,7 +18,7 @@ import jax
 import pytest
 from hypothesis import settings
 
-from resnet_jax.xla_flags import set_xla_flags
+from resnet_jax.runtime.xla_flags import set_xla_flags
 
 set_xla_flags()
 

@@ -14,39 +14,28 @@ MAX_LINES = 300
 
 # Folder or module -> floor. A module imports from floors below its own, or from its own folder.
 FLOORS = {
+    "config": 0,
     "display": 0,
     "errors": 0,
     "files": 0,
-    "xla_flags": 0,
-    "compilation": 1,
-    "hosts": 1,
-    "restart": 1,
-    "checked": 0,
-    "config": 0,
-    "groups": 0,
+    "runtime": 1,
     "models": 1,
     "data": 1,
-    "config_file": 1,
-    "training": 2,
+    "config_files": 1,
+    "survival": 2,
+    "logs": 3,
     "weights": 2,
-    "tasks": 3,
-    "record": 3,
-    "revisions": 3,
-    "result": 3,
-    "assemble": 4,
-    "parity": 4,
-    "cost": 5,
-    "run": 6,
-    "predictor": 7,
+    "training": 4,
+    "tasks": 5,
+    "parity": 6,
+    "cost": 6,
+    "run": 7,
     "commands": 8,
     "cli": 9,
     "__main__": 10,
 }
 # The imports within floor 0.
-SIBLINGS = {
-    *{("checked", "errors"), ("config", "checked"), ("config", "errors"), ("config", "groups")},
-    *{("files", "errors"), ("groups", "checked")},
-}
+SIBLINGS = {("config", "errors"), ("files", "errors")}
 TASKS = sorted(path.name for path in (PACKAGE / "tasks").iterdir() if (path / "__init__.py").exists())
 NEVER_AT_THE_TOP = {"torch", "torchvision", "timm", "tensorflow", "tensorflow_datasets"}
 
@@ -128,7 +117,10 @@ def test_models_and_training_need_only_jax_flax_optax_and_orbax():
 import sys
 sys.modules.update(dict.fromkeys({[*absent, "torch", "tensorflow"]}))  # importing one of these now fails
 import resnet_jax.models, resnet_jax.cost.count, resnet_jax.cost.speed
-from resnet_jax.training import checkpoint, evaluate, loop, losses, mesh, metrics, optim, state, step
+from resnet_jax.training import evaluate, loop, losses, optim, state, step
+from resnet_jax.survival import checkpoint
+from resnet_jax.runtime import mesh
+from resnet_jax.logs import run_log as metrics
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from resnet_jax import cli
-from resnet_jax.config_file import find_config
+from resnet_jax.config_files import find_config
 from resnet_jax.display import bytes_of
 
 from .test_run import ROOT, python

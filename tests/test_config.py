@@ -6,8 +6,8 @@ import json
 import pytest
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
-from resnet_jax.checked import differences, from_dict
-from resnet_jax.config_file import check_same_run, save_config, saved_config
+from resnet_jax.config.checked import differences, from_dict
+from resnet_jax.config_files import check_same_run, save_config, saved_config
 from resnet_jax.errors import ConfigError
 
 HEADER = "from resnet_jax import *\n"

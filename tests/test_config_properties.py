@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_jax.checked import from_dict
 from resnet_jax.config import Config
-from resnet_jax.config_file import override, saved_config
+from resnet_jax.config.checked import from_dict
+from resnet_jax.config_files import override, saved_config
 from resnet_jax.errors import ConfigError
 
 SECTIONS = {

@@ -19,10 +19,10 @@ from PIL import Image
 import resnet_jax as rn
 from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches, write_records
-from resnet_jax.result import summary
+from resnet_jax.run.result import summary
+from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.classify.measure import BEST, NAMES
 from resnet_jax.training.evaluate import Measured, make_pass
-from resnet_jax.training.mesh import make_mesh
 
 ROOT = Path(__file__).parent.parent
 FIXTURE = ROOT / "tests" / "data" / "fixtures" / "array_record"
@@ -202,7 +202,7 @@ def test_neither_tensorflow_nor_torch_is_imported(digits, tmp_path):
 import sys
 from resnet_jax.config import DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches
-import resnet_jax.run, resnet_jax.cli
+import resnet_jax.run.train, resnet_jax.cli
 for name in [*{names!r}, "digits", "synthetic", "tfds:tiny_digits"]:
     config = DataConfig(name=name, directory={str(FIXTURE)!r}, image_size=8, eval_resize=8, threads=2)
     next(train_batches(load_source(config, "train"), config, batch_size=4, seed=0))

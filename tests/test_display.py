@@ -13,10 +13,10 @@ from PIL import Image
 
 from resnet_jax import display
 from resnet_jax.commands.data_show import draw_grid
+from resnet_jax.logs.curves import plot_curves
+from resnet_jax.logs.shown import Shown
 from resnet_jax.tasks.classify.confusion import plot_confusion
 from resnet_jax.tasks.classify.report import CALIBRATION_BINS, EvalReport
-from resnet_jax.training.curves import plot_curves
-from resnet_jax.training.shown import Shown
 
 NAMES = ["[bold]", "[/x]", "lr[a-c]", ":smile:", "a $x_1$", r"$\foo$", "b\udcff"]
 

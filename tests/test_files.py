@@ -8,10 +8,10 @@ from etils.epath import gpath
 
 from resnet_jax import files
 from resnet_jax.config import Config
-from resnet_jax.config_file import saved_config
+from resnet_jax.config_files import saved_config
 from resnet_jax.errors import ConfigError, StorageError
 from resnet_jax.files import open_folder, open_growing, write_atomically
-from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.logs.run_log import RunLog, read_metrics
 
 FOLDER = "gs://bucket/run"
 

@@ -9,9 +9,9 @@ from PIL import Image
 
 import resnet_jax as rn
 from resnet_jax import cli
-from resnet_jax.compilation import tell_of_compiling
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.predictor import expand, load_predictor
+from resnet_jax.run.predictor import expand, load_predictor
+from resnet_jax.runtime.programs import tell_of_compiling
 from resnet_jax.weights import Preset, load
 
 

@@ -6,13 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from resnet_jax import cli, record
+from resnet_jax import cli
 from resnet_jax.config import Config, OptimConfig
-from resnet_jax.config_file import save_config
+from resnet_jax.config_files import save_config
 from resnet_jax.data.fingerprint import fingerprint
 from resnet_jax.errors import ConfigError
-from resnet_jax.record import append_session, compare_runs, describe_environment, last_command, read_sessions
-from resnet_jax.revisions import REVISION, changes_since
+from resnet_jax.run import environment as record
+from resnet_jax.run.environment import append_session, compare_runs, describe_environment, last_command, read_sessions
+from resnet_jax.run.revisions import REVISION, changes_since
 from resnet_jax.training.optim import plan_steps
 
 

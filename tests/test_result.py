@@ -5,9 +5,9 @@ import json
 from etils import epath
 
 from resnet_jax import Config
-from resnet_jax.result import summary, write_result
+from resnet_jax.logs.shown import Shown
+from resnet_jax.run.result import summary, write_result
 from resnet_jax.tasks.classify.measure import BEST, NAMES
-from resnet_jax.training.shown import Shown
 
 
 def test_images_that_were_left_out_are_counted_and_named(tmp_path):

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
-from resnet_jax import assemble, xla_flags
-from resnet_jax import run as run_module
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.metrics import read_metrics
+from resnet_jax.logs.run_log import read_metrics
+from resnet_jax.run import train as run_module
+from resnet_jax.runtime import xla_flags
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.tasks import assemble
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--epochs", "3", "--batch-size", "128", "--checkpoint.every-epochs", "0.5", "--optim.warmup-epochs", "1"]

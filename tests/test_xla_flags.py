@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from resnet_jax import cli, xla_flags
+from resnet_jax import cli
+from resnet_jax.runtime import xla_flags
 
 ROOT = Path(__file__).parent.parent
 OURS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
@@ -69,7 +70,7 @@ def test_a_convolution_is_one_of_eigen():
 
 
 def test_importing_the_package_leaves_the_environment_alone():
-    code = "import os, json, resnet_jax.models, resnet_jax.run; print(json.dumps(os.environ.get('XLA_FLAGS')))"
+    code = "import os, json, resnet_jax.models, resnet_jax.run.train; print(json.dumps(os.environ.get('XLA_FLAGS')))"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     out = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True, capture_output=True)
     assert json.loads(out.stdout) is None

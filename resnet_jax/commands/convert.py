@@ -39,8 +39,8 @@ def convert(
     is_run = Path(source).is_dir() or (not Path(source).is_file() and open_folder(source).is_dir())
     # What is wrong with a file is said before what takes seconds to import.
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
-    from resnet_jax import run
     from resnet_jax.models import create_model
+    from resnet_jax.run import train as run
     from resnet_jax.weights import layout_of, to_torchvision, translate
     from resnet_jax.weights.layouts import where_networks_lie
     from resnet_jax.weights.narrowing import narrow

@@ -34,7 +34,7 @@ def data_show(
         images: How many images of the batch.
         step: The number of the update, from 1 as in the log.
     """
-    from resnet_jax.config_file import load_config
+    from resnet_jax.config_files import load_config
     from resnet_jax.errors import DataError
     from resnet_jax.tasks.classify.show import training_batch
 

@@ -19,7 +19,7 @@ def diff(first: Positional[Path], second: Positional[Path], as_json: bool = Fals
         second: The folder of another.
         as_json: Print one JSON object instead of a table.
     """
-    from resnet_jax.record import compare_runs
+    from resnet_jax.run.environment import compare_runs
 
     differences = compare_runs(first, second)
     if as_json:

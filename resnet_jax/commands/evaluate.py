@@ -26,7 +26,7 @@ def evaluate(
         confusion: Also draw the confusion matrix and the calibration as this PNG.
         as_json: Print one JSON object instead of tables.
     """
-    from resnet_jax import run
+    from resnet_jax.run import train as run
 
     trained = run.load_run(workdir, checkpoint)
     report = run.evaluate_in_detail(trained.config, trained.state)

@@ -37,7 +37,7 @@ def predict(
     import numpy as np
 
     from resnet_jax.errors import DataError
-    from resnet_jax.predictor import expand, load_predictor, predictions
+    from resnet_jax.run.predictor import expand, load_predictor, predictions
 
     if not images:
         raise DataError("no images given; name one or more files: resnet_jax predict DIR image.png ...")

@@ -20,12 +20,12 @@ from typing import Annotated
 import tyro
 
 from resnet_jax.config import Config
-from resnet_jax.config_file import find_config, read_config_file
+from resnet_jax.config_files import find_config, read_config_file
 from resnet_jax.display import print_anything
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, ConfigError, Preempted, ResnetJaxError
-from resnet_jax.hosts import Hosts, explain_lost_process, join
-from resnet_jax.restart import run_with_restarts, without_flag
-from resnet_jax.xla_flags import set_xla_flags
+from resnet_jax.runtime.hosts import Hosts, explain_lost_process, join
+from resnet_jax.runtime.restart import run_with_restarts, without_flag
+from resnet_jax.runtime.xla_flags import set_xla_flags
 
 DEFAULT_CONFIG = Path(__file__).parents[2] / "configs" / "digits.py"
 
@@ -81,12 +81,12 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
 
         print(dry_run(asked.config, asked.dry_run, say=partial(print, file=sys.stderr, flush=True)))
         return
-    from resnet_jax.compilation import remember_programs
+    from resnet_jax.runtime.programs import remember_programs
 
     if asked.compilation_cache:
         remember_programs()
     join(asked.hosts)
-    from resnet_jax import run
+    from resnet_jax.run import train as run
 
     run.train(asked.config, asked.workdir)
 

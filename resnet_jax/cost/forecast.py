@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import Config
 from resnet_jax.cost.aot import Compiled, compile_ahead
 from resnet_jax.cost.collectives import Collective, read_collectives
@@ -19,8 +18,9 @@ from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
 from resnet_jax.models import ResNet
 from resnet_jax.models.forms import forms_of
+from resnet_jax.runtime.mesh import check_batch_size, make_mesh
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import check_batch_size, make_mesh
 
 CompileStep = Callable[..., Compiled]
 TRAIN_STEP = "resnet_jax.cost.programs:train_step"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import Config
+from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 
 IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
 

@@ -1,11 +1,11 @@
 """A forecast as lines for people."""
 
-from resnet_jax.assemble import build_model
 from resnet_jax.cost.collectives import count_collectives
 from resnet_jax.cost.count import count_parameters
 from resnet_jax.cost.forecast import Forecast
 from resnet_jax.cost.scaling import efficiency, exchanged_bytes, wire_seconds
 from resnet_jax.cost.targets import Chip, Target
+from resnet_jax.tasks.assemble import build_model
 
 DEFAULT_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 SCALED_TO = {"tpu": (4, 16, 64, 256), "gpu": (8, 64, 512)}

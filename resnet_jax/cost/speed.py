@@ -17,9 +17,9 @@ from jaxtyping import Array
 from resnet_jax.cost.count import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
+from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import one_hot
-from resnet_jax.training.mesh import make_mesh, replicated, split_batch
 from resnet_jax.training.state import new_state
 from resnet_jax.training.step import make_train_step
 

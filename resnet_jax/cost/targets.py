@@ -11,7 +11,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from resnet_jax.checked import nearest_multiples
+from resnet_jax.config.checked import nearest_multiples
 from resnet_jax.cost.peaks import PEAKS, Peak
 from resnet_jax.errors import ConfigError, unknown_name
 

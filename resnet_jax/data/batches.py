@@ -14,8 +14,8 @@ from typing import Any
 import grain
 from absl.flags import FLAGS
 
-from resnet_jax.checked import nearest_multiples
 from resnet_jax.config import DataConfig
+from resnet_jax.config.checked import nearest_multiples
 from resnet_jax.data.broken import Broken, BrokenImages
 from resnet_jax.data.fills import EvalImage, Fill, TrainImage
 from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, Order, TrainRows

@@ -16,9 +16,9 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.parity.trace import to_torch
+from resnet_jax.runtime.mesh import replicated
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import cross_entropy, one_hot
-from resnet_jax.training.mesh import replicated
 from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import new_state
 from resnet_jax.training.step import make_train_step

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Array, Key, PyTree
 
+from resnet_jax.logs.shown import Names
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Measure, Report
-from resnet_jax.training.shown import Names
 from resnet_jax.training.state import Init
 from resnet_jax.training.step import Loss
 

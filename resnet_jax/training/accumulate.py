@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from resnet_jax.training.mesh import AXIS
+from resnet_jax.runtime.mesh import AXIS
 from resnet_jax.training.zero import mean_over_devices
 
 Batch = dict[str, Array]

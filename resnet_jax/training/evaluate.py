@@ -11,8 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PyTree
 
+from resnet_jax.runtime.mesh import put_batch, replicated, split_batch
 from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.mesh import put_batch, replicated, split_batch
 
 BATCHES_IN_FLIGHT = 2  # the host prepares this many batches ahead; more would only hold them in device memory
 

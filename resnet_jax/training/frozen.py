@@ -14,8 +14,8 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, PyTree
 
+from resnet_jax.config.groups import Group
 from resnet_jax.errors import ConfigError
-from resnet_jax.groups import Group
 
 Trained: TypeAlias = PyTree[bool]
 """Of each parameter, whether it is trained."""

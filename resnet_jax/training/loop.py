@@ -7,16 +7,16 @@ from jax.sharding import NamedSharding
 
 from resnet_jax.errors import Preempted
 from resnet_jax.files import forgive_failed_write
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.logs.run_log import RunLog
+from resnet_jax.runtime.mesh import put_batch
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.survival.non_finite import Batches
+from resnet_jax.survival.signals import StopRequest
+from resnet_jax.survival.watchdog import PATIENCE, Watchdog
 from resnet_jax.training.evaluate import Evaluate
-from resnet_jax.training.mesh import put_batch
-from resnet_jax.training.metrics import RunLog
-from resnet_jax.training.non_finite import Batches
 from resnet_jax.training.optim import Plan
-from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
-from resnet_jax.training.watchdog import PATIENCE, Watchdog
 
 STEPS_IN_FLIGHT = 2  # the host prepares this many steps ahead; more would only hold batches in device memory
 

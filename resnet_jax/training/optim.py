@@ -14,7 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from resnet_jax.config import Config, OptimConfig
-from resnet_jax.groups import Group
+from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
 
 BASE_BATCH_SIZE = 256  # images that `base_lr` speaks of (Goyal et al. 2017, arXiv:1706.02677, section 2.1)

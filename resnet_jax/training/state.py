@@ -10,10 +10,10 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Key, PyTree, UInt32
 
-from resnet_jax.groups import Group
+from resnet_jax.config.groups import Group
+from resnet_jax.runtime.mesh import replicated
 from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
-from resnet_jax.training.mesh import replicated
 from resnet_jax.training.zero import spread
 
 

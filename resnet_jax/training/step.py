@@ -11,8 +11,10 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from resnet_jax.config.groups import Group
 from resnet_jax.errors import ConfigError
-from resnet_jax.groups import Group
+from resnet_jax.runtime.mesh import AXIS, replicated, split_batch
+from resnet_jax.survival.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
 from resnet_jax.training.frozen import (
@@ -24,8 +26,6 @@ from resnet_jax.training.frozen import (
     trained_statistics,
 )
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
-from resnet_jax.training.mesh import AXIS, replicated, split_batch
-from resnet_jax.training.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.state import TrainState, state_sharding, trained_variables
 from resnet_jax.training.zero import gather, spread
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
-from resnet_jax.training.mesh import AXIS
+from resnet_jax.runtime.mesh import AXIS
 
 
 def spread(tree: PyTree, devices: int) -> PyTree[PartitionSpec]:

@@ -7,11 +7,11 @@ import jax
 import pytest
 
 from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.assemble import assemble, build_model
 from resnet_jax.config import AugmentConfig
 from resnet_jax.models import list_models
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import make_mesh
 
 PLATFORMS = ("tpu", "cuda")
 DEVICES = 4

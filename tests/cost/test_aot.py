@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax import Config, DataConfig, ModelConfig
-from resnet_jax.assemble import build_model
 from resnet_jax.cost import aot_child
 from resnet_jax.cost.aot import compile_ahead, read_memory
 from resnet_jax.cost.count import count_parameters
 from resnet_jax.cost.targets import parse_target
 from resnet_jax.errors import CompileError, ConfigError
+from resnet_jax.tasks.assemble import build_model
 
 HERE = str(Path(__file__))
 ROOT = Path(__file__).parent.parent.parent

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax import Config, ModelConfig
-from resnet_jax.assemble import build_model
 from resnet_jax.commands.models import models
 from resnet_jax.cost.count import count_macs, count_macs_of, measure, summary
 from resnet_jax.errors import ModelError
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.tasks.assemble import build_model
 from resnet_jax.tasks.classify.task import classify
 
 TINY = ResNet(block="basic", stage_sizes=(1,), stem="cifar", width=4, num_classes=3)

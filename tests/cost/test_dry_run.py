@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig
-from resnet_jax.assemble import build_model
 from resnet_jax.cost.aot import Compiled
 from resnet_jax.cost.count import count_macs
 from resnet_jax.cost.dry_run import dry_run, remedies
@@ -17,6 +16,7 @@ from resnet_jax.cost.forecast import forecast_for
 from resnet_jax.cost.scaling import efficiency, exchange_seconds, wire_seconds
 from resnet_jax.cost.targets import CHIPS, parse_target
 from resnet_jax.errors import CompileError, ConfigError
+from resnet_jax.tasks.assemble import build_model
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = Config(

@@ -10,12 +10,12 @@ import jax
 import pytest
 
 from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.assemble import build_model
 from resnet_jax.cli import main
 from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.cost.forecast import forecast, kept_bytes
 from resnet_jax.cost.report import describe
 from resnet_jax.errors import ConfigError
+from resnet_jax.tasks.assemble import build_model
 
 ROOT = Path(__file__).parent.parent.parent
 

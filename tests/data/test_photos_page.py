@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import resnet_jax as rn
-from resnet_jax import assemble, cli
-from resnet_jax import run as run_module
-from resnet_jax.config_file import find_config
+from resnet_jax import cli
+from resnet_jax.config_files import find_config
 from resnet_jax.models import create_model
+from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "photos.md").read_text()

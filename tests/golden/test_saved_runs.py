@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import resnet_jax as rn
+from resnet_jax.logs.run_log import read_metrics
 from resnet_jax.models import create
-from resnet_jax.training.metrics import read_metrics
 
 from . import make_runs
 

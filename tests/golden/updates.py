@@ -22,11 +22,11 @@ import jaxlib
 import numpy as np
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.assemble import assemble
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
+from resnet_jax.survival.digests import by_name, digest_arrays
+from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.digests import by_name, digest_arrays
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.state import TrainState
 
 FLAGS = "--xla_force_host_platform_device_count=2"

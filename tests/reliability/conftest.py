@@ -11,10 +11,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import resnet_jax as rn
-from resnet_jax import result
-from resnet_jax import run as run_module
+from resnet_jax.logs.run_log import read_metrics
 from resnet_jax.models import create_model
-from resnet_jax.training.metrics import read_metrics
+from resnet_jax.run import result
+from resnet_jax.run import train as run_module
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 11
@@ -92,8 +92,8 @@ def straight(tmp_path_factory, compiled):
 PROGRAM = """
 import runpy, sys
 sys.argv[0] = {train!r}
-from resnet_jax import result
-from resnet_jax import run as run_module
+from resnet_jax.run import result
+from resnet_jax.run import train as run_module
 from resnet_jax.models import create_model
 run_module.build_model = lambda config: create_model(
     "cifar_resnet29", num_classes=10, zero_init_residual=True, stage_sizes=(1,)

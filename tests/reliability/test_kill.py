@@ -18,7 +18,9 @@ from .test_storage import MEGABYTE, mounted
 # Kills the process a moment (up to `delay` seconds) after the `count`-th call of something in this session began.
 KILLED = """
 import os, random, signal, threading, time
-from resnet_jax.training import checkpoint, loop, metrics
+from resnet_jax.training import loop
+from resnet_jax.survival import checkpoint
+from resnet_jax.logs import run_log as metrics
 
 def kill():
     time.sleep(random.uniform(0, {delay}))

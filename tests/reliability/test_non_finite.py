@@ -10,13 +10,13 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax import data
-from resnet_jax import run as run_module
-from resnet_jax.config_file import saved_config
+from resnet_jax.config_files import saved_config
 from resnet_jax.errors import NonFiniteLossError, Preempted
+from resnet_jax.run import train as run_module
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.survival.non_finite import SkippingBatches, gradient_norms, keep_where
 from resnet_jax.tasks.classify import task as classify_task
 from resnet_jax.training import loop
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.non_finite import SkippingBatches, gradient_norms, keep_where
 
 from .conftest import assert_same_run, config, records, state_of
 

@@ -9,8 +9,8 @@ import jax
 import pytest
 
 from resnet_jax.errors import EXIT_HUNG
-from resnet_jax.restart import run_with_restarts, without_flag
-from resnet_jax.training.watchdog import Watchdog
+from resnet_jax.runtime.restart import run_with_restarts, without_flag
+from resnet_jax.survival.watchdog import Watchdog
 
 from .conftest import ROOT, assert_same_run, finish
 
@@ -56,7 +56,7 @@ def test_a_signal_is_handed_on_and_ends_the_restarts(tmp_path):
     path = tmp_path / "ends"
     path.write_text("wait 0")
     command = [sys.executable, "-c", SCRIPT, str(path)]
-    program = f"import sys; from resnet_jax.restart import *; sys.exit(run_with_restarts({command!r}, 5))"
+    program = f"import sys; from resnet_jax.runtime.restart import *; sys.exit(run_with_restarts({command!r}, 5))"
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     while not (tmp_path / "waiting").exists():
         assert parent.poll() is None

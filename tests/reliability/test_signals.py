@@ -7,11 +7,11 @@ import signal
 import pytest
 
 import resnet_jax as rn
-from resnet_jax import assemble
-from resnet_jax import run as run_module
 from resnet_jax.errors import Preempted
+from resnet_jax.run import train as run_module
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.tasks import assemble
 from resnet_jax.training import loop
-from resnet_jax.training.checkpoint import Checkpoints
 
 from .conftest import assert_same_run, config, finish, records
 
@@ -102,7 +102,7 @@ def test_the_log_keeps_what_was_collected_since_its_last_line(tiny, straight, tm
 
 SIGNALLED = """
 import os, signal, time
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.survival.checkpoint import Checkpoints
 save = Checkpoints.save
 def signalled(self, step, *args):
     save(self, step, *args)

@@ -13,8 +13,8 @@ import pytest
 import resnet_jax as rn
 from resnet_jax.errors import StorageError
 from resnet_jax.files import write_atomically
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.metrics import RunLog, read_metrics
+from resnet_jax.logs.run_log import RunLog, read_metrics
+from resnet_jax.survival.checkpoint import Checkpoints
 
 from .conftest import assert_same_run, config, finish
 

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 import resnet_jax as rn
+from resnet_jax.logs.shown import Shown
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.evaluate import Measured, real_sums
-from resnet_jax.training.shown import Shown
 from resnet_jax.training.step import Losses
 
 SIDE, LARGEST = 16, 45.0  # pixels, degrees

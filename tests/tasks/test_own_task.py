@@ -16,9 +16,9 @@ import resnet_jax as rn
 from resnet_jax.data import load_source
 from resnet_jax.data.fills import Draws
 from resnet_jax.errors import CheckpointError
+from resnet_jax.logs.run_log import read_metrics
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.frozen import check_groups, trained_of
-from resnet_jax.training.metrics import read_metrics
 
 from . import angle
 
@@ -33,7 +33,7 @@ CONFIG = rn.load_config(
 )
 KILLED = """
 import os, signal, sys
-from resnet_jax import run
+from resnet_jax.run import train as run
 from resnet_jax.training import loop
 from tests.tasks import angle, test_own_task
 put_batch, calls = loop.put_batch, iter(range(1000))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.survival.checkpoint import Checkpoints
 
 ACCURACY = {1: 0.5, 2: 0.9, 3: 0.3, 4: 0.2, 5: 0.1}
 

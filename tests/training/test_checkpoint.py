@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.files import open_folder
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.survival.checkpoint import Checkpoints
 
 from .checkpoint_states import (
     assert_is_step,

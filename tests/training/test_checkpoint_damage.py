@@ -140,7 +140,7 @@ import pathlib, sys
 import jax, numpy as np
 from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import NamedSharding, PartitionSpec
-from resnet_jax.training.checkpoint import Checkpoints
+from resnet_jax.survival.checkpoint import Checkpoints
 
 process, folder, port = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, process)

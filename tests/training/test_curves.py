@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax.logs.curves import plot_curves
+from resnet_jax.logs.shown import Shown
 from resnet_jax.tasks.classify.measure import BEST, NAMES
-from resnet_jax.training.curves import plot_curves
-from resnet_jax.training.shown import Shown
 
 
 def train_record(epoch, loss=1.0):
@@ -113,7 +113,7 @@ def test_any_part_of_a_log_will_do(draw, records):
 
 def test_no_display_and_no_global_state_is_needed(tmp_path):
     program = (
-        "import sys, resnet_jax.training.curves as curves\n"
+        "import sys, resnet_jax.logs.curves as curves\n"
         "assert 'matplotlib' not in sys.modules, 'imported too early'\n"
         f"curves.plot_curves([], {str(tmp_path / 'x.png')!r}, '', 'x', curves.Shown('x'))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

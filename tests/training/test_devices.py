@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.assemble import assemble, init_state_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
+from resnet_jax.tasks.assemble import assemble, init_state_of
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 
 MIXED = AugmentConfig(random_resized_crop=False, shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
 PLAIN = AugmentConfig(random_resized_crop=False, shift_pixels=1)

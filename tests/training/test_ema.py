@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from resnet_jax import Config, OptimConfig
-from resnet_jax.assemble import assemble, build_model
-from resnet_jax.config_file import read_config_file
+from resnet_jax.config_files import read_config_file
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.ema import make_average, scaled_decay
-from resnet_jax.training.mesh import make_mesh
 from resnet_jax.training.state import TrainState
 
 DIGITS = read_config_file(Path(__file__).parents[2] / "configs" / "digits.py")

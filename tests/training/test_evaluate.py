@@ -7,11 +7,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from PIL import Image
 
+from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.classify.confusion import plot_confusion
 from resnet_jax.tasks.classify.measure import make_measure, report, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.training.evaluate import Measured, make_evaluate, make_pass, real_sums
-from resnet_jax.training.mesh import make_mesh
 
 VARIABLES = {"scale": jnp.ones(())}
 

@@ -10,18 +10,18 @@ from jax.flatten_util import ravel_pytree
 
 import resnet_jax as rn
 from resnet_jax import OptimConfig
-from resnet_jax.assemble import assemble
+from resnet_jax.config.groups import Group
 from resnet_jax.cost.count import count_macs, count_macs_of
 from resnet_jax.errors import ConfigError
-from resnet_jax.groups import Group
 from resnet_jax.models import create_model
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.survival.digests import by_name
+from resnet_jax.survival.non_finite import layer_names
+from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.digests import by_name
 from resnet_jax.training.frozen import check_groups, frozen_modules, trained_of
 from resnet_jax.training.losses import cross_entropy, one_hot
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
-from resnet_jax.training.non_finite import layer_names
 from resnet_jax.training.optim import make_optimizer
 
 from . import test_devices as devices

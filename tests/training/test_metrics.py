@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from resnet_jax.errors import NonFiniteLossError
+from resnet_jax.logs import run_log as metrics
+from resnet_jax.logs.run_log import RunLog, read_metrics
 from resnet_jax.tasks.classify.measure import NAMES
-from resnet_jax.training import metrics
-from resnet_jax.training.metrics import RunLog, read_metrics
 
 
 class Clock:
@@ -265,7 +265,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
 def test_torch_stays_out_of_the_process(tmp_path):
     program = (
         "import sys\n"
-        "import resnet_jax.training.metrics as metrics\n"
+        "import resnet_jax.logs.run_log as metrics\n"
         "assert not {'rich', 'tensorboardX', 'torch'} & set(sys.modules), 'imported too early'\n"
         "sizes = {'total_steps': 5, 'start_step': 0, 'images_per_step': 2, 'steps_per_epoch': 1}\n"
         "sizes['learning_rate'] = float\n"

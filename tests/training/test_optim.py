@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from resnet_jax import CheckpointConfig, Config, OptimConfig
-from resnet_jax.assemble import assemble, build_model
-from resnet_jax.config_file import read_config_file
+from resnet_jax.config_files import read_config_file
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import make_mesh
 from resnet_jax.training.optim import decay_mask, make_optimizer, make_schedule, plan_steps
 
 torch = pytest.importorskip("torch")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
-from resnet_jax import run as run_module
 from resnet_jax.errors import EXIT_PREEMPTED
 from resnet_jax.models import create_model
+from resnet_jax.run import train as run_module
 
 from .test_processes import free_port
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import os, runpy, signal, sys, threading, time
 sys.argv[0] = {train!r}
-from resnet_jax import run as run_module
+from resnet_jax.run import train as run_module
 from resnet_jax.models import create_model
 from resnet_jax.training import loop
 run_module.build_model = lambda config: create_model(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
-from resnet_jax.assemble import assemble, build_model
 from resnet_jax.errors import NonFiniteLossError
+from resnet_jax.logs.run_log import RunLog
 from resnet_jax.models import create_model
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
+from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.loss_scale import GROWTH_INTERVAL, LossScale, next_loss_scale
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
-from resnet_jax.training.metrics import RunLog
 
 
 def make_config(dtype, on_non_finite="stop"):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax.errors import EXIT_CRASHED, ConfigError
-from resnet_jax.hosts import Hosts
+from resnet_jax.runtime.hosts import Hosts
 
 from . import test_devices as devices
 
@@ -28,7 +28,7 @@ jax.config.update("jax_num_cpu_devices", {local})
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.config.update("jax_enable_x64", True)
 from resnet_jax.errors import ConfigError
-from resnet_jax.hosts import Hosts, check_same_everywhere, join
+from resnet_jax.runtime.hosts import Hosts, check_same_everywhere, join
 rank = int(sys.argv[1])
 join(Hosts(coordinator="127.0.0.1:{port}", processes={processes}, process=rank, join_seconds=2400))
 """
@@ -48,7 +48,7 @@ if rank == 0:
 ROWS = """
 import jax.numpy as jnp, numpy as np
 from resnet_jax.training.evaluate import Measured, make_pass, real_sums
-from resnet_jax.training.mesh import make_mesh
+from resnet_jax.runtime.mesh import make_mesh
 def batches():
     for start in (0, 8, 16):
         places = np.split(np.arange(start, start + 8), jax.process_count())[rank]
@@ -130,7 +130,7 @@ def test_one_and_four_processes(one_process, processes, tmp_path):
 
 def alone(**hosts):
     """A process that joins others which are not there; its exit status and what it complains about."""
-    code = f"from resnet_jax.hosts import Hosts, join\njoin(Hosts(**{hosts!r}))"
+    code = f"from resnet_jax.runtime.hosts import Hosts, join\njoin(Hosts(**{hosts!r}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=3000)
     return done.returncode, done.stderr
@@ -156,7 +156,7 @@ def test_a_process_that_is_never_started():
 def test_processes_that_were_told_different_numbers():
     """Neither trains: one is refused by the coordinator, the others wait for a process that nobody starts."""
     address = f"127.0.0.1:{free_port()}"
-    code = "import sys\nfrom resnet_jax.hosts import Hosts, join\nprocess, processes = map(int, sys.argv[1:])\n"
+    code = "import sys\nfrom resnet_jax.runtime.hosts import Hosts, join\nprocess, processes = map(int, sys.argv[1:])\n"
     code += f"join(Hosts(coordinator={address!r}, processes=processes, process=process, join_seconds=10))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = [

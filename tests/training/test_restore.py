@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax.assemble import assemble
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.checkpoint import Checkpoints
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 
 from . import test_devices as devices
 

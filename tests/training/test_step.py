@@ -10,11 +10,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from resnet_jax import ModelConfig, load_config
-from resnet_jax.assemble import build_model
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
+from resnet_jax.runtime.mesh import check_batch_size, put_batch, split_batch
+from resnet_jax.tasks.assemble import build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.mesh import check_batch_size, put_batch, split_batch
 from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import make_train_step

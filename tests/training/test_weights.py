@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from resnet_jax.models import create_model, init
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.losses import cross_entropy, one_hot
-from resnet_jax.training.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import Losses, make_train_step
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from resnet_jax.logs.shown import Shown
 from resnet_jax.models import ResNet
 from resnet_jax.tasks.classify.report import CALIBRATION_BINS, EvalReport
 from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Measure, Measured, Rows, Sums, real_sums
 from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
-from resnet_jax.training.shown import Shown
 
 MEANS = ("loss", "top1", "top5")
 BEST = "top1"

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from resnet_jax import run
 from resnet_jax.data import load_image
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError, WeightsError
 from resnet_jax.files import is_remote
 from resnet_jax.models import create_model, list_models
+from resnet_jax.run import train as run
 from resnet_jax.weights import class_names, find_weight_set, from_torchvision, identify, load_pretrained
 from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.files import read_state_dict

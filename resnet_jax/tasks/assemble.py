@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from resnet_jax.config import Config
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import make_average, scaled_decay
 from resnet_jax.training.frozen import check_groups
-from resnet_jax.training.mesh import check_batch_size, split_batch
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
 from resnet_jax.training.step import TrainStep, make_train_step

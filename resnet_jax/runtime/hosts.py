@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-from resnet_jax.checked import AtLeastOne, Checked, NotNegative
+from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative
 from resnet_jax.errors import EXIT_CRASHED, ConfigError
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -113,7 +113,7 @@ def check_same_everywhere(facts: Mapping[str, str]) -> None:
 
 def describe_code() -> dict[str, str]:
     """What runs here: the text of this package, and the versions of what it stands on."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     texts = [f"{path.relative_to(package)}\n{path.read_text()}" for path in sorted(package.rglob("*.py"))]
     return {"code": "\n".join(texts), "versions": " ".join(f"{name}={version(name)}" for name in VERSIONS)}
 

@@ -10,9 +10,9 @@ from etils import epath
 
 from resnet_jax.config import Config
 from resnet_jax.files import write_atomically
-from resnet_jax.training.curves import plot_curves
-from resnet_jax.training.metrics import read_metrics
-from resnet_jax.training.shown import Names, Shown
+from resnet_jax.logs.curves import plot_curves
+from resnet_jax.logs.run_log import read_metrics
+from resnet_jax.logs.shown import Names, Shown
 
 RESULT = "result.json"
 BROKEN_IMAGES = "broken_images.json"

@@ -14,33 +14,33 @@ from jaxtyping import Array, UInt8
 from rich.console import Console
 
 from resnet_jax import data
-from resnet_jax.assemble import assemble, build_model, compute_dtype, init_state_of
-from resnet_jax.compilation import tell_of_compiling
 from resnet_jax.config import Config
-from resnet_jax.config_file import check_same_run, save_config, saved_config
+from resnet_jax.config_files import check_same_run, save_config, saved_config
 from resnet_jax.cost.count import count_macs_of
 from resnet_jax.cost.peaks import images_per_second_at_peak
 from resnet_jax.errors import CheckpointError, NonFiniteLossError
 from resnet_jax.files import explain_failed_write, open_folder, read_json, write_atomically
-from resnet_jax.hosts import check_same_everywhere, describe_code
+from resnet_jax.logs.run_log import RunLog
 from resnet_jax.models import ResNet
-from resnet_jax.record import append_session, describe_environment, last_command, read_sessions
-from resnet_jax.result import RESULT, summary, write_result
-from resnet_jax.revisions import REVISION, changes_since
+from resnet_jax.run.environment import append_session, describe_environment, last_command, read_sessions
+from resnet_jax.run.result import RESULT, summary, write_result
+from resnet_jax.run.revisions import REVISION, changes_since
+from resnet_jax.runtime.hosts import check_same_everywhere, describe_code
+from resnet_jax.runtime.mesh import make_mesh, split_batch
+from resnet_jax.runtime.programs import tell_of_compiling
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
+from resnet_jax.survival.signals import StopRequest
+from resnet_jax.survival.watchdog import Watchdog
+from resnet_jax.tasks.assemble import assemble, build_model, compute_dtype, init_state_of
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.checkpoint import Checkpoints
 from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
 from resnet_jax.training.frozen import partition, trained_of
 from resnet_jax.training.loop import fit
-from resnet_jax.training.mesh import make_mesh, split_batch
-from resnet_jax.training.metrics import RunLog
-from resnet_jax.training.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
-from resnet_jax.training.signals import StopRequest
 from resnet_jax.training.state import TrainState
-from resnet_jax.training.watchdog import Watchdog
 
 Which = Literal["last", "best"]
 CLASS_NAMES = "class_names.json"

@@ -18,7 +18,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 from resnet_jax.errors import CheckpointError
-from resnet_jax.training.digests import by_name, describe, digest_arrays, digest_json
+from resnet_jax.survival.digests import by_name, describe, digest_arrays, digest_json
 
 Record = dict[str, Any]
 

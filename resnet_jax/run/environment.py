@@ -15,8 +15,8 @@ from typing import Any
 import jax
 from etils import epath
 
-from resnet_jax.checked import flat
-from resnet_jax.config_file import saved_config
+from resnet_jax.config.checked import flat
+from resnet_jax.config_files import saved_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder, write_atomically
 

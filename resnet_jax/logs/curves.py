@@ -8,7 +8,7 @@ from etils import epath
 
 from resnet_jax.display import in_figure
 from resnet_jax.files import write_atomically
-from resnet_jax.training.shown import Shown
+from resnet_jax.logs.shown import Shown
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
     from matplotlib.axes import Axes

@@ -18,8 +18,8 @@ import tyro
 from etils import epath
 
 from resnet_jax import config as schema
-from resnet_jax.checked import differences, flat, from_dict
 from resnet_jax.config import Config
+from resnet_jax.config.checked import differences, flat, from_dict
 from resnet_jax.errors import ConfigError, unknown_name
 from resnet_jax.files import open_folder, write_atomically
 

@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from resnet_jax.errors import CheckpointError, StorageError
 from resnet_jax.files import is_remote, open_folder
-from resnet_jax.training.step_folder import (
+from resnet_jax.survival.step_folder import (
     Damaged,
     Record,
     check_digests,

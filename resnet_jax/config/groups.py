@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from resnet_jax.checked import Checked, NotNegative, Pattern
+from resnet_jax.config.checked import Checked, NotNegative, Pattern
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from etils import epath
 
 from resnet_jax.display import plain_console
 from resnet_jax.files import open_growing
-from resnet_jax.training.shown import Names
+from resnet_jax.logs.shown import Names
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from resnet_jax.checked import nearest_multiples
+from resnet_jax.config.checked import nearest_multiples
 from resnet_jax.errors import ConfigError
 
 AXIS = "data"

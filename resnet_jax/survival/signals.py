@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from resnet_jax.training.mesh import replicated, split_batch
+from resnet_jax.runtime.mesh import replicated, split_batch
 
 log = logging.getLogger("resnet_jax")
 

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 
 from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.files import forgive_failed_write, open_folder
-from resnet_jax.training.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
-from resnet_jax.training.shown import Names
-from resnet_jax.training.sinks import JsonLines, Screen, Sink, TensorBoard
+from resnet_jax.logs.shown import Names
+from resnet_jax.logs.sinks import JsonLines, Screen, Sink, TensorBoard
+from resnet_jax.survival.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
 
 if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
     from rich.console import Console

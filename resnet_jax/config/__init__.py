@@ -1,0 +1,11 @@
+"""Every knob of an experiment, with its unit and its range. Standard library only."""
+
+from resnet_jax.config.augment import AugmentConfig
+from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.data import DataConfig
+from resnet_jax.config.experiment import Config
+from resnet_jax.config.groups import Group
+from resnet_jax.config.model import ModelConfig
+from resnet_jax.config.optim import OptimConfig
+
+__all__ = ["AugmentConfig", "CheckpointConfig", "Config", "DataConfig", "Group", "ModelConfig", "OptimConfig"]

@@ -1,0 +1,79 @@
+"""Where images come from. Standard library only."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from resnet_jax.config.augment import AugmentConfig
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
+from resnet_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Checked):
+    """Where images come from and how they are prepared."""
+
+    name: str = "digits"
+    """`digits` (embedded), `folder:PATH` (PATH/SPLIT/CLASS/*.jpg), `tfds:NAME` (prepared as array_record),
+    `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `npz:PATH`
+    (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks); docs/data.md."""
+    directory: str | None = None
+    """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
+    train_split: str = "train"
+    eval_split: str = "test"
+    holdout: Annotated[float, Fraction] = 0.0
+    """Of a folder without splits (PATH/CLASS/*.jpg): the share of each class, always the same files, that is
+    `eval_split`; the rest is `train_split`. 0 = the folder has splits."""
+    channels: Literal[1, 3] = 3
+    image_size: Annotated[int, AtLeastOne] = 224
+    """Height and width in pixels of what the network sees."""
+    eval_resize: Annotated[int, AtLeastOne] = 256
+    """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Per channel, of pixel values in [0, 1]."""
+    std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
+    repeats: Annotated[int, AtLeastOne] = 1
+    """In training: a batch holds so many differently cropped copies of an image, and an epoch, whose length stays the
+    same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    max_broken_fraction: Annotated[float, Fraction] = 0.001
+    """Images that cannot be read are skipped in training, up to this fraction of the data set."""
+    threads: Annotated[int, AtLeastOne] = 16
+    """Threads of one host that read and decode images."""
+    workers: Annotated[int, NotNegative] = 0
+    """Processes of one host that these threads are spread over; 0 = none but the one that trains. Worth their memory
+    and start where one process cannot keep up (docs/data.md says when)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.channels:
+                raise ConfigError(
+                    f"DataConfig.{name} = {values} has {len(values)} values; it must have one for each of the "
+                    f"{self.channels} channels"
+                )
+        coloured = [name for name in ("saturation", "hue", "lighting") if getattr(self.augment, name)]
+        if self.channels == 1 and coloured:
+            raise ConfigError(
+                f"DataConfig.augment: {', '.join(coloured)} change colours, and images of channels = 1 have none; "
+                "set them to 0"
+            )
+        if self.holdout and not self.name.startswith("folder:"):
+            raise ConfigError(
+                f"DataConfig.holdout = {self.holdout} is for folders of images, and {self.name} has splits; set it to 0"
+            )
+        if not self.augment.random_resized_crop and self.train_size > self.eval_resize:
+            raise ConfigError(
+                f"DataConfig.augment.train_size = {self.train_size} without random_resized_crop must be at most "
+                f"eval_resize = {self.eval_resize}, or the central crop would not fit"
+            )
+        if self.eval_resize < self.image_size:
+            raise ConfigError(
+                f"DataConfig.eval_resize = {self.eval_resize} must be at least image_size = {self.image_size}, "
+                "or the central crop would not fit"
+            )
+
+    @property
+    def train_size(self) -> int:
+        """Height and width in pixels of training images."""
+        return self.augment.train_size or self.image_size

@@ -1,0 +1,76 @@
+"""Every knob of an experiment, with its unit and its range. Standard library only.
+
+Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows from them is computed in one place,
+`resnet_jax.training.optim.plan_steps`, so that an override never leaves a stale value behind. Types and ranges are
+checked when a config is built: a wrong value is a `ConfigError` before any work starts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
+from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.data import DataConfig
+from resnet_jax.config.model import ModelConfig
+from resnet_jax.config.optim import OptimConfig
+from resnet_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """One experiment."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 0
+    epochs: Annotated[float, Positive] = 90.0
+    batch_size: Annotated[int, AtLeastOne] = 256
+    """Images per update, over all devices and hosts."""
+    accumulate: Annotated[int, AtLeastOne] = 1
+    """Parts that each device computes one after the other before an update, for less memory. The result is the same,
+    which is why `model.bn_group_size` must be set (and `mix_group_size`, where images are mixed)."""
+    eval_batch_size: Annotated[int, AtLeastOne] = 256
+    """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
+    eval_every_epochs: Annotated[float, Positive] = 1.0
+    log_every_steps: Annotated[int, AtLeastOne] = 50
+    on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """When the loss or gradient of a step is infinite or nan: stop; skip its update; or go back to the last checkpoint
+    and train on without its batch."""
+    watchdog_seconds: Annotated[float, NotNegative] = 1800.0
+    """A step that takes longer ends the run with every thread's stack; 0 = wait for ever. The first step (which
+    compiles), evaluations and checkpoints may take ten times as long."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        group = self.model.bn_group_size
+        if group and self.batch_size % group:
+            raise ConfigError(
+                f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
+                f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
+            )
+        augment = self.data.augment
+        mix_group = augment.mix_group_size or self.batch_size
+        if augment.mixes and (self.batch_size % mix_group or mix_group < 2):
+            raise ConfigError(
+                f"batch_size = {self.batch_size} cannot be cut into groups of {mix_group} images to be mixed "
+                "(data.augment.mix_group_size); it must be a multiple of it and at least 2; "
+                f"the nearest that are: {nearest_multiples(self.batch_size, max(mix_group, 2))}"
+            )
+        if augment.mixes and augment.mix_law == "timm" and mix_group % 2:
+            raise ConfigError(
+                f"data.augment.mix_law = 'timm' pairs mirrored places, and in a group of {mix_group} images the middle "
+                "one would be its own partner; the group must be even. Change mix_group_size or batch_size"
+            )
+        if self.accumulate > 1 and not (group and self.mix_group_size):
+            whole = "data.augment.mix_group_size" if group else "model.bn_group_size"
+            raise ConfigError(
+                f"accumulate = {self.accumulate} needs {whole} > 0: with 0, the images of the whole batch depend on "
+                "one another, and it cannot be computed in parts; set it to the images of one group, such as 32"
+            )
+
+    @property
+    def mix_group_size(self) -> int:
+        """Consecutive images of a batch that are mixed; 1 where images are not mixed, 0 = all."""
+        return self.data.augment.mix_group_size if self.data.augment.mixes else 1

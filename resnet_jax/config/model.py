@@ -1,0 +1,29 @@
+"""The network. Standard library only."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Checked):
+    """The network. Options beyond these are arguments of `resnet_jax.create_model`."""
+
+    name: str = "resnet50"
+    """A name from `python -m resnet_jax models`."""
+    num_classes: Annotated[int, AtLeastOne] = 1000
+    zero_init_residual: bool = True
+    """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
+    bn_group_size: Annotated[int, NotNegative] = 0
+    """Images that share BatchNorm statistics in training; 0 = the whole batch. Part of the recipe: it does not depend
+    on the number of devices."""
+    stochastic_depth: Annotated[float, Fraction] = 0.0
+    """Rate at which training drops the last block's branch, rising linearly from 0 at the first (Huang et al. 2016)."""
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
+    """Of activations and convolutions. Parameters, statistics, logits and loss stay float32. `tf32` stores float32 and
+    lets the device multiply with fewer bits (10 on a GPU, 7 on a TPU); `float32` never does. `float16` scales the loss,
+    see `docs/pods.md`."""
+    remat: tuple[Annotated[int, AtLeastOne], ...] = ()
+    """Stages, from 1, that compute their activations again in the backward pass, block by block, instead of keeping
+    them: less memory, up to a third more time."""

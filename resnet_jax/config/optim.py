@@ -1,0 +1,59 @@
+"""The optimizer and its schedule. Standard library only."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range
+from resnet_jax.config.groups import Group
+from resnet_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Checked):
+    """The optimizer, its schedule, and what goes with large batches. Default: SGD with momentum, PyTorch's coupling of
+    weight decay (into the gradient, before momentum)."""
+
+    optimizer: Literal["sgd", "lars", "lamb"] = "sgd"
+    """LARS (You et al. 2017, arXiv:1708.03888) and LAMB (You et al. 2019, arXiv:1904.00962; `momentum` is its first
+    beta, the second 0.999) give each layer a rate of its own, for batches of thousands."""
+    base_lr: Annotated[float, Positive] = 0.1
+    """Peak learning rate per 256 images of batch (Goyal et al. 2017: the linear scaling rule)."""
+    momentum: Annotated[float, Fraction] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, NotNegative] = 1e-4
+    no_decay: tuple[Annotated[str, Pattern()], ...] = ()
+    """Regular expressions, searched in parameter paths such as `layer1_0/bn1/scale`: those are not decayed, and
+    LARS and LAMB leave their rate alone."""
+    groups: tuple[Group, ...] = ()
+    """Parameters with a rate or a decay of their own; a parameter belongs to one group at most."""
+    trust_coefficient: Annotated[float, Positive] = 0.001
+    """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
+    clip_norm: Annotated[float, NotNegative] = 0.0
+    """Gradients whose L2 norm over all parameters is larger are scaled down to it; 0 = never."""
+    schedule: Literal["step", "cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, NotNegative] = 5.0
+    """Linear from 0 to the peak, step by step."""
+    drop_epochs: tuple[Annotated[float, Positive], ...] = (30.0, 60.0, 80.0)
+    """`step` schedule: where the rate is multiplied by `drop_factor`."""
+    drop_factor: Annotated[float, Range(above=0, high=1)] = 0.1
+    label_smoothing: Annotated[float, Fraction] = 0.0
+    ema_decay: Annotated[float, Fraction] = 0.0
+    """Of a moving average of parameters and BatchNorm statistics, which is then what is evaluated; 0 = none. As
+    torchvision states it, for one update a step and one epoch: 1 - decay is multiplied by `ema_every_steps * batch_size
+    / epochs`. Through the warm-up the average is a copy."""
+    ema_every_steps: Annotated[int, AtLeastOne] = 32
+    """It moves after the first of so many steps, as torchvision's."""
+    shard_state: bool = False
+    """Each device keeps only its part of the optimizer's state (ZeRO-1, arXiv:1910.02054); the result is the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.no_decay:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(
+                    f"OptimConfig.no_decay: {pattern!r} is no regular expression ({error}); for a part of a name as it "
+                    f"is write {re.escape(pattern)!r}"
+                ) from error
