@@ -17,6 +17,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
+from resnet_jax.models.forms import in_halves
 from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
@@ -173,6 +174,7 @@ class ResNet(nn.Module):
                 bias_init=linear_bias_init(x.shape[-1]),
                 precision=self.precision,
                 param_dtype=self.param_dtype,
+                dot_general=in_halves,
                 name="fc",
             )(x)
         return out if features else x
