@@ -186,7 +186,7 @@ class ResNet(nn.Module):
             x = out["stem"] = conv(x)
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
-            return act(pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool))
+            return pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool, act)
         else:
             x = out["stem"] = plan.act(parts.norm(name="bn1")(conv(x)))
         if not plan.stem.pool:

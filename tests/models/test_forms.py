@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models.deferred import norm_of, pooled_norm_of
-from resnet_jax.models.forms import PLATFORMS, forms_of, pointwise
+from resnet_jax.models.forms import PLATFORMS, forms_of, in_halves, pointwise
 from resnet_jax.models.layers import Conv, kept_relu, relu
 from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.pooling import max_pool
@@ -46,6 +46,14 @@ def test_pointwise(platform):
     arguments, directions = ((rng.normal(size=(2, 3, 5, 4, 6)), rng.normal(size=(6, 5))) for _ in range(2))
     plain = lambda x, kernel: jnp.einsum("gnhwk,kc->gnhwc", x, kernel)
     compare(*(derivatives(lambda *a, f=f: f(*a), arguments, directions) for f in (pointwise, plain)))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_in_halves(platform, classes):
+    rng = np.random.default_rng(0)
+    arguments, directions = ((rng.normal(size=(3, 6)), rng.normal(size=(6, classes))) for _ in range(2))
+    halves = lambda x, kernel: in_halves(x, kernel, (((1,), (0,)), ((), ())))
+    compare(*(derivatives(f, arguments, directions) for f in (halves, jnp.matmul)))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
@@ -107,7 +115,7 @@ class Pair:
 
         def call(norm):
             if self.pool:
-                return pooled_norm_of(conv, norm, x, self.pool)
+                return pooled_norm_of(conv, norm, x, self.pool, relu)
             return norm_of(conv, norm, x)
 
         return self.norm.clone(one_pass=one_pass).apply(variables, mutable=["batch_stats"], method=call)
