@@ -50,6 +50,27 @@ def test_models_prints_the_facts():
     assert "resnet50" not in table
 
 
+def test_nothing_heavy_is_imported_to_say_what_there_is():
+    """Help, a wrong option and the list of networks answer at once: JAX alone takes longer to import."""
+    lines = [["--help"], ["models"], ["models", "--no-such", "1"], ["train", "--help"], ["train", "--no-such", "1"]]
+    code = f"""
+import sys
+import resnet_jax
+from resnet_jax.cli import main
+for line in {lines}:
+    try:
+        main(line)
+    except SystemExit as stop:
+        assert stop.code in (0, 2), stop
+heavy = {{"jax", "flax", "optax", "orbax", "grain", "pyarrow", "cv2", "numba", "sklearn", "matplotlib"}} & {{*sys.modules}}
+assert not heavy, heavy
+"""
+    out = python("-c", code).stdout
+    assert "resnet_jax models" in out
+    assert "cifar_wide_resnet16_8" in out
+    assert "--optim.base-lr" in out
+
+
 @pytest.mark.parametrize(
     ("line", "config"),
     [

@@ -32,7 +32,7 @@ def benchmark(
     import jax.numpy as jnp
 
     from resnet_jax.cost import speed
-    from resnet_jax.cost.count import measure
+    from resnet_jax.cost.count import measure, usual_size
     from resnet_jax.cost.peaks import peak_of
     from resnet_jax.errors import ConfigError
     from resnet_jax.models import create_model
@@ -41,7 +41,7 @@ def benchmark(
     if batch_size < 1 or batch_size % len(devices):
         raise ConfigError(f"--batch-size {batch_size} is not a positive multiple of the {len(devices)} device(s)")
     net = create_model(model, dtype=jnp.dtype(dtype))
-    size = image_size or (32 if net.stem == "cifar" else 224)
+    size = image_size or usual_size(net)
     images, labels = speed.synthetic_batch(batch_size, size, 3, net.num_classes)
     programs = [speed.forward_program(net, images), speed.train_program(net, images, labels)]
     seconds = speed.time_in_turns({program.name: program.turn for program in programs}, rounds)

@@ -15,26 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
+from resnet_jax.cost.facts import Cost
 from resnet_jax.models import ResNet
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one image's forward pass in evaluation.
-
-    Attributes:
-      parameters: trainable numbers, without BatchNorm's running statistics.
-      macs: multiply-accumulates of convolutions and matrix products, which papers call "FLOPs".
-      activations: numbers that convolutions and matrix products put out (Radosavovic et al. 2020, arXiv:2003.13678).
-      peak_bytes: variables and the largest set of intermediate values alive at once, if each is freed after its last
-        use and element-wise work happens in place. A compiler needs more for scratch: beyond the variables XLA's for
-        CPUs allots 0.8 times as much for ResNet-18 at 224 pixels, 1.8 times for ResNet-50.
-    """
-
-    parameters: int
-    macs: int
-    activations: int
-    peak_bytes: int
 
 
 def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
@@ -50,6 +32,11 @@ def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
         activations=sum(math.prod(operation.outputs[0].shape) for operation in operations if _macs(operation)),
         peak_bytes=_bytes(variables) + _peak_bytes(operations),
     )
+
+
+def usual_size(model: ResNet) -> int:
+    """Height and width in pixels of the images that such networks are for, and that their published costs are of."""
+    return 32 if model.stem == "cifar" else 224
 
 
 def count_parameters(model: ResNet, *, channels: int = 3) -> int:

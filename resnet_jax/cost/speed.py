@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from resnet_jax.cost.count import Cost
+from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch

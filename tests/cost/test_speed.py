@@ -15,7 +15,7 @@ import pytest
 
 from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.cost import peaks, speed
-from resnet_jax.cost.count import Cost
+from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import PEAKS, images_per_second_at_peak, peak_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model, init
