@@ -36,7 +36,7 @@ def write(tmp_path):
         (lambda: OptimConfig(base_lr=float("nan")), "base_lr = nan must be a finite number"),
         (lambda: OptimConfig(drop_epochs=[30]), "drop_epochs = .30. must be a tuple of float values, not list"),
         (lambda: OptimConfig(drop_epochs=(30, "60")), r"drop_epochs\[1\] = '60' must be float, not str"),
-        (lambda: OptimConfig(schedule="cosin"), "must be one of 'step', 'cosine', 'constant'"),
+        (lambda: OptimConfig(schedule="cosin"), "must be one of 'step', 'cosine', 'polynomial', 'constant'"),
         (lambda: ModelConfig(num_classes=True), "num_classes = True must be int, not bool"),
         (lambda: Config(batch_size=64.0), "batch_size = 64.0 must be int, not float"),
         (lambda: Config(model="resnet50"), "Config.model = 'resnet50' must be ModelConfig, not str"),
