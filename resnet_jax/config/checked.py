@@ -88,8 +88,7 @@ def _chosen(hint: Any, value: Any) -> Any:
     """Of a field that may hold one of several dataclasses, the one whose `kind` the value has; else the hint itself."""
     if get_origin(hint) not in (Union, UnionType) or not isinstance(value, Mapping):
         return hint
-    options: tuple[Any, ...] = get_args(hint)
-    kinds = {option.kind: option for option in options if dataclasses.is_dataclass(option)}
+    kinds = {getattr(option, "kind"): option for option in get_args(hint) if dataclasses.is_dataclass(option)}  # noqa: B009
     if value.get("kind") not in kinds:
         raise ConfigError(unknown_name("kind", str(value.get("kind")), kinds))
     return kinds[value["kind"]]

@@ -16,6 +16,7 @@ from resnet_jax.files import open_folder, read_json
 from resnet_jax.models import ResNet
 from resnet_jax.run.environment import last_command
 from resnet_jax.run.evaluate import key
+from resnet_jax.run.start import load_beginning
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.tasks import assemble
@@ -51,18 +52,24 @@ def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | Non
 
     Raises:
       ConfigError: the folder holds no run.
-      CheckpointError: it holds no whole checkpoint.
+      CheckpointError: it holds no whole checkpoint, or the weights that it started from are not the same any more.
     """
     workdir = open_folder(workdir)
     config = saved_config(workdir)
     task = task or task_of(config)
     like = assemble.init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
+    begun = load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+    saved = begun.to_save(like) if begun else like
     with open_checkpoints(config, workdir, key(config.evaluations[0].name, task.best)) as checkpoints:
-        restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
+        restored = checkpoints.restore_best(saved) if which == "best" else checkpoints.restore_newest(saved)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
     class_names = tuple(read_json(workdir / CLASS_NAMES))
-    return Run(config=config, task=task, state=restored.state, class_names=class_names)
+    state = restored.state
+    if begun:
+        begun.check_same(restored.memory, workdir)
+        state = begun.restore(state, like)
+    return Run(config=config, task=task, state=state, class_names=class_names)
 
 
 def open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from resnet_jax.run.environment import append_session, describe_environment, rea
 from resnet_jax.run.evaluate import Evaluations, batching, make_evaluations
 from resnet_jax.run.predict import CLASS_NAMES
 from resnet_jax.run.revisions import REVISION, changes_since
+from resnet_jax.run.start import Beginning, load_beginning
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.survival.non_finite import SkippingBatches, layer_names
 from resnet_jax.tasks.assemble import Training, assemble, compute_dtype
@@ -36,6 +38,7 @@ class Session:
     Attributes:
       stream: the batches of the data, with what was left out of them as broken.
       batches: those of `stream`, without what rollbacks leave out.
+      beginning: loads what the run starts from, once; None = random variables.
       say: prints a line, on the first process.
       console: where progress is shown.
       first: whether this is the process that writes.
@@ -51,6 +54,7 @@ class Session:
     training: Training
     stream: Any
     batches: SkippingBatches
+    beginning: Callable[[], Beginning | None]
     say: Callable[[str], None]
     console: Console
     first: bool
@@ -115,13 +119,16 @@ class Session:
 
 
 def prepare(
-    config: Config, workdir: epath.Path, task: Task, *, console: Console, say: Callable[[str], None]
+    config: Config, workdir: epath.Path, task: Task, *, known: bool, console: Console, say: Callable[[str], None]
 ) -> Session:
     """Opens the data and assembles what trains the config. Writes nothing.
 
+    Args:
+      known: whether the folder holds this run already.
     Raises:
-      ConfigError: the config cannot be run here.
+      ConfigError: the config cannot be run here, or what it starts from does not fit.
       DataError: the data set cannot be read, or is not what the config says.
+      WeightsError: what it starts from cannot be had.
     """
     mesh = make_mesh()
     source = data.load_source(config.data, config.data.train_split)
@@ -131,6 +138,9 @@ def prepare(
     stream = data.train_batches(
         source, config.data, seed=config.seed, fill=task.fills[0], **batching(config.batch_size)
     )
+    beginning = cache(partial(load_beginning, config, task))
+    if not known and (begun := beginning()) and begun.new:
+        say(f"start.weights: {', '.join(begun.new)} do not fit, and are made new")
     return Session(
         config=config,
         workdir=workdir,
@@ -141,6 +151,7 @@ def prepare(
         training=training,
         stream=stream,
         batches=SkippingBatches(stream),
+        beginning=beginning,
         say=say,
         console=console,
         first=jax.process_index() == 0,

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -63,7 +63,7 @@ def train(
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
         return _read_complete(config, workdir, task, say)
-    session = prepare(config, workdir, task or task_of(config), console=console, say=say)
+    session = prepare(config, workdir, task or task_of(config), known=known, console=console, say=say)
     session.lay_out_folder()
     state, seconds_before = _train_past_rollbacks(session)
     _finish(session, seconds_before + time.perf_counter() - started)
@@ -117,15 +117,25 @@ def _train_from_newest(
     Args:
       beginning: what a checkpoint from before the first step would remember.
     """
-    restored = checkpoints.restore_newest(session.like, set_aside=True)
+    like, freezes = session.like, any(not group.rate for group in session.config.optim.groups)
+    begun = session.beginning() if freezes else None
+    restored = checkpoints.restore_newest(begun.to_save(like) if begun else like, set_aside=True)
     if restored is None:
+        begun = session.beginning()
         state, memory = session.training.init_state(session.key), beginning
+        if begun:
+            state, memory = begun.begin(state), {**memory, "start": begun.digest}
     else:
         state, memory = restored.state, restored.memory
+        if begun:
+            begun.check_same(memory, session.workdir)
+            state = begun.restore(state, like)
         session.say(f"Resuming {session.workdir} after step {restored.step} of {loop.plan.total}")
     session.batches.set_state(memory["data"])
     from_step = int(state.step)
-    session.record(from_step, continued=restored is not None)
+    start = {"start": memory["start"]} if "start" in memory else {}
+    session.record(from_step, continued=restored is not None, **start)
+    loop = replace(loop, remembered=start, to_save=begun.to_save if begun and freezes else loop.to_save)
     with session.open_log(from_step, memory["log"]) as log:
         return fit(state, loop, log), log.seconds_before
 

@@ -1,8 +1,8 @@
 """The training loop. There is one: other losses, frozen parts and the like enter as arguments, not as copies."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jax.sharding import NamedSharding
@@ -30,6 +30,8 @@ class Loop:
     Attributes:
       sharding: of a batch.
       evaluations: each `variables -> report`; `plan.evaluations_due` has their numbers.
+      to_save: what a checkpoint holds of a state.
+      remembered: what each checkpoint remembers besides the log and the position in the data; JSON.
       forgive_failed_writes: say that a checkpoint or the log could not be written, and go on.
     """
 
@@ -41,6 +43,8 @@ class Loop:
     checkpoints: Checkpoints
     stop: StopRequest
     watchdog: Watchdog
+    to_save: Callable[[TrainState], TrainState] = lambda state: state
+    remembered: Mapping[str, Any] = field(default_factory=dict)
     forgive_failed_writes: bool = False
 
 
@@ -59,8 +63,8 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
         with forgive_failed_write(forgive):
             checkpoints.wait()  # a failure of the last save must not cost this one
         with forgive_failed_write(forgive and step < plan.total):
-            memory = {"log": log.get_state(), "data": loop.batches.get_state()}
-            checkpoints.save(step, state, memory, report)
+            memory = {**loop.remembered, "log": log.get_state(), "data": loop.batches.get_state()}
+            checkpoints.save(step, loop.to_save(state), memory, report)
 
     in_flight: deque[Any] = deque()
     start = int(state.step)

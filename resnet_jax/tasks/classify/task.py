@@ -29,6 +29,7 @@ def classify(config: Config, model: ResNet) -> Task:
         predict=make_predict(model, prepare),
         best=BEST,
         names=NAMES,
+        head=("fc",),
         check_source=partial(check_classes, config),
     )
 
