@@ -17,6 +17,8 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.runtime.mesh import AXIS
 
+SMALL = 2**20  # bytes
+
 
 def spread(tree: PyTree, devices: int) -> PyTree[PartitionSpec]:
     """Each array split along its largest dimension that `devices` divide, or whole on each where they divide none."""
@@ -52,13 +54,20 @@ def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> Py
 
 
 def _mean(arrays: list[Array]) -> list[Array]:
-    """Over the devices. Scalars and vectors, hundreds in a ResNet, go as one array: XLA joins only so many."""
-    small = [array for array in arrays if array.ndim < 2]
+    """Over the devices. What is small, hundreds of arrays in a ResNet, goes as one: XLA for TPUs joins only so many,
+    and XLA for GPUs cuts a joint exchange into dozens."""
+    small = [array for array in arrays if _is_small(array)]
     packed = jnp.concatenate([array.reshape(-1) for array in small])
-    *large, packed = lax.pmean([*(array for array in arrays if array.ndim >= 2), packed], AXIS)
+    *large, packed = lax.pmean([*(array for array in arrays if not _is_small(array)), packed], AXIS)
     pieces = iter(jnp.split(packed, np.cumsum([array.size for array in small])[:-1]))
     rest = iter(large)
-    return [next(pieces).reshape(array.shape).astype(array.dtype) if array.ndim < 2 else next(rest) for array in arrays]
+    return [
+        next(pieces).reshape(array.shape).astype(array.dtype) if _is_small(array) else next(rest) for array in arrays
+    ]
+
+
+def _is_small(array: Array) -> bool:
+    return array.ndim < 2 or array.nbytes < SMALL
 
 
 def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, rows_after: int) -> list[Array]:
