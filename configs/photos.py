@@ -1,17 +1,19 @@
 """Your own photographs, a few hundred or thousand of them: a folder with a folder of images for each class.
 
     python -m resnet_jax data check folder:photos --holdout 0.2
-    python train.py configs/photos.py --data.name folder:photos --model.num-classes 3
+    python train.py configs/photos.py --data.name folder:photos
+    python train.py configs/photos.py --data.name folder:photos --start.weights IMAGENET1K_V1     # far better of a few
 
 `photos/CLASS/*.jpg`: a fifth of each class, always the same images, tells how good it is; the others are trained on.
 With `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg` add `--data.holdout 0`. A ResNet-18 that starts from
-random numbers needs far more images than one that starts from published weights: expect little of a few hundred.
+random numbers needs far more images than one that starts from published weights: expect little of a few hundred. The
+network has as many classes as the folder.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
-    model=ModelConfig(name="resnet18", num_classes=2),
+    model=ModelConfig(name="resnet18", num_classes=None),
     data=DataConfig(
         name="folder:photos",
         holdout=0.2,

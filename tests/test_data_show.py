@@ -17,7 +17,7 @@ from resnet_jax import AugmentConfig, Config, load_config
 from resnet_jax.commands.data_show import data_show, target_caption
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import create_model
-from resnet_jax.run import train
+from resnet_jax.run.train import train
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify import task as classify_task
 from resnet_jax.tasks.classify.show import training_batch

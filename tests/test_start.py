@@ -13,7 +13,7 @@ from resnet_jax.errors import CheckpointError, ConfigError, Preempted, WeightsEr
 from resnet_jax.run.start import load_beginning
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
-from resnet_jax.tasks.table import task_of
+from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.weights import save_weights
 
 ROOT = Path(__file__).parent.parent
@@ -143,3 +143,11 @@ def test_what_does_not_fit_is_refused_before_work(weights, make, error, message)
     config = make(weights[0])
     with pytest.raises(error, match=message):
         load_beginning(config, task_of(config))
+
+
+def test_the_number_of_classes_comes_from_the_data(weights):
+    config = rn.load_config(ROOT / "configs" / "digits.py", ["--model.num-classes", "None"])
+    assert settled(config) == rn.load_config(ROOT / "configs" / "digits.py")
+    assert settled(settled(config)) == settled(config)
+    with pytest.raises(ConfigError, match="num_classes = None stands for.*set model.num_classes"):
+        task_of(config)

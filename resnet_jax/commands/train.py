@@ -78,8 +78,9 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     # What follows is imported after the arguments are known to be good: it takes seconds.
     if asked.dry_run:
         from resnet_jax.cost.dry_run import dry_run
+        from resnet_jax.tasks.table import settled
 
-        print(dry_run(asked.config, asked.dry_run, say=partial(print, file=sys.stderr, flush=True)))
+        print(dry_run(settled(asked.config), asked.dry_run, say=partial(print, file=sys.stderr, flush=True)))
         return
     from resnet_jax.runtime.programs import remember_programs
 
@@ -101,6 +102,9 @@ def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:
     except Preempted as stop:
         print(stop)
         sys.exit(EXIT_PREEMPTED)
+    except BrokenPipeError:  # `train.py --help | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         traceback.print_exc()
         explain_lost_process(error)

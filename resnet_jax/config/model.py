@@ -12,7 +12,8 @@ class ModelConfig(Checked):
 
     name: str = "resnet50"
     """A name from `python -m resnet_jax models`."""
-    num_classes: Annotated[int, AtLeastOne] = 1000
+    num_classes: Annotated[int, AtLeastOne] | None = 1000
+    """None = as many as the training set has."""
     zero_init_residual: bool = True
     """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
     bn_group_size: Annotated[int, NotNegative] = 0

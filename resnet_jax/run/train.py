@@ -26,7 +26,7 @@ from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST
 from resnet_jax.survival.signals import StopRequest
 from resnet_jax.survival.watchdog import Watchdog
-from resnet_jax.tasks.table import task_of
+from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.loop import Loop, fit
 from resnet_jax.training.state import TrainState
@@ -57,7 +57,7 @@ def train(
     started = time.perf_counter()
     console = console or Console(quiet=jax.process_index() > 0)
     say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
-    workdir = open_folder(workdir)
+    workdir, config = open_folder(workdir), settled(config)
     # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from resnet_jax.config import Config
+from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
@@ -45,8 +46,17 @@ def compute_dtype(config: Config) -> jnp.dtype:
 
 
 def build_model(config: Config) -> ResNet:
-    """The network that a config describes."""
+    """The network that a config describes.
+
+    Raises:
+      ConfigError: the number of classes is left to the data set, see `table.settled`.
+    """
     options = config.model
+    if options.num_classes is None:
+        raise ConfigError(
+            "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
+            "set model.num_classes to that number"
+        )
     return create_model(
         options.name,
         num_classes=options.num_classes,

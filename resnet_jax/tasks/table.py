@@ -1,8 +1,10 @@
 """Which function makes the task that a config names. It alone knows all the tasks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from resnet_jax.config import Classify, Config
+from resnet_jax.data import load_source
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.tasks.task import Task
@@ -11,6 +13,18 @@ TASKS: dict[type, Callable[[Config], Task]] = {
     Classify: lambda config: classify(config, assemble.build_model(config)),
 }
 """By the class of `config.task`."""
+
+
+def settled(config: Config) -> Config:
+    """The config with what it leaves to the data set: the number of classes.
+
+    Raises:
+      DataError: the data set cannot be read.
+    """
+    if config.model.num_classes is not None:
+        return config
+    classes = len(load_source(config.data, config.data.train_split).class_names)
+    return replace(config, model=replace(config.model, num_classes=classes))
 
 
 def task_of(config: Config) -> Task:

@@ -70,8 +70,8 @@ A_PIECE, FEW_PIECES = 1_000_000, 2
 # Networks with more float32 arrays as large as activations: for TPUs XLA stores what GroupNorm of flax computes in
 # float32, and for both what grouped convolutions put out.
 WIDE = ("resnet50_gn", "resnext50_32x4d")
-# XLA for GPUs transposes what some convolutions put out, in float32, to sum it up for groups of 32 images: 0.3 % of what a
-# step of ResNet-50 moves, 2.9 % of wide_resnet50_2's.
+# XLA for GPUs transposes what some convolutions put out, in float32, to sum it up for groups of 32 images: 0.3 % of
+# what a step of ResNet-50 moves, 2.9 % of wide_resnet50_2's.
 FEW = 0.03
 
 

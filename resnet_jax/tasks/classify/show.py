@@ -29,13 +29,14 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
       DataError: the data set cannot be read, or is not what the config says.
     """
     source = load_source(config.data, config.data.train_split)
-    check_classes(config, source)
+    if config.model.num_classes is not None:
+        check_classes(config, source)
     batches = train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
     batches.set_state({"position": (step - 1) * config.batch_size})
     batch = next(batches)
     batches.close()
     _, run_key = split_key(jax.random.key(config.seed))
     batch["position"] = np.arange(config.batch_size)
-    seen = jax.device_get(jax.jit(make_prepare(config))(step_key(run_key, step - 1), batch))
+    seen = jax.device_get(jax.jit(make_prepare(config, len(source.class_names)))(step_key(run_key, step - 1), batch))
     pixels = seen["image"] * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
     return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)

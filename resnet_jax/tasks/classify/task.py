@@ -18,7 +18,7 @@ from resnet_jax.training.accumulate import Batch
 
 def classify(config: Config, model: ResNet) -> Task:
     """The task of naming the one class that an image has, of `config.model.num_classes`."""
-    prepare = make_prepare(config)
+    prepare = make_prepare(config, model.num_classes)
     return Task(
         fills=(TrainImage(config.data), EvalImage(config.data)),
         init=partial(init, model, channels=config.data.channels),
@@ -53,16 +53,14 @@ def check_classes(config: Config, source: Source) -> None:
         )
 
 
-def make_prepare(config: Config) -> Prepare:
+def make_prepare(config: Config, classes: int) -> Prepare:
     """Returns what becomes of `image` uint8 (N, H, W, C) and `label` (N,): `image` in float32 and, with a key, `target`
     (N, K), a distribution over the classes for each image."""
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         if key is None:
             return {**batch, "image": normalize(batch["image"], config.data)}
-        images, targets = augment(
-            key, batch["image"], batch["label"], config.data, config.model.num_classes, batch["position"]
-        )
+        images, targets = augment(key, batch["image"], batch["label"], config.data, classes, batch["position"])
         return {**batch, "image": images, "target": targets}
 
     return prepare
