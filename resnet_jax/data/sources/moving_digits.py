@@ -13,13 +13,13 @@ MIN_SIZE, MAX_SIZE = 10.0, 28.0  # pixels of a digit's longer side before it is 
 # What changes, and the direction. The columns of a pose: x to the right, y down, angle anticlockwise, size.
 MOTIONS = {
     "moves right": (0, 1),
-    "moves left": (0, -1),
-    "moves down": (1, 1),
-    "moves up": (1, -1),
-    "turns anticlockwise": (2, 1),
     "turns clockwise": (2, -1),
     "grows": (3, 1),
+    "moves up": (1, -1),
+    "moves left": (0, -1),
+    "turns anticlockwise": (2, 1),
     "shrinks": (3, -1),
+    "moves down": (1, 1),
 }
 # Of a whole round in a frame, least and most: 1.6 to 3.2 pixels, 14 to 29 degrees, 5 to 10 % of the size.
 _SPEED = {0: (0.04, 0.08), 1: (0.04, 0.08), 2: (0.04, 0.08), 3: (0.05, 0.1)}
@@ -34,7 +34,7 @@ class MovingDigits:
     reached the largest size begins again at the smallest. A clip begins anywhere on the four circles, with equal
     probability, and its class says along which one it then goes, and which way. So place, angle and size have the same
     distribution in every frame of every class (tested): only the change tells the class. A clip played backwards is one
-    of the opposite class.
+    of the opposite class, which is the fourth after it.
 
     An example:
       clip: uint8 (8, 40, 40, 1).
