@@ -5,7 +5,7 @@
 A 29-layer bottleneck network (9n+2 layers, n = 3; He et al. 2015, section 4.2; 0.3 M parameters).
 """
 
-from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(name="cifar_resnet29", num_classes=10),
@@ -18,6 +18,7 @@ config = Config(
         mean=(0.305,),
         std=(0.376,),
     ),
+    task=Classify(label_smoothing=0.1),
     optim=OptimConfig(
         base_lr=0.4,
         nesterov=True,
@@ -25,7 +26,6 @@ config = Config(
         no_decay=(r"bn", r"bias$"),
         schedule="cosine",
         warmup_epochs=4.0,
-        label_smoothing=0.1,
     ),
     checkpoint=CheckpointConfig(every_epochs=5.0),
     epochs=40.0,

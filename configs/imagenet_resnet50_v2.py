@@ -7,7 +7,7 @@ rate moves with every step and not every epoch, warm-up starts from 0 and not fr
 after TrivialAugment and not before, which has the same distribution. This project has not yet run it to the end.
 """
 
-from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(
@@ -32,6 +32,7 @@ config = Config(
             mix_group_size=128,  # they, too, mix within one GPU's batch
         ),
     ),
+    task=Classify(label_smoothing=0.1),
     optim=OptimConfig(
         base_lr=0.125,  # 0.5 for 1024 images
         momentum=0.9,
@@ -39,7 +40,6 @@ config = Config(
         no_decay=(r"bn",),
         schedule="cosine",
         warmup_epochs=5.0,
-        label_smoothing=0.1,
         ema_decay=0.99998,
         ema_every_steps=32,
     ),

@@ -8,7 +8,7 @@ With `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg` add `--data.holdou
 random numbers needs far more images than one that starts from published weights: expect little of a few hundred.
 """
 
-from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
 
 config = Config(
     model=ModelConfig(name="resnet18", num_classes=2),
@@ -20,13 +20,13 @@ config = Config(
         augment=AugmentConfig(crop_min_area=0.25, brightness=0.2, contrast=0.2, saturation=0.2),
         max_broken_fraction=0.05,
     ),
+    task=Classify(label_smoothing=0.1),
     optim=OptimConfig(
         base_lr=0.1,
         nesterov=True,
         weight_decay=5e-4,
         no_decay=(r"bn", r"bias$"),
         warmup_epochs=3.0,
-        label_smoothing=0.1,
     ),
     checkpoint=CheckpointConfig(every_epochs=5.0),
     epochs=60.0,

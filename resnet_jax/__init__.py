@@ -7,11 +7,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_jax.config import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig
-    from resnet_jax.config.groups import Group
+    from resnet_jax.config import (
+        AugmentConfig,
+        CheckpointConfig,
+        Classify,
+        Config,
+        DataConfig,
+        Eval,
+        Group,
+        ModelConfig,
+        OptimConfig,
+        Start,
+    )
     from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
-    from resnet_jax.run.train import evaluate, load_run, predict, train
+    from resnet_jax.run.evaluate import evaluate
+    from resnet_jax.run.predict import load_run, predict
+    from resnet_jax.run.train import train
     from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
@@ -29,19 +41,22 @@ if TYPE_CHECKING:
 _HOME = {
     "AugmentConfig": "config",
     "CheckpointConfig": "config",
+    "Classify": "config",
     "Config": "config",
     "DataConfig": "config",
+    "Eval": "config",
     "Group": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "Start": "config",
     "load_config": "config_files",
     "create_model": "models",
     "init": "models",
     "list_models": "models",
     "Task": "tasks.task",
-    "evaluate": "run.train",
-    "load_run": "run.train",
-    "predict": "run.train",
+    "evaluate": "run.evaluate",
+    "load_run": "run.predict",
+    "predict": "run.predict",
     "train": "run.train",
     "WEIGHT_SETS": "weights",
     "Preset": "weights",
@@ -59,12 +74,15 @@ __all__ = [
     "WEIGHT_SETS",
     "AugmentConfig",
     "CheckpointConfig",
+    "Classify",
     "Config",
     "DataConfig",
+    "Eval",
     "Group",
     "ModelConfig",
     "OptimConfig",
     "Preset",
+    "Start",
     "Task",
     "class_names",
     "create_model",

@@ -155,6 +155,9 @@ def _has_saved(workdir: epath.Path) -> bool:
 
 
 def _modernize(values: dict[str, Any]) -> dict[str, Any]:
+    if "label_smoothing" in values.get("optim", {}):  # now of the task; before, there was but one
+        optim = dict(values["optim"])
+        values = {**values, "optim": optim, "task": {"label_smoothing": optim.pop("label_smoothing")}}
     data = dict(values.get("data", {}))
     moved = {name: data.pop(name) for name in MOVED_TO_AUGMENT if name in data}
     return {**values, "data": {**data, "augment": {**data.get("augment", {}), **moved}}} if moved else values

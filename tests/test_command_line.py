@@ -62,8 +62,8 @@ for line in {lines}:
         main(line)
     except SystemExit as stop:
         assert stop.code in (0, 2), stop
-heavy = {{"jax", "flax", "optax", "orbax", "grain", "pyarrow", "cv2", "numba", "sklearn", "matplotlib"}} & {{*sys.modules}}
-assert not heavy, heavy
+heavy = {{"jax", "flax", "optax", "orbax", "grain", "pyarrow", "cv2", "numba", "sklearn", "matplotlib"}}
+assert not heavy & {{*sys.modules}}, heavy & {{*sys.modules}}
 """
     out = python("-c", code).stdout
     assert "resnet_jax models" in out

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+from typing import Literal
 
 import pytest
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
-from resnet_jax.config.checked import differences, from_dict
+from resnet_jax.config.checked import Checked, differences, from_dict
 from resnet_jax.config_files import check_same_run, save_config, saved_config
 from resnet_jax.errors import ConfigError
 
@@ -36,7 +37,7 @@ def write(tmp_path):
         (lambda: OptimConfig(base_lr=float("nan")), "base_lr = nan must be a finite number"),
         (lambda: OptimConfig(drop_epochs=[30]), "drop_epochs = .30. must be a tuple of float values, not list"),
         (lambda: OptimConfig(drop_epochs=(30, "60")), r"drop_epochs\[1\] = '60' must be float, not str"),
-        (lambda: OptimConfig(schedule="cosin"), "must be one of 'step', 'cosine', 'constant'"),
+        (lambda: OptimConfig(schedule="cosin"), "must be one of 'step', 'cosine', 'polynomial', 'constant'"),
         (lambda: ModelConfig(num_classes=True), "num_classes = True must be int, not bool"),
         (lambda: Config(batch_size=64.0), "batch_size = 64.0 must be int, not float"),
         (lambda: Config(model="resnet50"), "Config.model = 'resnet50' must be ModelConfig, not str"),
@@ -184,3 +185,33 @@ def test_a_run_that_has_saved_nothing_may_begin_anew(tmp_path):
             check_same_run(other, tmp_path)
         assert check_same_run(dataclasses.replace(Config(), data=DataConfig(max_broken_fraction=0.5)), tmp_path)
         (tmp_path / "checkpoints" / saved).rmdir()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class One(Checked):
+    kind: Literal["one"] = "one"
+    size: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Other(Checked):
+    kind: Literal["other"] = "other"
+    side: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Holder(Checked):
+    task: One | Other = One()
+
+
+def test_a_field_that_holds_one_of_several_classes():
+    assert from_dict(Holder, {"task": {"kind": "other", "side": 3.0}}) == Holder(task=Other(side=3.0))
+    for holder in (Holder(), Holder(task=Other())):
+        assert from_dict(Holder, json.loads(json.dumps(dataclasses.asdict(holder)))) == holder
+    with pytest.raises(ConfigError, match="kind 'otter'.*other"):
+        from_dict(Holder, {"task": {"kind": "otter"}})
+    assert differences(Holder(), Holder(task=Other())) == [
+        "task.kind: 'one' (saved) != 'other' (asked)",
+        "task.size: 1 (saved) != None (asked)",
+        "task.side: None (saved) != 2.0 (asked)",
+    ]

@@ -18,7 +18,7 @@ from resnet_jax.commands.data_show import data_show, target_caption
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import create_model
 from resnet_jax.run import train
-from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify import task as classify_task
 from resnet_jax.tasks.classify.show import training_batch
 
@@ -49,7 +49,7 @@ def test_what_is_shown_is_what_a_run_trains_on(tmp_path, monkeypatch):
         patch.setattr(classify_task, "augment", spy)
         # A small network compiles faster, and has no part in what is looked at.
         patch.setattr(
-            run_module, "build_model", lambda _: create_model("cifar_resnet29", num_classes=10, stage_sizes=(1,))
+            assemble, "build_model", lambda _: create_model("cifar_resnet29", num_classes=10, stage_sizes=(1,))
         )
         train(config, tmp_path / "run")
     jax.effects_barrier()

@@ -18,7 +18,7 @@ import pytest
 import resnet_jax as rn
 from resnet_jax.errors import CheckpointError, ConfigError, NonFiniteLossError
 from resnet_jax.logs.run_log import read_metrics
-from resnet_jax.run import train as run_module
+from resnet_jax.run.evaluate import evaluate_in_detail
 from resnet_jax.runtime import xla_flags
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.tasks import assemble
@@ -153,7 +153,7 @@ def test_evaluate_in_detail(trained, tmp_path):
     report = json.loads(python(*arguments, "--as-json").stdout)
     assert report["top1"] == pytest.approx(result["top1"])
     run = rn.load_run(trained)
-    detail = run_module.evaluate_in_detail(run.config, run.state)
+    detail = evaluate_in_detail(run.config, run.state)
     assert report["calibration_error"] == pytest.approx(detail.calibration_error, abs=1e-4)
     assert 0 < detail.calibration_error < 1
     assert detail.confusion.sum() == detail.calibration[0].sum() == 360

@@ -40,7 +40,7 @@ def convert(
     # What is wrong with a file is said before what takes seconds to import.
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
     from resnet_jax.models import create_model
-    from resnet_jax.run import train as run
+    from resnet_jax.run.predict import load_run
     from resnet_jax.weights import layout_of, to_torchvision, translate
     from resnet_jax.weights.layouts import where_networks_lie
     from resnet_jax.weights.narrowing import narrow
@@ -48,7 +48,7 @@ def convert(
 
     others: list[str] = []
     if is_run:
-        trained = run.load_run(source, checkpoint)
+        trained = load_run(source, checkpoint)
         network, name = trained.model, trained.config.model.name
         state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels

@@ -26,10 +26,11 @@ def evaluate(
         confusion: Also draw the confusion matrix and the calibration as this PNG.
         as_json: Print one JSON object instead of tables.
     """
-    from resnet_jax.run import train as run
+    from resnet_jax.run.evaluate import evaluate_in_detail
+    from resnet_jax.run.predict import load_run
 
-    trained = run.load_run(workdir, checkpoint)
-    report = run.evaluate_in_detail(trained.config, trained.state)
+    trained = load_run(workdir, checkpoint)
+    report = evaluate_in_detail(trained.config, trained.state)
     step, data = int(trained.state.step), trained.config.data
     title = f"{trained.config.model.name} after {step} steps, on {data.name} {data.eval_split}"
     if confusion is not None:

@@ -86,9 +86,9 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     if asked.compilation_cache:
         remember_programs()
     join(asked.hosts)
-    from resnet_jax.run import train as run
+    from resnet_jax.run.train import train
 
-    run.train(asked.config, asked.workdir)
+    train(asked.config, asked.workdir)
 
 
 def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:

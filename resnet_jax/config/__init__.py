@@ -3,9 +3,23 @@
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.experiment import Config
 from resnet_jax.config.groups import Group
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
+from resnet_jax.config.start import Start
+from resnet_jax.config.task import Classify
 
-__all__ = ["AugmentConfig", "CheckpointConfig", "Config", "DataConfig", "Group", "ModelConfig", "OptimConfig"]
+__all__ = [
+    "AugmentConfig",
+    "CheckpointConfig",
+    "Classify",
+    "Config",
+    "DataConfig",
+    "Eval",
+    "Group",
+    "ModelConfig",
+    "OptimConfig",
+    "Start",
+]

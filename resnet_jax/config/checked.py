@@ -56,7 +56,8 @@ def nearest_multiples(value: int, of: int) -> str:
 def differences(saved: Checked, asked: Checked) -> list[str]:
     """One line per field that differs, `optim.base_lr: 0.1 (saved) != 0.2 (asked)`; empty where the two are equal."""
     a, b = (flat(dataclasses.asdict(config)) for config in (saved, asked))  # type: ignore[call-overload]
-    return [f"{name}: {a[name]!r} (saved) != {b[name]!r} (asked)" for name in b if a[name] != b[name]]
+    names = [*a, *(name for name in b if name not in a)]  # they differ where a field holds one of several classes
+    return [f"{n}: {a.get(n)!r} (saved) != {b.get(n)!r} (asked)" for n in names if a.get(n) != b.get(n)]
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
@@ -70,15 +71,27 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(unknown_name(f"field of {cls.__name__}", name, hints))
-        hint = hints[name]
+        hint = _chosen(hints[name], value)
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             value = from_dict(cast(type, hint), value)
         elif isinstance(value, list):
             (item, *_) = get_args(hint) or (None,)
             nested = dataclasses.is_dataclass(item)
-            value = tuple(from_dict(cast(type, item), one) if nested else one for one in value)
+            value = tuple(
+                from_dict(cast(type, item), one) if nested and isinstance(one, Mapping) else one for one in value
+            )
         arguments[name] = value
     return cls(**arguments)
+
+
+def _chosen(hint: Any, value: Any) -> Any:
+    """Of a field that may hold one of several dataclasses, the one whose `kind` the value has; else the hint itself."""
+    if get_origin(hint) not in (Union, UnionType) or not isinstance(value, Mapping):
+        return hint
+    kinds = {getattr(option, "kind"): option for option in get_args(hint) if dataclasses.is_dataclass(option)}  # noqa: B009
+    if value.get("kind") not in kinds:
+        raise ConfigError(unknown_name("kind", str(value.get("kind")), kinds))
+    return kinds[value["kind"]]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

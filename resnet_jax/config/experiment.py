@@ -11,8 +11,11 @@ from typing import Annotated, Literal
 from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
+from resnet_jax.config.start import Start
+from resnet_jax.config.task import Classify
 from resnet_jax.errors import ConfigError
 
 
@@ -22,8 +25,10 @@ class Config(Checked):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    task: Classify = field(default_factory=Classify)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    start: Start = field(default_factory=Start)
     seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 0
     epochs: Annotated[float, Positive] = 90.0
     batch_size: Annotated[int, AtLeastOne] = 256
@@ -34,6 +39,9 @@ class Config(Checked):
     eval_batch_size: Annotated[int, AtLeastOne] = 256
     """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
     eval_every_epochs: Annotated[float, Positive] = 1.0
+    evals: tuple[Eval, ...] = ()
+    """Several evaluations instead of that of `data.eval_split`, each with its own interval. The first decides which
+    checkpoint is best."""
     log_every_steps: Annotated[int, AtLeastOne] = 50
     on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
     """When the loss or gradient of a step is infinite or nan: stop; skip its update; or go back to the last checkpoint
@@ -50,6 +58,7 @@ class Config(Checked):
                 f"batch_size = {self.batch_size} is not divisible by model.bn_group_size = {group}; "
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
+        self._check_evals()
         augment = self.data.augment
         mix_group = augment.mix_group_size or self.batch_size
         if augment.mixes and (self.batch_size % mix_group or mix_group < 2):
@@ -69,6 +78,23 @@ class Config(Checked):
                 f"accumulate = {self.accumulate} needs {whole} > 0: with 0, the images of the whole batch depend on "
                 "one another, and it cannot be computed in parts; set it to the images of one group, such as 32"
             )
+
+    def _check_evals(self) -> None:
+        names = [one.name for one in self.evals]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(
+                f"evals: the name {twice[0]!r} is used twice, and the numbers of both would have one name in the log; "
+                "rename one of them"
+            )
+        if wrong := [name for name in names if not name or "/" in name]:
+            raise ConfigError(
+                f"evals: the name {wrong[0]!r} stands before a slash in the log; it must not be empty nor hold one"
+            )
+
+    @property
+    def evaluations(self) -> tuple[Eval, ...]:
+        """What is evaluated: `evals`, or where there are none that of `data.eval_split`, without a name."""
+        return self.evals or (Eval(name="", split=self.data.eval_split, every_epochs=self.eval_every_epochs),)
 
     @property
     def mix_group_size(self) -> int:

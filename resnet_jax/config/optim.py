@@ -14,9 +14,10 @@ class OptimConfig(Checked):
     """The optimizer, its schedule, and what goes with large batches. Default: SGD with momentum, PyTorch's coupling of
     weight decay (into the gradient, before momentum)."""
 
-    optimizer: Literal["sgd", "lars", "lamb"] = "sgd"
-    """LARS (You et al. 2017, arXiv:1708.03888) and LAMB (You et al. 2019, arXiv:1904.00962; `momentum` is its first
-    beta, the second 0.999) give each layer a rate of its own, for batches of thousands."""
+    optimizer: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
+    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101; `momentum` is its first beta) decays weights apart from the
+    gradient. LARS (You et al. 2017, arXiv:1708.03888) and LAMB (You et al. 2019, arXiv:1904.00962; `momentum` is its
+    first beta, the second 0.999) give each layer a rate of its own, for batches of thousands."""
     base_lr: Annotated[float, Positive] = 0.1
     """Peak learning rate per 256 images of batch (Goyal et al. 2017: the linear scaling rule)."""
     momentum: Annotated[float, Fraction] = 0.9
@@ -27,17 +28,24 @@ class OptimConfig(Checked):
     LARS and LAMB leave their rate alone."""
     groups: tuple[Group, ...] = ()
     """Parameters with a rate or a decay of their own; a parameter belongs to one group at most."""
+    second_beta: Annotated[float, Fraction] = 0.999
+    """`adamw`: of the mean of squared gradients."""
+    epsilon: Annotated[float, Positive] = 1e-8
+    """`adamw`: added to the root of that mean."""
     trust_coefficient: Annotated[float, Positive] = 0.001
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
     clip_norm: Annotated[float, NotNegative] = 0.0
     """Gradients whose L2 norm over all parameters is larger are scaled down to it; 0 = never."""
-    schedule: Literal["step", "cosine", "constant"] = "cosine"
+    schedule: Literal["step", "cosine", "polynomial", "constant"] = "cosine"
+    """After the warm-up, step by step but for `step`."""
     warmup_epochs: Annotated[float, NotNegative] = 5.0
     """Linear from 0 to the peak, step by step."""
     drop_epochs: tuple[Annotated[float, Positive], ...] = (30.0, 60.0, 80.0)
     """`step` schedule: where the rate is multiplied by `drop_factor`."""
     drop_factor: Annotated[float, Range(above=0, high=1)] = 0.1
-    label_smoothing: Annotated[float, Fraction] = 0.0
+    power: Annotated[float, Positive] = 0.9
+    """`polynomial` schedule: the peak is multiplied by `(1 - t) ** power`, t going from 0 to 1 (torchvision's for
+    segmentation)."""
     ema_decay: Annotated[float, Fraction] = 0.0
     """Of a moving average of parameters and BatchNorm statistics, which is then what is evaluated; 0 = none. As
     torchvision states it, for one update a step and one epoch: 1 - decay is multiplied by `ema_every_steps * batch_size

@@ -33,7 +33,7 @@ Labels = Int[np.ndarray, " N"]
 _PLAIN = OptimConfig(base_lr=1e-4, warmup_epochs=0.0, schedule="constant", momentum=0.0, weight_decay=0.0)
 _MOMENTUM = replace(_PLAIN, momentum=0.9)
 _DECAY = replace(_MOMENTUM, weight_decay=1e-3)
-_RECIPE = replace(_DECAY, nesterov=True, schedule="cosine", no_decay=(r"bn", r"bias"), label_smoothing=0.1)
+_RECIPE = replace(_DECAY, nesterov=True, schedule="cosine", no_decay=(r"bn", r"bias"))
 OPTIMIZERS: dict[str, OptimConfig] = {
     "plain": _PLAIN,
     "momentum": _MOMENTUM,
@@ -42,10 +42,12 @@ OPTIMIZERS: dict[str, OptimConfig] = {
     "weight decay, not of norms and biases": replace(_DECAY, no_decay=(r"bn", r"bias")),
     "step schedule": replace(_DECAY, schedule="step", drop_epochs=(3.0, 7.0)),
     "cosine schedule": replace(_DECAY, schedule="cosine"),
-    "label smoothing": replace(_DECAY, label_smoothing=0.1),
+    "label smoothing": _DECAY,
     "all together": _RECIPE,
 }
 """Optimizers that a trajectory can be compared under; `all together` is what a recipe would use."""
+LABEL_SMOOTHING = {"label smoothing": 0.1, "all together": 0.1}
+"""Of the trajectories, 0 where it is not said."""
 
 
 def compare_gradients(
@@ -102,9 +104,9 @@ def compare_trajectory(
     Ours is the compiled step that `train.py` runs, on one device; theirs is `torch.optim.SGD` with a scheduler of
     `torch.optim.lr_scheduler`. The error is relative to the largest change, a far smaller number than the parameter.
     """
-    config = OPTIMIZERS[optimizer]
-    ours, losses = _train(model, variables, batches, config)
-    theirs, expected = _train_torch(model, variables, module, batches, config)
+    config, smoothing = OPTIMIZERS[optimizer], LABEL_SMOOTHING.get(optimizer, 0.0)
+    ours, losses = _train(model, variables, batches, config, smoothing)
+    theirs, expected = _train_torch(model, variables, module, batches, config, smoothing)
     rows = [
         compare_arrays(f"loss {i}", np.asarray(a), np.asarray(b), tolerances.trajectory)
         for i, (a, b) in enumerate(zip(losses, expected, strict=True), 1)
@@ -115,14 +117,14 @@ def compare_trajectory(
 
 
 def _train(
-    model: ResNet, variables: PyTree[Array], batches: list[tuple[Images, Labels]], config: OptimConfig
+    model: ResNet, variables: PyTree[Array], batches: list[tuple[Images, Labels]], config: OptimConfig, smoothing: float
 ) -> tuple[PyTree[Array], list[float]]:
     # base_lr is per 256 images; that nominal batch makes it the rate itself.
     optimizer = make_optimizer(config, make_schedule(config, 256, Fraction(1), len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     # The images are normalised already.
     keep = lambda key, batch: {**batch, "target": one_hot(batch["label"], model.num_classes)}
-    loss = make_loss(model, keep, label_smoothing=config.label_smoothing)
+    loss = make_loss(model, keep, label_smoothing=smoothing)
     step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size)
     copied = jax.tree.map(jnp.copy, {name: variables[name] for name in ("params", "batch_stats")})  # the step donates
     state = new_state(copied, optimizer, jax.random.key(0))
@@ -135,7 +137,12 @@ def _train(
 
 
 def _train_torch(
-    model: ResNet, variables: PyTree[Array], module: Any, batches: list[tuple[Images, Labels]], config: OptimConfig
+    model: ResNet,
+    variables: PyTree[Array],
+    module: Any,
+    batches: list[tuple[Images, Labels]],
+    config: OptimConfig,
+    smoothing: float,
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     import re
 
@@ -162,7 +169,7 @@ def _train_torch(
         ),
         "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(sgd, len(batches)),
     }[config.schedule]()
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
     losses = []
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     module.train()

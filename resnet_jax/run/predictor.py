@@ -17,7 +17,7 @@ from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError, WeightsError
 from resnet_jax.files import is_remote
 from resnet_jax.models import create_model, list_models
-from resnet_jax.run import train as run
+from resnet_jax.run.predict import load_run, predict
 from resnet_jax.weights import class_names, find_weight_set, from_torchvision, identify, load_pretrained
 from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.files import read_state_dict
@@ -65,12 +65,12 @@ def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", m
             f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
             "published, such as resnet50"
         )
-    trained = run.load_run(network, checkpoint)
+    trained = load_run(network, checkpoint)
     return Predictor(
         title=f"{trained.config.model.name} after {int(trained.state.step)} steps",
         class_names=trained.class_names,
         load=lambda path: load_image(path, trained.config.data),
-        probabilities=jax.jit(lambda pixels: run.predict(trained, pixels)["probability"]),
+        probabilities=jax.jit(lambda pixels: predict(trained, pixels)["probability"]),
     )
 
 

@@ -39,7 +39,7 @@ def write_result(
       broken: the training images that were left out, and why; written to a file of their own if there are any.
     """
     records = read_metrics(workdir)
-    evaluations = [record for record in records if record["kind"] == "eval"]
+    evaluations = [record for record in records if record["kind"] == "eval" and best in record]
     last, highest = evaluations[-1], max(evaluations, key=lambda record: _rank(record, best))
     report = {name: value for name, value in last.items() if name not in PLACE}
     result = {
@@ -64,11 +64,15 @@ def write_result(
     return result
 
 
-def summary(result: dict[str, Any], best: str, names: Names) -> str:
-    """One line for a person."""
+def summary(result: dict[str, Any], best: str, names: Names, count: str = "count") -> str:
+    """One line for a person.
+
+    Args:
+      count: the name of the number of examples.
+    """
     shown, last, highest = names[best], result[best], result[f"best_{best}"]
     line = (
-        f"{shown.label} {_text(shown, last)} {'of' if shown.is_fraction else 'on'} {result['count']} test images "
+        f"{shown.label} {_text(shown, last)} {'of' if shown.is_fraction else 'on'} {result[count]} test images "
         f"(best {_text(shown, highest)} at step {result['best_step']}), {result['seconds']:.0f} s"
     )
     broken = result.get("broken_images", 0)  # not in older files

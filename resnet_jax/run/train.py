@@ -1,64 +1,35 @@
-"""Train, evaluate, predict: wires models, data and training together. The only module that knows them all."""
+"""Training, from the first step or from the newest checkpoint to the end."""
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
-from jaxtyping import Array, UInt8
 from rich.console import Console
 
 from resnet_jax import data
 from resnet_jax.config import Config
-from resnet_jax.config_files import check_same_run, save_config, saved_config
-from resnet_jax.cost.count import count_macs_of
-from resnet_jax.cost.peaks import images_per_second_at_peak
-from resnet_jax.errors import CheckpointError, NonFiniteLossError
-from resnet_jax.files import explain_failed_write, open_folder, read_json, write_atomically
-from resnet_jax.logs.run_log import RunLog
-from resnet_jax.models import ResNet
-from resnet_jax.run.environment import append_session, describe_environment, last_command, read_sessions
+from resnet_jax.config_files import check_same_run
+from resnet_jax.errors import NonFiniteLossError
+from resnet_jax.files import open_folder, read_json
+from resnet_jax.run.evaluate import key, shown_names
+from resnet_jax.run.predict import load_run, open_checkpoints
 from resnet_jax.run.result import RESULT, summary, write_result
-from resnet_jax.run.revisions import REVISION, changes_since
+from resnet_jax.run.session import Session, prepare
 from resnet_jax.runtime.hosts import check_same_everywhere, describe_code
-from resnet_jax.runtime.mesh import make_mesh, split_batch
+from resnet_jax.runtime.mesh import split_batch
 from resnet_jax.runtime.programs import tell_of_compiling
 from resnet_jax.survival.checkpoint import Checkpoints
-from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST, SkippingBatches, layer_names
+from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST
 from resnet_jax.survival.signals import StopRequest
 from resnet_jax.survival.watchdog import Watchdog
-from resnet_jax.tasks.assemble import assemble, build_model, compute_dtype, init_state_of
-from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
-from resnet_jax.tasks.classify.report import EvalReport
-from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.table import task_of
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
-from resnet_jax.training.frozen import partition, trained_of
-from resnet_jax.training.loop import fit
+from resnet_jax.training.loop import Loop, fit
 from resnet_jax.training.state import TrainState
-
-Which = Literal["last", "best"]
-CLASS_NAMES = "class_names.json"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained run as its folder holds it."""
-
-    config: Config
-    task: Task
-    state: TrainState
-    class_names: tuple[str, ...]
-
-    @property
-    def model(self) -> ResNet:
-        """The network that the config describes; a task of your own may have another."""
-        return build_model(self.config)
 
 
 def train(
@@ -71,8 +42,8 @@ def train(
     A complete run is not trained again.
 
     Args:
-      task: what to train for; None = classification. It is no part of the config and is not saved: whoever continues,
-        evaluates or reads the run gives the same task again.
+      task: what to train for; None = the one that the config names. It is no part of the config and is not saved:
+        whoever continues, evaluates or reads the run gives the same task again.
 
     Returns the final state.
 
@@ -84,190 +55,98 @@ def train(
       Preempted: SIGTERM or SIGINT; the run is saved and can be continued.
     """
     started = time.perf_counter()
-    first = jax.process_index() == 0
-    console = console or Console(quiet=not first)
+    console = console or Console(quiet=jax.process_index() > 0)
     say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     workdir = open_folder(workdir)
     # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
-        done, result = load_run(workdir, task=task), read_json(workdir / RESULT)
-        told = summary(result, done.task.best, done.task.names)
-        say(f"{workdir} holds a complete run, nothing to train: {told}")
-        return done.state
+        return _read_complete(config, workdir, task, say)
+    session = prepare(config, workdir, task or task_of(config), known=known, console=console, say=say)
+    session.lay_out_folder()
+    state, seconds_before = _train_past_rollbacks(session)
+    _finish(session, seconds_before + time.perf_counter() - started)
+    return state
 
-    mesh = make_mesh()
-    task = task or _classify(config)
-    source = data.load_source(config.data, config.data.train_split)
-    eval_source = data.load_source(config.data, config.data.eval_split)
-    task.check_source(source)
-    training = assemble(config, task, mesh, num_images=len(source))
-    plan = training.plan
-    evaluate = _make_evaluate(config, task, eval_source)
-    stream = data.train_batches(
-        source, config.data, seed=config.seed, fill=task.fills[0], **_batching(config.batch_size)
-    )
-    batches = SkippingBatches(stream)
-    forgive = config.checkpoint.on_error == "continue" and jax.process_count() == 1  # several must stay together
 
-    if first:
-        with explain_failed_write(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / CLASS_NAMES, json.dumps(source.class_names))
-        save_config(config, workdir)  # last: a folder with a config is a run
+def _read_complete(config: Config, workdir: epath.Path, task: Task | None, say: Any) -> TrainState:
+    done = load_run(workdir, task=task)
+    names, first = shown_names(config, done.task), config.evaluations[0].name
+    told = summary(read_json(workdir / RESULT), key(first, done.task.best), names, key(first, "count"))
+    say(f"{workdir} holds a complete run, nothing to train: {told}")
+    return done.state
 
-    fingerprints = {"train": data.fingerprint(source), "eval": data.fingerprint(eval_source)} if first else {}
-    key = jax.random.key(config.seed)
-    like = training.init_state.eval_shape(key)
-    one = {name: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype) for name, leaf in training.batch.items()}
-    macs = count_macs_of(task.predict, like.variables, one)
+
+def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
+    """The last state, and the seconds that earlier sessions of the run took."""
+    config, batches = session.config, session.batches
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
-
-    def go() -> tuple[TrainState, RunLog]:
-        """From the newest checkpoint to the end."""
-        restored = checkpoints.restore_newest(like, set_aside=True)
-        if restored is None:
-            state, memory = training.init_state(key), beginning
-        else:
-            state, memory = restored.state, restored.memory
-            say(f"Resuming {workdir} after step {restored.step} of {plan.total}")
-        batches.set_state(memory["data"])
-        if first:
-            session = describe_environment(seed=config.seed, from_step=int(state.step), data=fingerprints)
-            for change in changes_since(read_sessions(workdir) if restored else [], config, plan):
-                say(f"This run was begun by an earlier version. Since then: {change}")
-            if changed := append_session(workdir, {**session, "revision": REVISION}):
-                say("Since the session before, this has changed:\n  " + "\n  ".join(changed))
-        with RunLog(
-            workdir,
-            total_steps=plan.total,
-            start_step=int(state.step),
-            images_per_step=config.batch_size,
-            steps_per_epoch=float(plan.steps_per_epoch),
-            learning_rate=plan.lr,
-            names=task.names,
-            layers=layer_names(partition(like.params, trained_of(like.params, config.optim.groups))[0]),
-            images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), mesh.size),
-            log_state=memory["log"],
-            forgive_failed_writes=forgive,
-            console=console,
-        ) as log:
-            sharding = split_batch(mesh)
-            train_step: Any = tell_of_compiling(training.train_step, "the training step", say)
-            state = fit(
-                *(state, batches, sharding, train_step, evaluate, plan, checkpoints, log, stop, watchdog),
-                forgive_failed_writes=forgive,
-            )
-        return state, log
-
     with (
-        StopRequest(mesh) as stop,
+        StopRequest(session.mesh) as stop,
         Watchdog(config.watchdog_seconds) as watchdog,
-        _open_checkpoints(config, workdir, task.best) as checkpoints,
+        open_checkpoints(config, session.workdir, session.evaluations.best) as checkpoints,
     ):
+        train_step: Any = tell_of_compiling(session.training.train_step, "the training step", session.say)
+        loop = Loop(
+            batches=batches,
+            sharding=split_batch(session.mesh),
+            train_step=train_step,
+            evaluations=session.evaluations.passes,
+            plan=session.training.plan,
+            checkpoints=checkpoints,
+            stop=stop,
+            watchdog=watchdog,
+            forgive_failed_writes=session.forgive,
+        )
         while True:
             try:
-                state, log = go()
-                break
+                return _train_from_newest(session, loop, checkpoints, beginning)
             except NonFiniteLossError as error:
                 if config.on_non_finite != "rollback" or batches.rollbacks >= ROLLBACKS_AT_MOST:
                     raise
                 batches.skip_before(error.step)
-                say(f"Rolling back past the batch of step {error.step}: {error}")
-
-    broken = data.found_by_any_host(stream.broken.reasons)
-    if first:
-        seconds = log.seconds_before + time.perf_counter() - started
-        facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": mesh.size, "broken": broken}
-        result = write_result(config, workdir, task.best, task.names, **facts)
-        say(f"{summary(result, task.best, task.names)}\nCurves, metrics and checkpoints are in {workdir}/")
-    return state
+                session.say(f"Rolling back past the batch of step {error.step}: {error}")
 
 
-def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> dict[str, float]:
-    """What the task reports of the config's evaluation split, and `count`.
-
-    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions.
+def _train_from_newest(
+    session: Session, loop: Loop, checkpoints: Checkpoints, beginning: dict[str, Any]
+) -> tuple[TrainState, float]:
+    """As `_train_past_rollbacks`, but for those.
 
     Args:
-      task: the one that `state` was trained for; None = classification.
+      beginning: what a checkpoint from before the first step would remember.
     """
-    task = task or _classify(config)
-    return _make_evaluate(config, task, _eval_source(config, task))(state.eval_variables)
-
-
-def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
-    """As `evaluate`, with the confusion matrix, the accuracy of each class and the calibration."""
-    model = build_model(config)
-    task = classify(config, model)
-    measure = make_measure(model, task.prepare, in_detail=True)
-    measure_all = make_pass(measure, **_eval_data(config, task, _eval_source(config, task)))
-    return report_in_detail(*measure_all(state.eval_variables))
-
-
-def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
-    """What the run's task says of uint8 images as `resnet_jax.data.load_image` prepares them, by name.
-
-    Classification says `probability` (N, K), of each class.
-    """
-    return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})
-
-
-def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | None = None) -> Run:
-    """Reads a run back from its folder.
-
-    Args:
-      which: the newest checkpoint, or the one whose evaluation was best.
-      task: the one that was trained for; None = classification.
-
-    Raises:
-      ConfigError: the folder holds no run.
-      CheckpointError: it holds no whole checkpoint.
-    """
-    workdir = open_folder(workdir)
-    config = saved_config(workdir)
-    task = task or _classify(config)
-    like = init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
-    with _open_checkpoints(config, workdir, task.best) as checkpoints:
-        restored = checkpoints.restore_best(like) if which == "best" else checkpoints.restore_newest(like)
+    like, freezes = session.like, any(not group.rate for group in session.config.optim.groups)
+    begun = session.beginning() if freezes else None
+    restored = checkpoints.restore_newest(begun.to_save(like) if begun else like, set_aside=True)
     if restored is None:
-        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
-    class_names = tuple(read_json(workdir / CLASS_NAMES))
-    return Run(config=config, task=task, state=restored.state, class_names=class_names)
+        begun = session.beginning()
+        state, memory = session.training.init_state(session.key), beginning
+        if begun:
+            state, memory = begun.begin(state), {**memory, "start": begun.digest}
+    else:
+        state, memory = restored.state, restored.memory
+        if begun:
+            begun.check_same(memory, session.workdir)
+            state = begun.restore(state, like)
+        session.say(f"Resuming {session.workdir} after step {restored.step} of {loop.plan.total}")
+    session.batches.set_state(memory["data"])
+    from_step = int(state.step)
+    start = {"start": memory["start"]} if "start" in memory else {}
+    session.record(from_step, continued=restored is not None, **start)
+    loop = replace(loop, remembered=start, to_save=begun.to_save if begun and freezes else loop.to_save)
+    with session.open_log(from_step, memory["log"]) as log:
+        return fit(state, loop, log), log.seconds_before
 
 
-def _classify(config: Config) -> Task:
-    return classify(config, build_model(config))
-
-
-def _open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:
-    keep = config.checkpoint
-    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
-
-
-def _eval_source(config: Config, task: Task) -> data.Source:
-    source = data.load_source(config.data, config.data.eval_split)
-    task.check_source(source)
-    return source
-
-
-def _make_evaluate(config: Config, task: Task, source: data.Source) -> Evaluate:
-    return make_evaluate(task.measure, task.report, **_eval_data(config, task, source))
-
-
-def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
-    """What a pass over a split needs besides what is measured."""
-    # Padding is masked, so a batch that the devices do not divide is simply rounded up.
-    mesh = make_mesh()
-    size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **_batching(size))
-    return {"mesh": mesh, "batches": batches, "count": len(source)}
-
-
-def _batching(batch_size: int) -> dict[str, Any]:
-    return {
-        "batch_size": batch_size,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
+def _finish(session: Session, seconds: float) -> None:
+    """Writes the result, by which the run is known to be complete, and says it."""
+    broken = data.found_by_any_host(session.stream.broken.reasons)
+    if not session.first:
+        return
+    evaluations, workdir = session.evaluations, session.workdir
+    facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": session.mesh.size, "broken": broken}
+    result = write_result(session.config, workdir, evaluations.best, evaluations.names, **facts)
+    told = summary(result, evaluations.best, evaluations.names, evaluations.count)
+    session.say(f"{told}\nCurves, metrics and checkpoints are in {workdir}/")

@@ -36,6 +36,8 @@ class Task:
         probabilities, boxes. It calls `prepare` itself, without a key, and needs no targets.
       best: the number of the report by which one checkpoint is better than another; larger is better.
       names: the numbers of the report and of the loss's metrics that people are shown, in this order.
+      head: the modules that are made new, with random parameters, where those of the weights that a run starts from do
+        not fit.
       check_source: refuses a data set that the network was not made for, such as one of other classes, by a
         ConfigError.
     """
@@ -49,6 +51,7 @@ class Task:
     predict: Predict
     best: str
     names: Names
+    head: tuple[str, ...] = ()
     check_source: "Callable[[Source], None]" = lambda source: None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,8 @@
 """The training loop. There is one: other losses, frozen parts and the like enter as arguments, not as copies."""
 
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jax.sharding import NamedSharding
@@ -21,44 +23,57 @@ from resnet_jax.training.step import TrainStep
 STEPS_IN_FLIGHT = 2  # the host prepares this many steps ahead; more would only hold batches in device memory
 
 
-def fit(
-    state: TrainState,
-    batches: Batches,
-    sharding: NamedSharding,
-    train_step: TrainStep,
-    evaluate: Evaluate,
-    plan: Plan,
-    checkpoints: Checkpoints,
-    log: RunLog,
-    stop: StopRequest,
-    watchdog: Watchdog,
-    *,
-    forgive_failed_writes: bool = False,
-) -> TrainState:
-    """Trains from `state.step` to `plan.total`.
+@dataclass(frozen=True)
+class Loop:
+    """What a run needs besides its state and its log.
+
+    Attributes:
+      sharding: of a batch.
+      evaluations: each `variables -> report`; `plan.evaluations_due` has their numbers.
+      to_save: what a checkpoint holds of a state.
+      remembered: what each checkpoint remembers besides the log and the position in the data; JSON.
+      forgive_failed_writes: say that a checkpoint or the log could not be written, and go on.
+    """
+
+    batches: Batches
+    sharding: NamedSharding
+    train_step: TrainStep
+    evaluations: Sequence[Evaluate]
+    plan: Plan
+    checkpoints: Checkpoints
+    stop: StopRequest
+    watchdog: Watchdog
+    to_save: Callable[[TrainState], TrainState] = lambda state: state
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+    forgive_failed_writes: bool = False
+
+
+def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
+    """Trains from `state.step` to `loop.plan.total`.
 
     Raises:
-      Preempted: `stop` was asked for; everything needed to go on from this step is saved.
+      Preempted: `loop.stop` was asked for; everything needed to go on from this step is saved.
       StorageError: a checkpoint or the log cannot be written, and that is not forgiven, or it was the last one.
       NonFiniteLossError: with the range of steps; nothing has been saved since the loss was last seen finite.
     """
+    plan, checkpoints, watchdog, forgive = loop.plan, loop.checkpoints, loop.watchdog, loop.forgive_failed_writes
 
     def save(step: int, report: dict[str, float]) -> None:
         watchdog.expect(f"the checkpoint of step {step}", PATIENCE)
-        with forgive_failed_write(forgive_failed_writes):
+        with forgive_failed_write(forgive):
             checkpoints.wait()  # a failure of the last save must not cost this one
-        with forgive_failed_write(forgive_failed_writes and step < plan.total):
-            memory = {"log": log.get_state(), "data": batches.get_state()}
-            checkpoints.save(step, state, memory, report)
+        with forgive_failed_write(forgive and step < plan.total):
+            memory = {**loop.remembered, "log": log.get_state(), "data": loop.batches.get_state()}
+            checkpoints.save(step, loop.to_save(state), memory, report)
 
     in_flight: deque[Any] = deque()
     start = int(state.step)
     for step in range(start + 1, plan.total + 1):
         watchdog.expect(f"step {step}", PATIENCE if step <= start + 1 + STEPS_IN_FLIGHT else 1)
         with log.waiting_for_data():
-            rows = next(batches)
-        batch = put_batch(rows, sharding)
-        state, metrics = train_step(state, batch)
+            rows = next(loop.batches)
+        batch = put_batch(rows, loop.sharding)
+        state, metrics = loop.train_step(state, batch)
         log.collect(step, metrics)
         in_flight.append(metrics["loss"])
         if len(in_flight) > STEPS_IN_FLIGHT:
@@ -66,16 +81,17 @@ def fit(
         if plan.is_due("log", step):
             log.write_train(step)
         report: dict[str, float] = {}
-        if plan.is_due("eval", step):
+        for number in plan.evaluations_due(step):
             watchdog.expect(f"the evaluation after step {step}", PATIENCE)
-            report = evaluate(state.eval_variables)
+            report |= loop.evaluations[number](state.eval_variables)
+        if report:
             log.write_eval(step, report)
         if plan.is_due("save", step):
             save(step, report)
-        if step < plan.total and stop.asked():
+        if step < plan.total and loop.stop.asked():
             if not plan.is_due("save", step):
                 save(step, report)
-            with forgive_failed_write(forgive_failed_writes):
+            with forgive_failed_write(forgive):
                 checkpoints.wait()
             raise Preempted(f"stopped after step {step} of {plan.total}; run the same command again to continue")
     watchdog.expect("the last checkpoint", PATIENCE)

@@ -30,7 +30,7 @@ class Plan:
 
     total: int
     steps_per_epoch: Fraction
-    eval_interval: Fraction
+    eval_intervals: tuple[Fraction, ...]
     save_interval: Fraction
     log_interval: int
     warmup: int
@@ -47,8 +47,16 @@ class Plan:
         if event == "save":
             return _passes(step, self.save_interval)
         if event == "eval":
-            return _passes(step, self.eval_interval) or self.is_due("save", step)
+            return bool(self.evaluations_due(step))
         return step % self.log_interval == 0 or self.is_due("eval", step)
+
+    def evaluations_due(self, step: int) -> list[int]:
+        """The numbers of the evaluations that follow update `step`, among `Config.evaluations`."""
+        return [
+            number
+            for number, interval in enumerate(self.eval_intervals)
+            if step == self.total or _passes(step, interval) or (number == 0 and self.is_due("save", step))
+        ]
 
     def lr(self, step: int) -> float:
         """The learning rate of update `step`."""
@@ -66,7 +74,7 @@ def plan_steps(config: Config, num_images: int) -> Plan:
     return Plan(
         total=total,
         steps_per_epoch=per_epoch,
-        eval_interval=_exact(config.eval_every_epochs) * per_epoch,
+        eval_intervals=tuple(_exact(one.every_epochs) * per_epoch for one in config.evaluations),
         save_interval=_exact(config.checkpoint.every_epochs) * per_epoch,
         log_interval=config.log_every_steps,
         warmup=warmup_steps(config.optim, per_epoch, total),
@@ -84,7 +92,7 @@ def drop_steps(optim: OptimConfig, steps_per_epoch: Fraction) -> list[int]:
 
 
 def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction, total: int) -> optax.Schedule:
-    """Learning rate by the number of updates already applied: a linear warm-up, then step, cosine or constant.
+    """Learning rate by the number of updates already applied: a linear warm-up, then what `schedule` names.
 
     The peak is `base_lr * batch_size / 256`. In the warm-up of `w` steps, update `t` (from 1) uses `peak * t / w`
     (Goyal et al. 2017, section 2.2, from 0). Epochs of `drop_epochs` count from the start of the run.
@@ -93,6 +101,8 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction
     warmup = warmup_steps(optim, steps_per_epoch, total)
     if optim.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
+    elif optim.schedule == "polynomial":
+        after = optax.polynomial_schedule(peak, 0.0, optim.power, max(1, total - warmup))
     elif optim.schedule == "step":
         drops = Counter(step - warmup for step in drop_steps(optim, steps_per_epoch))
         factors = {step: optim.drop_factor**number for step, number in drops.items()}
@@ -111,6 +121,7 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
 
     - `sgd` is `torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the rate stays outside the buffer.
       `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
+    - `adamw` is `torch.optim.AdamW`: the decay, times the rate, is taken off the parameter itself.
     - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf.
     - `lamb` is optax's, but what is not decayed keeps its rate, as in timm's.
 
@@ -150,6 +161,11 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
             optax.masked(optax.scale_by_trust_ratio(), mask),
             rate,
         )
+    elif optim.optimizer == "adamw":
+        moments = optax.scale_by_adam(
+            b1=optim.momentum, b2=optim.second_beta, eps=optim.epsilon, nesterov=optim.nesterov
+        )
+        rule = optax.chain(moments, decay, rate)
     else:
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
     if any(group.rate not in (0.0, 1.0) for group in optim.groups):

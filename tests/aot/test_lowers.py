@@ -6,7 +6,7 @@ Nothing is compiled: JAX alone does it, and needs neither device nor compiler.
 import jax
 import pytest
 
-from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import Classify, Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.config import AugmentConfig
 from resnet_jax.models import list_models
 from resnet_jax.runtime.mesh import make_mesh
@@ -31,7 +31,7 @@ OPTIONS = {
     "lars": {"optim": {"optimizer": "lars"}},
     "lamb": {"optim": {"optimizer": "lamb"}},
     "clip": {"optim": {"clip_norm": 1.0}},
-    "label smoothing, nesterov": {"optim": {"label_smoothing": 0.1, "nesterov": True}},
+    "label smoothing, nesterov": {"task": {"label_smoothing": 0.1}, "optim": {"nesterov": True}},
     "mixup": {"augment": {"mixup_alpha": 0.2}},
     "mixup and cutmix in groups": {"augment": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_group_size": 4}},
     "mixup across devices": {"augment": {"mixup_alpha": 0.2, "mix_group_size": 0}},
@@ -59,6 +59,7 @@ def lower(name, options, side):
             eval_resize=side,
             augment=AugmentConfig(**options.get("augment", {})),
         ),
+        task=Classify(**options.get("task", {})),
         optim=OptimConfig(**options.get("optim", {})),
         batch_size=8 * DEVICES,
         **options.get("config", {}),

@@ -12,7 +12,6 @@ import resnet_jax as rn
 from resnet_jax import cli
 from resnet_jax.config_files import find_config
 from resnet_jax.models import create_model
-from resnet_jax.run import train as run_module
 from resnet_jax.tasks import assemble
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +29,7 @@ def photos(tmp_path, monkeypatch):
             pixels = np.random.default_rng(i).integers(0, shade, (90, 80, 3), np.uint8)
             Image.fromarray(pixels).save(f"{name}/{i}.jpg")
     small = lambda config: create_model("cifar_resnet29", num_classes=config.model.num_classes, stage_sizes=(1,))
-    for module in (assemble, run_module):
-        monkeypatch.setattr(module, "build_model", small)
+    monkeypatch.setattr(assemble, "build_model", small)
     return tmp_path
 
 

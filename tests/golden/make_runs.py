@@ -24,7 +24,7 @@ ROW = cifar.SMALL | {"block": "bottleneck", "stage_sizes": (1,), "width": 4}
 
 _DATA = {"name": "digits", "channels": 1, "image_size": 8, "eval_resize": 8, "mean": (0.305,), "std": (0.376,)}
 _AUGMENT = {"random_resized_crop": False, "shift_pixels": 1, "flip": False}
-_SGD = {"base_lr": 0.4, "nesterov": True, "no_decay": ("bn", "bias$"), "warmup_epochs": 0.25, "label_smoothing": 0.1}
+_SGD = {"base_lr": 0.4, "nesterov": True, "no_decay": ("bn", "bias$"), "warmup_epochs": 0.25}
 _MIXED = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "mix_group_size": 4}
 _LAMB = {"optimizer": "lamb", "base_lr": 0.02, "ema_decay": 0.9, "ema_every_steps": 2, "shard_state": True}
 
@@ -33,6 +33,7 @@ def make_config(augment: dict, optim: dict, bn_group_size: int = 0) -> rn.Config
     return rn.Config(
         model=rn.ModelConfig(name=VARIANT, num_classes=10, bn_group_size=bn_group_size),
         data=rn.DataConfig(**_DATA, augment=rn.AugmentConfig(**_AUGMENT, **augment)),
+        task=rn.Classify(label_smoothing=0.1),
         optim=rn.OptimConfig(**optim),
         checkpoint=rn.CheckpointConfig(every_epochs=0.5, keep_last=9),
         epochs=3.0,

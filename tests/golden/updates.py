@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.survival.digests import by_name, digest_arrays
@@ -38,7 +38,7 @@ CODE = r"(sse|avx|amx|fma|f16c|bmi|neon|asimd|sve|fp16|bf16)"
 
 PLAIN = AugmentConfig(random_resized_crop=False, shift_pixels=1)
 MIXED = AugmentConfig(random_resized_crop=False, shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
-SGD = OptimConfig(warmup_epochs=0.0, label_smoothing=0.1, nesterov=True)
+SGD = OptimConfig(warmup_epochs=0.0, nesterov=True)
 LARGE_BATCH = OptimConfig(
     optimizer="lamb", base_lr=0.1, no_decay=("bn",), ema_decay=0.9, ema_every_steps=2, warmup_epochs=0.0,
     clip_norm=0.5, shard_state=True,
@@ -46,7 +46,7 @@ LARGE_BATCH = OptimConfig(
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "groups": {"bn_group_size": 4},
-    "everything": {"bn_group_size": 4, "accumulate": 2, "augment": MIXED, "optim": LARGE_BATCH},
+    "everything": {"bn_group_size": 4, "accumulate": 2, "augment": MIXED, "optim": LARGE_BATCH, "smoothing": 0.0},
 }
 
 
@@ -56,11 +56,13 @@ def make_config(
     accumulate: int = 1,
     augment: AugmentConfig = PLAIN,
     optim: OptimConfig = SGD,
+    smoothing: float = 0.1,
 ) -> Config:
     mean, std = ((0.0,), (1.0,)) if exact else ((0.3,), (0.4,))
     return Config(
         model=ModelConfig(num_classes=10, bn_group_size=bn_group_size),
         data=DataConfig(image_size=SIDE, channels=1, mean=mean, std=std, augment=augment),
+        task=Classify(label_smoothing=smoothing),
         optim=optim,
         batch_size=IMAGES,
         accumulate=accumulate,

@@ -14,7 +14,7 @@ import resnet_jax as rn
 from resnet_jax.logs.run_log import read_metrics
 from resnet_jax.models import create_model
 from resnet_jax.run import result
-from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 11
@@ -49,7 +49,7 @@ def _remember_compiled_programs(compiled):
 
 
 def make_tiny(patch):
-    patch.setattr(run_module, "build_model", tiny_model)
+    patch.setattr(assemble, "build_model", tiny_model)
     patch.setattr(result, "plot_curves", lambda *_: None)  # a third of the time of a run as short as these
 
 
@@ -93,9 +93,9 @@ PROGRAM = """
 import runpy, sys
 sys.argv[0] = {train!r}
 from resnet_jax.run import result
-from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 from resnet_jax.models import create_model
-run_module.build_model = lambda config: create_model(
+assemble.build_model = lambda config: create_model(
     "cifar_resnet29", num_classes=10, zero_init_residual=True, stage_sizes=(1,)
 )
 {extra}

@@ -8,7 +8,7 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax.errors import Preempted
-from resnet_jax.run import train as run_module
+from resnet_jax.run import evaluate as evaluate_module
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.tasks import assemble
 from resnet_jax.training import loop
@@ -36,10 +36,10 @@ def during_a_step(patch, number):
 
 
 def during_an_evaluation(patch, number):
-    make_evaluate = run_module._make_evaluate
+    make_evaluate = evaluate_module.make_evaluate
 
-    def make(*args):
-        evaluate, count = make_evaluate(*args), iter(range(1, 100))
+    def make(*args, **options):
+        evaluate, count = make_evaluate(*args, **options), iter(range(1, 100))
 
         def signalled(variables):
             if next(count) == 2:
@@ -48,7 +48,7 @@ def during_an_evaluation(patch, number):
 
         return signalled
 
-    patch.setattr(run_module, "_make_evaluate", make)
+    patch.setattr(evaluate_module, "make_evaluate", make)
     return 6
 
 

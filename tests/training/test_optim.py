@@ -4,6 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -59,12 +60,54 @@ def test_sgd_is_torchs(momentum, nesterov, weight_decay, no_decay):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("no_decay", [(), ("bn",)])
+def test_adamw_is_torchs(no_decay):
+    rng = np.random.default_rng(1)
+    rates = [0.1, 0.3, 0.02, 0.5, 0.1]
+    optim = OptimConfig(
+        optimizer="adamw", momentum=0.8, second_beta=0.95, epsilon=1e-6, weight_decay=0.05, no_decay=no_decay
+    )
+    start = {"kernel": rng.normal(size=(3, 4)), "bn1": rng.normal(size=4)}
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in start.items()}
+    kept = {"params": [tensors["bn1"]], "weight_decay": 0.0 if no_decay else 0.05}
+    theirs = torch.optim.AdamW(
+        [{"params": [tensors["kernel"]]}, kept], lr=1.0, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.05
+    )
+    with jax.enable_x64(True):
+        optimizer = make_optimizer(optim, lambda step: jnp.asarray(rates)[step])
+        params = jax.tree.map(jnp.asarray, start)
+        state = optimizer.init(params)
+        for rate in rates:
+            grads = {name: rng.normal(size=value.shape) for name, value in start.items()}
+            updates, state = optimizer.update(jax.tree.map(jnp.asarray, grads), state, params)
+            params = optax.apply_updates(params, updates)
+            for group in theirs.param_groups:
+                group["lr"] = rate
+            for name, tensor in tensors.items():
+                tensor.grad = torch.from_numpy(grads[name])
+            theirs.step()
+        for name, tensor in tensors.items():
+            np.testing.assert_allclose(params[name], tensor.detach().numpy(), rtol=1e-12)
+
+
 def test_the_mask_goes_by_the_path():
     params = {"layer1_0": {"downsample_bn": {"scale": 0}, "conv1": {"kernel": 0}}, "fc": {"bias": 0, "kernel": 0}}
     assert decay_mask(params, (r"bn", r"^fc/bias$")) == {
         "layer1_0": {"downsample_bn": {"scale": False}, "conv1": {"kernel": True}},
         "fc": {"bias": False, "kernel": True},
     }
+
+
+@pytest.mark.parametrize("power", [0.9, 2.0])
+def test_the_polynomial_schedule_is_torchs(power):
+    optim = OptimConfig(schedule="polynomial", power=power, base_lr=0.1, warmup_epochs=0.0)
+    schedule = make_schedule(optim, 256, Fraction(3), 30)
+    expected = torch_rates(lambda sgd: torch.optim.lr_scheduler.PolynomialLR(sgd, 30, power), 30, 0.1)
+    np.testing.assert_allclose([schedule(step) for step in range(30)], expected, rtol=1e-5)
+    warm = make_schedule(replace(optim, warmup_epochs=2.0), 256, Fraction(3), 30)
+    np.testing.assert_allclose([warm(step) for step in range(6)], 0.1 * np.arange(1, 7) / 6, rtol=1e-5)
+    assert warm(6) == pytest.approx(0.1)
+    assert warm(30) == 0
 
 
 def torch_rates(make_scheduler, steps, peak):

@@ -13,7 +13,7 @@ import pytest
 import resnet_jax as rn
 from resnet_jax.errors import EXIT_PREEMPTED
 from resnet_jax.models import create_model
-from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 
 from .test_processes import free_port
 
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import os, runpy, signal, sys, threading, time
 sys.argv[0] = {train!r}
-from resnet_jax.run import train as run_module
+from resnet_jax.tasks import assemble
 from resnet_jax.models import create_model
 from resnet_jax.training import loop
-run_module.build_model = lambda config: create_model(
+assemble.build_model = lambda config: create_model(
     "cifar_resnet29", num_classes=10, zero_init_residual=True, stage_sizes=(1,), bn_group_size=4
 )
 def at_step(number, act, put_batch=loop.put_batch, calls=iter(range(1, 1000))):
@@ -76,7 +76,7 @@ def finish(process, status=0):
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
     options = {"num_classes": 10, "zero_init_residual": True, "stage_sizes": (1,), "bn_group_size": 4}
-    monkeypatch.setattr(run_module, "build_model", lambda config: create_model("cifar_resnet29", **options))
+    monkeypatch.setattr(assemble, "build_model", lambda config: create_model("cifar_resnet29", **options))
 
 
 def state_of(workdir):

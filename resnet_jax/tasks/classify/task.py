@@ -23,12 +23,13 @@ def classify(config: Config, model: ResNet) -> Task:
         fills=(TrainImage(config.data), EvalImage(config.data)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
-        loss=make_loss(model, prepare, label_smoothing=config.optim.label_smoothing),
+        loss=make_loss(model, prepare, label_smoothing=config.task.label_smoothing),
         measure=make_measure(model, prepare),
         report=report,
         predict=make_predict(model, prepare),
         best=BEST,
         names=NAMES,
+        head=("fc",),
         check_source=partial(check_classes, config),
     )
 

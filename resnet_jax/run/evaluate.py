@@ -1,0 +1,127 @@
+"""Evaluations: of a config's split, of several in a run, and in detail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+
+from resnet_jax import data
+from resnet_jax.config import Config, DataConfig, Eval
+from resnet_jax.logs.shown import Names
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.tasks.assemble import build_model
+from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
+from resnet_jax.tasks.classify.report import EvalReport
+from resnet_jax.tasks.table import task_of
+from resnet_jax.tasks.task import Task
+from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
+from resnet_jax.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What a run evaluates. With names of their own, an evaluation's numbers are called `NAME/top1` and so on.
+
+    Attributes:
+      passes: the evaluations, each `variables -> report`.
+      sources: the splits, in the same order.
+      best: the number of the first by which one checkpoint is better than another.
+      count: the number of the first that says how many examples there are.
+      names: how the numbers are shown, of the evaluations and of training.
+    """
+
+    passes: tuple[Evaluate, ...]
+    sources: tuple[data.Source, ...]
+    best: str
+    count: str
+    names: Names
+
+
+def make_evaluations(config: Config, task: Task) -> Evaluations:
+    """The evaluations of a run.
+
+    Raises:
+      DataError, ConfigError: a split cannot be read, or is not what the task needs.
+    """
+    sources = tuple(_source(one, config, task) for one in config.evaluations)
+    passes = tuple(
+        _named(one.name, make_evaluate(task.measure, task.report, **_eval_data(config, task, source)))
+        for one, source in zip(config.evaluations, sources, strict=True)
+    )
+    first = config.evaluations[0].name
+    return Evaluations(passes, sources, key(first, task.best), key(first, "count"), shown_names(config, task))
+
+
+def key(evaluation: str, number: str) -> str:
+    """What a number of an evaluation is called in the log."""
+    return f"{evaluation}/{number}" if evaluation else number
+
+
+def shown_names(config: Config, task: Task) -> Names:
+    """How the numbers of a run are shown: those of its evaluations, and of training."""
+    named = {
+        key(one.name, number): shown._replace(label=f"{one.name} {shown.label}", title=f"{one.name} {shown.title}")
+        for one in config.evals
+        for number, shown in task.names.items()
+    }
+    return {**named, **task.names}
+
+
+def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> dict[str, float]:
+    """What the task reports of the config's evaluation split, and `count`.
+
+    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions. A config with `evals` has all of their
+    numbers, as `NAME/top1` and so on.
+
+    Args:
+      task: the one that `state` was trained for; None = the one that the config names.
+    """
+    variables = state.eval_variables
+    reports = [run(variables) for run in make_evaluations(config, task or task_of(config)).passes]
+    return {name: number for report in reports for name, number in report.items()}
+
+
+def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
+    """As `evaluate`, of the first evaluation, with the confusion matrix, accuracies of classes and the calibration."""
+    task = task_of(config)
+    measure = make_measure(build_model(config), task.prepare, in_detail=True)
+    source = _source(config.evaluations[0], config, task)
+    return report_in_detail(*make_pass(measure, **_eval_data(config, task, source))(state.eval_variables))
+
+
+def batching(batch_size: int) -> dict[str, Any]:
+    """Which rows of a batch this process makes, as `data` is told."""
+    return {
+        "batch_size": batch_size,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+
+def _named(name: str, evaluate: Evaluate) -> Evaluate:
+    def named(variables: Any) -> dict[str, float]:
+        return {key(name, number): value for number, value in evaluate(variables).items()}
+
+    return named if name else evaluate
+
+
+def _source(one: Eval, config: Config, task: Task) -> data.Source:
+    source = data.load_source(_data_of(one, config.data), one.split)
+    task.check_source(source)
+    return source
+
+
+def _data_of(one: Eval, training: DataConfig) -> DataConfig:
+    elsewhere: Mapping[str, Any] = {"name": one.data, "holdout": 0.0} if one.data else {}
+    return replace(training, eval_split=one.split, **elsewhere)
+
+
+def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
+    """What a pass over a split needs besides what is measured."""
+    # Padding is masked, so a batch that the devices do not divide is simply rounded up.
+    mesh = make_mesh()
+    size = -(-config.eval_batch_size // mesh.size) * mesh.size
+    batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **batching(size))
+    return {"mesh": mesh, "batches": batches, "count": len(source)}

@@ -1,0 +1,90 @@
+"""Runs read back from their folders, and what they say of images."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, UInt8
+
+from resnet_jax.config import Config
+from resnet_jax.config_files import saved_config
+from resnet_jax.errors import CheckpointError
+from resnet_jax.files import open_folder, read_json
+from resnet_jax.models import ResNet
+from resnet_jax.run.environment import last_command
+from resnet_jax.run.evaluate import key
+from resnet_jax.run.start import load_beginning
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.tasks import assemble
+from resnet_jax.tasks.table import task_of
+from resnet_jax.tasks.task import Task
+from resnet_jax.training.state import TrainState
+
+Which = Literal["last", "best"]
+CLASS_NAMES = "class_names.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run as its folder holds it."""
+
+    config: Config
+    task: Task
+    state: TrainState
+    class_names: tuple[str, ...]
+
+    @property
+    def model(self) -> ResNet:
+        """The network that the config describes; a task of your own may have another."""
+        return assemble.build_model(self.config)
+
+
+def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | None = None) -> Run:
+    """Reads a run back from its folder.
+
+    Args:
+      which: the newest checkpoint, or the one whose evaluation was best.
+      task: the one that was trained for; None = the one that the config names.
+
+    Raises:
+      ConfigError: the folder holds no run.
+      CheckpointError: it holds no whole checkpoint, or the weights that it started from are not the same any more.
+    """
+    workdir = open_folder(workdir)
+    config = saved_config(workdir)
+    task = task or task_of(config)
+    like = assemble.init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
+    begun = load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+    saved = begun.to_save(like) if begun else like
+    with open_checkpoints(config, workdir, key(config.evaluations[0].name, task.best)) as checkpoints:
+        restored = checkpoints.restore_best(saved) if which == "best" else checkpoints.restore_newest(saved)
+    if restored is None:
+        raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
+    class_names = tuple(read_json(workdir / CLASS_NAMES))
+    state = restored.state
+    if begun:
+        begun.check_same(restored.memory, workdir)
+        state = begun.restore(state, like)
+    return Run(config=config, task=task, state=state, class_names=class_names)
+
+
+def open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+      best: the number that decides which are the best ones.
+    """
+    keep = config.checkpoint
+    return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
+
+
+def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
+    """What the run's task says of uint8 images as `resnet_jax.data.load_image` prepares them, by name.
+
+    Classification says `probability` (N, K), of each class.
+    """
+    return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})
