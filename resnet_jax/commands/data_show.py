@@ -1,4 +1,4 @@
-"""`python -m resnet_jax data show CONFIG --out grid.png`"""
+"""`python -m resnet_jax data show CONFIG --out grid.png`, and `data show NAME --split train`"""
 
 import dataclasses
 import textwrap
@@ -22,17 +22,22 @@ def data_show(
     out: Path = Path("grid.png"),
     images: int = 24,
     step: int = 1,
+    split: str | None = None,
 ) -> None:
     """Draw training images as the network sees them: after cropping, augmentation and mixing, with their targets.
 
     The picture shows the first images of the batch of one step, the very ones that a run with this config trains on.
 
+    With a data set's name instead of a config, it shows the first examples as the data set gives them:
+    images with masks, boxes and the outlines of instances, or clips as rows of frames.
+
     Args:
-        config: A config file, such as configs/digits.py.
+        config: A config file, such as configs/digits.py, or a data set's name, such as digit_scenes.
         overrides: Changes to the config, as train.py takes them, after two dashes.
         out: The PNG to write.
-        images: How many images of the batch.
+        images: How many images of the batch, or examples of the data set.
         step: The number of the update, from 1 as in the log.
+        split: Of the data set that is named instead of a config: its split; train if left out.
     """
     from resnet_jax.config_files import load_config
     from resnet_jax.errors import DataError
@@ -40,6 +45,24 @@ def data_show(
 
     if images < 1 or step < 1:
         raise DataError(f"--images = {images} and --step = {step} must be at least 1")
+    is_config = config.suffix == ".py" or config.is_file()
+    if is_config and split is not None:
+        raise DataError(
+            f"--split = {split} is for a data set's name, such as digit_scenes, and {config} is a config; leave it out "
+            "to see what the config trains on, or give a name"
+        )
+    if not is_config and (overrides or step != 1):
+        raise DataError(
+            f"--step and changes of a config are for a config, such as configs/digits.py, and {config} is no file; "
+            "correct the path, or give a data set's name alone"
+        )
+    if not is_config:
+        from resnet_jax.commands.draw_examples import draw_examples
+
+        split = split or "train"
+        shown = draw_examples(str(config), split, images, out)
+        plain_console().print(f"{shown} examples of {config}, split {split}, are in {out}", soft_wrap=True)
+        return
     chosen = load_config(config, overrides)
     batch = training_batch(chosen, step)
     shown = min(images, len(batch.images))

@@ -5,7 +5,16 @@ from resnet_jax.data.broken import found_by_any_host
 from resnet_jax.data.decode import decode_image
 from resnet_jax.data.device import augment, normalize
 from resnet_jax.data.fingerprint import fingerprint
-from resnet_jax.data.sources import Arrays, Example, Source, list_splits, load_source, write_records
+from resnet_jax.data.sources import (
+    Arrays,
+    Example,
+    Source,
+    leaves_of,
+    list_splits,
+    load_source,
+    missing_leaves,
+    write_records,
+)
 from resnet_jax.data.transforms import load_image, random_resized_crop, resize_and_center_crop
 
 __all__ = [
@@ -17,9 +26,11 @@ __all__ = [
     "eval_batches",
     "fingerprint",
     "found_by_any_host",
+    "leaves_of",
     "list_splits",
     "load_image",
     "load_source",
+    "missing_leaves",
     "normalize",
     "random_resized_crop",
     "resize_and_center_crop",

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_jax.data.decode import decode_image
-from resnet_jax.data.sources import Source
+from resnet_jax.data.sources import Source, missing_leaves
 from resnet_jax.errors import DataError
 
 ORIENTATION = 0x0112  # EXIF's tag; 1 = upright
@@ -58,7 +58,13 @@ class Checked:
 
 
 def check(source: Source, threads: int = 8) -> Checked:
-    """Reads and decodes every image of a split."""
+    """Reads and decodes every image of a split.
+
+    Raises:
+      DataError: examples without image or label.
+    """
+    if text := missing_leaves(source, ("image", "label"), "data check", "the data set"):
+        raise DataError(text)
     per_class = np.bincount(source.labels(), minlength=len(source.class_names))
     found = Checked(count=len(source), per_class=per_class.tolist())
     with ThreadPoolExecutor(threads) as pool:

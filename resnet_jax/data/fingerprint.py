@@ -5,20 +5,24 @@ import json
 
 import numpy as np
 
-from resnet_jax.data.sources import Source
+from resnet_jax.data.sources import Source, leaves_of
 
 SAMPLES = 16
 
 
 def fingerprint(source: Source) -> str:
-    """SHA-256 of the class names, the length, and the pixels and labels of 16 examples spread over the source.
+    """SHA-256 of the class names, the length, and the arrays and labels of 16 examples spread over the source.
 
     It tells other data, another order or another decoder; it does not find one changed image among many.
     """
     digest = hashlib.sha256(json.dumps([list(source.class_names), len(source)]).encode())
+    leaves = leaves_of(source)
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLES).astype(int)) if len(source) else ():
         example = source[int(index)]
-        image = np.ascontiguousarray(example["image"])
-        digest.update(f"{image.dtype} {image.shape} {int(example['label'])}".encode())
-        digest.update(image.tobytes())
+        label = int(example["label"]) if "label" in leaves else None
+        for name in leaves:
+            if name != "label":
+                array = np.ascontiguousarray(example[name])  # type: ignore[literal-required]
+                digest.update(f"{array.dtype} {array.shape} {label}".encode())
+                digest.update(array.tobytes())
     return digest.hexdigest()

@@ -1,8 +1,17 @@
 """Data sets as random-access sources: one small interface, a file for each kind."""
 
 from resnet_jax.data.sources.arrays import Arrays
-from resnet_jax.data.sources.base import Example, Source
+from resnet_jax.data.sources.base import Example, Source, leaves_of, missing_leaves
 from resnet_jax.data.sources.load import list_splits, load_source
 from resnet_jax.data.sources.records import write_records
 
-__all__ = ["Arrays", "Example", "Source", "list_splits", "load_source", "write_records"]
+__all__ = [
+    "Arrays",
+    "Example",
+    "Source",
+    "leaves_of",
+    "list_splits",
+    "load_source",
+    "missing_leaves",
+    "write_records",
+]

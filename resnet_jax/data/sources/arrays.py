@@ -73,6 +73,16 @@ def open_digits(config: DataConfig, split: str) -> Arrays:
     every class, and the same on every machine because no random generator is involved. Most writers occur in both, as
     they would in a random split.
     """
+    scans, labels = read_digits(split)
+    return Arrays(scans, labels, tuple("0123456789"), splits=DIGITS_SPLITS, where="digits")
+
+
+def read_digits(split: str) -> tuple[UInt8[np.ndarray, "N 8 8"], Int[np.ndarray, " N"]]:
+    """The scans of `open_digits`, 0 for paper and 255 for the darkest ink, and the digit of each.
+
+    Raises:
+      DataError: no such split.
+    """
     from sklearn.datasets import load_digits  # takes a second to import
 
     if split not in DIGITS_SPLITS:
@@ -81,8 +91,7 @@ def open_digits(config: DataConfig, split: str) -> Arrays:
     in_test = np.zeros(len(labels), bool)
     in_test[np.argsort(labels, kind="stable")[::5]] = True
     chosen = {"train": ~in_test, "test": in_test, "all": np.ones_like(in_test)}[split]
-    grey = np.round(scans[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    return Arrays(grey, labels[chosen], tuple("0123456789"), splits=DIGITS_SPLITS, where="digits")
+    return np.round(scans[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8), labels[chosen]
 
 
 def npz_splits(path: Path) -> list[str]:

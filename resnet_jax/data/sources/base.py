@@ -1,6 +1,7 @@
 """What a source is, and what all of them check.
 
 A source is anything with `class_names`, `splits`, a length, `labels()` and `source[index] -> {"image", "label"}`.
+One whose examples have other leaves names them in `leaves`.
 """
 
 import re
@@ -15,13 +16,22 @@ from resnet_jax.errors import DataError
 
 
 class Example(TypedDict):
-    """An image and the index of its class."""
+    """The leaves of an example: of most sources an image and the index of its class."""
 
-    image: bytes | UInt8[np.ndarray, "H W C"]
+    image: NotRequired[bytes | UInt8[np.ndarray, "H W C"]]
     """The bytes of an image file, to be decoded as far as they are needed, or pixels."""
-    label: int
+    label: NotRequired[int]
     name: NotRequired[str]
     """What to call the image in an error."""
+    clip: NotRequired[UInt8[np.ndarray, "T H W C"]]
+    mask: NotRequired[UInt8[np.ndarray, "H W"]]
+    """The class of each pixel."""
+    boxes: NotRequired[Int[np.ndarray, "M 4"]]
+    """x1, y1, x2, y2 in pixels, half-open; -1 where a place is empty."""
+    classes: NotRequired[Int[np.ndarray, " M"]]
+    """Of each box; -1 where a place is empty."""
+    instances: NotRequired[UInt8[np.ndarray, "M S S"]]
+    """1 where the object of a box is visible, pixel by pixel from the box's top left corner on."""
 
 
 class Source(Protocol):
@@ -41,6 +51,29 @@ class Source(Protocol):
 
     def labels(self) -> Int[np.ndarray, " N"]:
         """All labels in order, without decoding images."""
+
+
+def leaves_of(source: Source) -> tuple[str, ...]:
+    """The names of what an example of a source has: its `leaves`; without, image and label."""
+    return tuple(getattr(source, "leaves", ("image", "label")))
+
+
+def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) -> str:
+    """An error's text where examples lack a leaf that is needed; empty where they have all.
+
+    Args:
+      needs: the names of the leaves.
+      what: who needs them, such as "classification".
+      where: what to call the data set.
+    """
+    has = leaves_of(source)
+    missing = [name for name in needs if name not in has]
+    if not missing:
+        return ""
+    return (
+        f"{where} gives no {' and no '.join(missing)}: its examples have {', '.join(has)}, and {what} needs "
+        f"{' and '.join(needs)}. Choose a data set that has them, such as digits or digit_numbers"
+    )
 
 
 def check_labels(labels: Int[np.ndarray, " N"], class_names: Sequence[str], where: str) -> None:

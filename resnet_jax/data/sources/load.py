@@ -14,7 +14,10 @@ from resnet_jax.data.sources.arrays import (
     open_npz,
 )
 from resnet_jax.data.sources.base import Source
+from resnet_jax.data.sources.digit_numbers import DigitNumbers
+from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
+from resnet_jax.data.sources.moving_digits import MovingDigits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
 from resnet_jax.data.sources.tfds import Tfds, open_builder
@@ -30,6 +33,9 @@ class _Kind(NamedTuple):
 
 _PLAIN = {
     "digits": _Kind(lambda config: DIGITS_SPLITS, open_digits),
+    "digit_scenes": _Kind(lambda config: DigitScenes.splits, DigitScenes),
+    "moving_digits": _Kind(lambda config: MovingDigits.splits, MovingDigits),
+    "digit_numbers": _Kind(lambda config: DigitNumbers.splits, DigitNumbers),
     "synthetic": _Kind(lambda config: SYNTHETIC_LENGTHS, Synthetic),
 }
 _WITH_PATH = {

@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from jaxtyping import Int
 
 from resnet_jax.data.broken import BrokenImages
-from resnet_jax.data.sources.base import Example, Source, check_labels
+from resnet_jax.data.sources.base import Example, Source, check_labels, missing_leaves
 from resnet_jax.data.transforms import decode, resize_short_side
 from resnet_jax.errors import DataError, ImageError, unknown_name
 from resnet_jax.files import write_atomically
@@ -108,9 +108,12 @@ def write_records(
     Returns:
       How many images were left out of each split because they could not be read.
     Raises:
-      DataError: a folder made with other settings, more than `max_broken_fraction` unreadable images, or shards whose
-        counts are not what was written.
+      DataError: examples without image or label, a folder made with other settings, more than `max_broken_fraction`
+        unreadable images, or shards whose counts are not what was written.
     """
+    for split, source in sources.items():
+        if text := missing_leaves(source, ("image", "label"), "data prepare", f"split {split!r}"):
+            raise DataError(text)
     class_names = next(iter(sources.values())).class_names
     recipe = {
         "version": VERSION,

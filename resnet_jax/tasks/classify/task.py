@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 from resnet_jax.config import Config
-from resnet_jax.data import Source, augment, normalize
+from resnet_jax.data import Source, augment, missing_leaves, normalize
 from resnet_jax.data.fills import EvalImage, TrainImage
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, init
@@ -44,7 +44,9 @@ def make_predict(model: ResNet, prepare: Prepare) -> Predict:
 
 
 def check_classes(config: Config, source: Source) -> None:
-    """Raises a ConfigError where the data set has more or fewer classes than the network."""
+    """Raises a ConfigError where examples lack image or label, or the network has more or fewer classes."""
+    if text := missing_leaves(source, TrainImage.needs, "classification", f"data.name = {config.data.name}"):
+        raise ConfigError(text)
     classes = len(source.class_names)
     if classes != config.model.num_classes:
         raise ConfigError(

@@ -1,0 +1,175 @@
+"""Examples as a source gives them, drawn for people: images with masks, boxes and instances, and clips."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data import decode_image, leaves_of, load_source
+from resnet_jax.data.sources import Example
+from resnet_jax.display import in_figure
+from resnet_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Ten colours that colour-blind people can tell apart, and the background in none: Paul Tol's "muted" scheme.
+COLOURS = (
+    *("#cc6677", "#88ccee", "#ddcc77", "#117733", "#aa4499"),
+    *("#44aa99", "#999933", "#882255", "#6699cc", "#dddddd"),
+)
+_DPI = 100
+_SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # pixels of an image, of one with boxes or a mask, of a frame of a clip, about
+_GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
+
+
+def draw_examples(name: str, split: str, count: int, path: Path) -> int:
+    """Draws the first examples of a split as a PNG. Returns how many there are in it.
+
+    A mask is laid over its image in colours, boxes have the names of their classes, and instances an outline. A clip is
+    a row of frames.
+
+    Raises:
+      DataError: as `load_source` does, or examples with neither image nor clip.
+    """
+    source = load_source(DataConfig(name=name), split)
+    leaves = leaves_of(source)
+    if not {"image", "clip"} & {*leaves}:
+        raise DataError(
+            f"{name} gives {', '.join(leaves)}; to be drawn, an example must have an image or a clip. Add one of them"
+        )
+    examples = [source[i] for i in range(min(count, len(source)))]
+    title = f"{name}, {split}: the first {len(examples)} of {len(source):,} examples"
+    is_clip, is_scene = "clip" in leaves, bool({"mask", "boxes"} & {*leaves})
+    panels = [_frames(example, f"example {i}") for i, example in enumerate(examples)]
+    side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
+    columns = max(map(len, panels)) if is_clip else _columns(len(panels))
+    rows = len(panels) if is_clip else -(-len(panels) // columns)
+    caption = _TEXT if "label" in leaves else 0.0
+    figure, cells = _grid(rows, columns, side, caption, title, tight=is_clip)
+    for i, (example, frames) in enumerate(zip(examples, panels, strict=True)):
+        for j, frame in enumerate(frames):
+            axes = cells(i, j) if is_clip else cells(*divmod(i, columns))
+            axes.imshow(frame.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        if not is_clip:
+            _draw_targets(axes, example, source.class_names)
+        if caption:
+            first = cells(i, 0) if is_clip else axes
+            name_of = source.class_names[example["label"]]
+            first.text(0, 1.04, in_figure(name_of), fontsize=9, color="#374151", transform=first.transAxes)
+    _save(figure, path)
+    return len(examples)
+
+
+def _columns(count: int) -> int:
+    """Of a grid that is wider than high, with few empty cells in its last row."""
+    wide = round((1.5 * count) ** 0.5)
+    return min(range(max(wide - 1, 1), wide + 2), key=lambda n: (-count % n, abs(n - wide), -n))
+
+
+def _whole(side: int, image: np.ndarray) -> int:
+    """About `side` pixels, and a whole number for each pixel of an image that has fewer: none is drawn wider."""
+    longer = max(image.shape[:2])
+    return longer * round(side / longer) if longer <= side else side
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """As a PNG of 256 colours, which is a third as large; nothing is lost of grey images."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    Image.fromarray(pixels).quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        path, "PNG", optimize=True
+    )
+
+
+def _frames(example: Example, name: str) -> Sequence[np.ndarray]:
+    if "clip" in example:
+        return list(example["clip"])
+    image = example["image"]
+    return [image if isinstance(image, np.ndarray) else decode_image(image, 3, name=name)]
+
+
+def _grid(rows: int, columns: int, side: float, caption: float, title: str, *, tight: bool) -> tuple[Any, Any]:
+    """A figure, and what gives the axes of a cell by row and column, the same ones when asked again."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    gap = 0.03 if tight else _GAP
+    width = max(columns * (side + gap) - gap + 2 * _GAP, 5.0)
+    height = _HEAD + rows * (side + caption + _GAP)
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    figure.text(_GAP / width, 1 - 0.12 / height, in_figure(title), fontsize=11, fontweight="bold", va="top")
+    made: dict[tuple[int, int], Axes] = {}
+
+    def cell(row: int, column: int) -> "Axes":
+        if (row, column) not in made:
+            left = _GAP + column * (side + gap)
+            bottom = height - _HEAD - row * (side + caption + _GAP) - caption - side
+            axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+            axes.set_axis_off()
+            made[row, column] = axes
+        return made[row, column]
+
+    return figure, cell
+
+
+def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) -> None:
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Rectangle
+
+    if "mask" in example:
+        mask = example["mask"]
+        overlay = np.zeros((*mask.shape, 4))
+        for value in np.unique(mask[mask > 0]):
+            overlay[mask == value] = to_rgba(_colour(int(value)), 0.6)
+        axes.imshow(overlay, interpolation="nearest")
+    for place, box in enumerate(example.get("boxes", ())):
+        label = int(example["classes"][place])
+        if label < 0:
+            continue
+        left, top, right, bottom = (int(x) for x in box)
+        colour = _colour(label)
+        if "instances" in example:
+            _outline(axes, example["instances"][place][: bottom - top, : right - left], left, top)
+        # Half a pixel less: a pixel's number is its middle.
+        corner = (left - 0.5, top - 0.5)
+        axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
+        above = top >= 8  # else there is no room but inside
+        axes.text(
+            left - 0.5,
+            top - 0.9 if above else top,
+            in_figure(class_names[label]),
+            va="bottom" if above else "top",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            fontsize=7.5,
+            color="black" if _is_light(colour) else "white",
+        )
+
+
+def _outline(axes: "Axes", pixels: np.ndarray, left: int, top: int) -> None:
+    """A white line along the sides of an instance's pixels."""
+    from matplotlib.collections import LineCollection
+
+    padded = np.pad(pixels.astype(np.int8), 1)
+    rows, columns = np.nonzero(np.diff(padded, axis=0))  # between a pixel and the one below
+    lines = [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    rows, columns = np.nonzero(np.diff(padded, axis=1))  # between a pixel and the one to its right
+    lines += [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
+    moved = [[(x + left, y + top) for x, y in line] for line in lines]
+    axes.add_collection(LineCollection(moved, colors="white", linewidths=0.7))
+
+
+def _colour(label: int) -> str:
+    return COLOURS[(label - 1) % len(COLOURS)]
+
+
+def _is_light(colour: str) -> bool:
+    from matplotlib.colors import to_rgb
+
+    return float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))) > 0.5

@@ -1,0 +1,57 @@
+"""`digit_numbers`: two handwritten digits side by side, which are a number from 00 to 99."""
+
+import numpy as np
+from jaxtyping import Int
+
+from resnet_jax.config import DataConfig
+from resnet_jax.data.sources.base import Example
+from resnet_jax.data.sources.scans import SPLITS, Scans, paste, trim
+
+LENGTHS = {"train": 10_000, "test": 2_000}
+SIDE = 32  # pixels of an image; a square, as evaluation cuts a square out of an image
+MIN_SIZE, MAX_SIZE = 11.0, 15.0  # pixels of a digit's longer side before it is turned
+MAX_TURN = 10  # degrees, either way
+_STREAM, _CUT = 103, 24
+
+
+class DigitNumbers:
+    """Images of two digits, each in its own half, for embeddings and for classification with 100 classes.
+
+    An example:
+      image: uint8 (32, 32, 1).
+      label: the number, from 0 to 99; example i has label i modulo 100.
+
+    Raises:
+      DataError: a split that is neither train nor test.
+    """
+
+    class_names = tuple(f"{number:02}" for number in range(100))
+    splits = SPLITS
+    leaves = ("image", "label")
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        self._scans = Scans(split, "digit_numbers")
+        self._length = LENGTHS[split]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        return np.arange(self._length) % len(self.class_names)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        label, rng = index % len(self.class_names), self._scans.generator(_STREAM, index)
+        picture = np.full((SIDE, SIDE, 1), rng.uniform(0, 60), np.float32)
+        for half, digit in enumerate(divmod(label, 10)):
+            size, turn = rng.uniform(MIN_SIZE, MAX_SIZE), rng.uniform(-MAX_TURN, MAX_TURN)
+            patch = trim(self._scans.cut(self._scans.draw(rng, digit), size, turn, _CUT))
+            height, width = patch.cover.shape
+            # As near to the middle of its half as it must be to stay in the image, and up to two pixels off.
+            middle = SIDE // 4 + half * SIDE // 2 + rng.integers(-2, 3)
+            left = int(np.clip(middle - width // 2, 0, SIDE - width))
+            top = int(np.clip(SIDE // 2 + rng.integers(-5, 6) - height // 2, 0, SIDE - height))
+            paste(picture, patch, left, top, np.array([rng.uniform(150, 255)], np.float32))
+        picture += rng.integers(-9, 10, picture.shape, np.int8)
+        return {"image": np.clip(picture, 0, 255).astype(np.uint8), "label": label}
