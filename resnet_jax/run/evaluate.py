@@ -124,4 +124,4 @@ def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any
     mesh = make_mesh()
     size = -(-config.eval_batch_size // mesh.size) * mesh.size
     batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **batching(size))
-    return {"mesh": mesh, "batches": batches, "count": len(source)}
+    return {"mesh": mesh, "batches": batches, "count": len(source), "split": bool(task.split)}

@@ -111,6 +111,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
         groups=optim.groups,
+        split=task.split,
         average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
     sharding = split_batch(mesh)
@@ -131,4 +132,5 @@ def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
         scale_loss=config.model.dtype == "float16",
         shard_optimizer=config.optim.shard_state,
         groups=config.optim.groups,
+        split=task.split,
     )

@@ -38,6 +38,8 @@ class Task:
       names: the numbers of the report and of the loss's metrics that people are shown, in this order.
       head: the modules that are made new, with random parameters, where those of the weights that a run starts from do
         not fit.
+      split: regular expressions of parameters whose rows are split over the devices; `loss` gets the device's rows and
+        exchanges what it needs, see `training/split.py`. `measure` and `predict` see them whole.
       check_source: refuses a data set that the network was not made for, such as one of other classes, by a
         ConfigError.
     """
@@ -52,6 +54,7 @@ class Task:
     best: str
     names: Names
     head: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
     check_source: "Callable[[Source], None]" = lambda source: None
 
     def __post_init__(self) -> None:

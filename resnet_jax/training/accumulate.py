@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from resnet_jax.runtime.mesh import AXIS
+from resnet_jax.training.split import mean_of_rows
 from resnet_jax.training.zero import mean_over_devices
 
 Batch = dict[str, Array]
@@ -40,17 +41,26 @@ def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
     return mean_of_all
 
 
-def on_every_device(mean_of: MeanOf, mesh: Mesh, layout: PyTree[PartitionSpec]) -> MeanOf:
+def on_every_device(
+    mean_of: MeanOf,
+    mesh: Mesh,
+    layout: dict[str, PyTree[PartitionSpec]],
+    common_layout: PyTree[PartitionSpec],
+) -> MeanOf:
     """The same means, of a batch of which each device computes its share: all that they exchange is the results.
 
     Args:
       layout: of each result, or of all in a branch: on every device, or `spread`, each device getting its own part.
+        What is in the branch `own`, gradients of `split` parameters, is not exchanged.
+      common_layout: of what is the same for all parts.
     """
 
     def share(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
         means = mean_of(common, batch)
-        return mean_over_devices(means, jax.tree.broadcast(layout, means))
+        own = mean_of_rows(means.pop("own"))
+        exchanged = {name: specs for name, specs in layout.items() if name != "own"}
+        return {**mean_over_devices(means, jax.tree.broadcast(exchanged, means)), "own": own}
 
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    split = PartitionSpec(AXIS)
     # check_vma would have JAX add up the gradients itself, in every part of the batch and for every use of a parameter.
-    return jax.shard_map(share, mesh=mesh, in_specs=(everywhere, split), out_specs=layout, check_vma=False)
+    return jax.shard_map(share, mesh=mesh, in_specs=(common_layout, split), out_specs=layout, check_vma=False)

@@ -52,9 +52,11 @@ def real_sums(values: Mapping[str, Float[Array, "N ..."]], real: Bool[Array, " N
     return {name: jnp.sum(x, axis=0) for name, x in masked.items()}
 
 
-def make_evaluate(measure: Measure, report: Report, mesh: Mesh, batches: Batches, *, count: int) -> Evaluate:
+def make_evaluate(
+    measure: Measure, report: Report, mesh: Mesh, batches: Batches, *, count: int, split: bool = False
+) -> Evaluate:
     """Returns `variables -> report of a whole split`, to which `count` is added. The arguments are `make_pass`'s."""
-    measure_all = make_pass(measure, mesh, batches, count=count)
+    measure_all = make_pass(measure, mesh, batches, count=count, split=split)
 
     def evaluate(variables: PyTree[Array]) -> dict[str, float]:
         return {**report(*measure_all(variables)), "count": count}
@@ -62,13 +64,14 @@ def make_evaluate(measure: Measure, report: Report, mesh: Mesh, batches: Batches
     return evaluate
 
 
-def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int) -> Pass:
+def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, split: bool = False) -> Pass:
     """Returns `variables -> what is measured of a whole split`, the same on every host.
 
     Args:
       batches: called for each pass; gives this host's rows of what `measure` needs and of `weight` (1 real, 0 padding).
         Each host has the same number of batches.
       count: how many examples there are.
+      split: whether some of the variables are split over the devices, and stay so; `measure` sees them whole.
 
     Raises:
       RuntimeError: from the returned function, where the examples seen are not `count`: a bug, not a user's mistake.
@@ -79,7 +82,11 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int) -> 
         return *measure(variables, batch, real), real
 
     sharding, everywhere = split_batch(mesh), replicated(mesh)
-    step = jax.jit(eval_step, in_shardings=(everywhere, sharding), out_shardings=(everywhere, sharding, sharding))
+    step = jax.jit(
+        eval_step,
+        in_shardings=(None if split else everywhere, sharding),
+        out_shardings=(everywhere, sharding, sharding),
+    )
 
     def measure_all(variables: PyTree[Array]) -> tuple[Sums, Rows]:
         total: dict[str, Any] = {}

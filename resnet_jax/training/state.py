@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int, Key, PyTree, UInt32
 
 from resnet_jax.config.groups import Group
-from resnet_jax.runtime.mesh import replicated
 from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
+from resnet_jax.training.split import is_whole, rows_of_devices, split_paths
 from resnet_jax.training.zero import spread
 
 
@@ -111,13 +111,14 @@ def make_init_state(
     scale_loss: bool = False,
     shard_optimizer: bool = False,
     groups: Sequence[Group] = (),
+    split: Sequence[str] = (),
 ) -> InitState:
     """Returns the jitted function that makes the state before the first update, born where it is to lie.
 
     Args:
       init: makes the variables.
       keep_ema, scale_loss, groups: see `new_state`.
-      shard_optimizer: see `state_sharding`.
+      shard_optimizer, split: see `state_sharding`.
     """
 
     def init_state(key: Array) -> TrainState:
@@ -126,14 +127,22 @@ def make_init_state(
         return new_state(init(init_key), optimizer, run_key, **options)
 
     like = jax.eval_shape(init_state, jax.random.key(0))
-    return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer))
+    return jax.jit(init_state, out_shardings=state_sharding(like, mesh, shard_optimizer=shard_optimizer, split=split))
 
 
-def state_sharding(state: TrainState, mesh: Mesh, *, shard_optimizer: bool) -> PyTree[NamedSharding]:
-    """Where each array of a state lies: on every device, but the optimizer's are `spread` where that is asked."""
-    everywhere = jax.tree.map(lambda _: replicated(mesh), state)
-    if not shard_optimizer:
-        return everywhere
-    return everywhere.replace(
-        opt_state=jax.tree.map(lambda spec: NamedSharding(mesh, spec), spread(state.opt_state, mesh.size))
-    )
+def state_sharding(
+    state: TrainState, mesh: Mesh, *, shard_optimizer: bool, split: Sequence[str] = ()
+) -> PyTree[NamedSharding]:
+    """Where each array of a state lies: on every device, but the optimizer's are `spread` where that is asked.
+
+    Args:
+      split: regular expressions of the parameters whose rows are split over the devices, and so is all that is kept of
+        them (`split.py`).
+    """
+    paths = split_paths(state.params, split, mesh.size)
+    layout = rows_of_devices(state, paths)
+    if shard_optimizer:
+        apart = spread(state.opt_state, mesh.size)
+        whole = is_whole(state.opt_state, paths)
+        layout = layout.replace(opt_state=jax.tree.map(lambda w, a, b: a if w else b, whole, apart, layout.opt_state))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), layout)

@@ -26,6 +26,7 @@ from resnet_jax.training.frozen import (
     trained_statistics,
 )
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
+from resnet_jax.training.split import is_whole, rows_of_devices, split_paths
 from resnet_jax.training.state import TrainState, state_sharding, trained_variables
 from resnet_jax.training.zero import gather, spread
 
@@ -59,7 +60,8 @@ Loss = Callable[[PyTree[Array], PyTree[Array], Batch, Key[Array, ""], str | None
 The part holds what the data gave, and `position` (N,): the examples' places in the whole batch. The key is that of the
 step, the same in every part. What is drawn for an example is drawn from `fold_in(key, its position)`, so that nothing
 depends on the number of devices or parts. `axis` is the mesh axis over which norms take the statistics of the whole
-batch; None = the part has all that is needed.
+batch; None = the part has all that is needed. Where a task splits parameters, the loss is called under `shard_map` over
+`mesh.AXIS` with the device's rows of them.
 """
 
 
@@ -89,6 +91,7 @@ def make_train_step(
     shard_optimizer: bool = False,
     average: Average | None = None,
     groups: Sequence[Group] = (),
+    split: Sequence[str] = (),
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
 
@@ -104,6 +107,8 @@ def make_train_step(
       average: the rule of the moving averages, for a state that holds them.
       groups: of parameters; those of rate 0 are frozen. No gradient of them is computed, and a norm whose parameters
         are all frozen normalises with its running statistics, which stay as they are.
+      split: regular expressions of the parameters of which each device holds some rows, see `split.py`. `loss` gets the
+        device's rows, and their gradients are not exchanged.
 
     The batch is a dictionary of arrays of N rows, split over the devices. The metrics are scalars of this batch:
     `loss`, those of `Losses.metrics`, what `non_finite.gradient_norms` says, and for float16 `loss_scale` and
@@ -113,7 +118,7 @@ def make_train_step(
       ConfigError: from the step, a batch that cannot be computed in so many parts.
     """
 
-    def mean_of(axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    def mean_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
         """Gradients, running statistics and metrics of a part of the batch, as means over its examples."""
         key = jax.random.wrap_key_data(common["key"])
 
@@ -128,7 +133,8 @@ def make_train_step(
         metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
         moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
         moved, _ = partition(found.batch_stats, moves)
-        return {"grads": grads, "batch_stats": moved, "metrics": metrics, "weight": weight}
+        shared, own = partition(grads, is_whole(grads, paths))
+        return {"grads": shared, "own": own, "batch_stats": moved, "metrics": metrics, "weight": weight}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         size, scaling = len(jax.tree.leaves(batch)[0]), state.loss_scale
@@ -141,19 +147,29 @@ def make_train_step(
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
             "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,
         }
-        split = spread(params, mesh.size) if shard_optimizer else _everywhere(params)
+        paths = split_paths(state.params, split, mesh.size)
+        shared, _ = partition(params, is_whole(params, paths))
+        spread_out = spread(shared, mesh.size) if shard_optimizer else _everywhere(shared)
         if is_separable(size, bn_group_size, mix_group_size, mesh.size, accumulate):
-            compute = one_after_the_other(partial(mean_of, None if bn_group_size else AXIS), accumulate)
-            layout = {"batch_stats": WHOLE, "metrics": WHOLE, "weight": WHOLE, "grads": split}
-            means = on_every_device(compute, mesh, layout)(common, batch)
+            compute = one_after_the_other(partial(mean_of, paths, None if bn_group_size else AXIS), accumulate)
+            layout = {"batch_stats": WHOLE, "metrics": WHOLE, "weight": WHOLE, "grads": spread_out}
+            layout["own"] = PartitionSpec(AXIS)
+            means = on_every_device(compute, mesh, layout, rows_of_devices(common, paths))(common, batch)
+        elif paths:
+            raise ConfigError(
+                f"a batch of {size} examples cannot be shared by {mesh.size} device(s), as parameters split over them "
+                "need; choose a batch_size, model.bn_group_size and data.augment.mix_group_size that fit"
+            )
         else:
-            means = mean_of(None, common, batch)
+            means = mean_of(paths, None, common, batch)
+        means["grads"] = combine(means["grads"], means.pop("own"))
         if means["weight"] is not None:
             means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
         updates, opt_state = optimizer.update(means["grads"], state.opt_state, params)
         if shard_optimizer:
-            updates = gather(updates, split, mesh)
+            updates, own = partition(updates, is_whole(updates, paths))
+            updates = combine(gather(updates, spread_out, mesh), own)
         new_state = state.replace(
             step=state.step + 1,
             params=combine(optax.apply_updates(params, updates), frozen),
@@ -173,7 +189,7 @@ def make_train_step(
             if not skip_non_finite:
                 metrics["skipped"] = overflowed(scaling, good).astype(jnp.float32)
             new_state = new_state.replace(loss_scale=next_loss_scale(scaling, good))
-        state_layout = state_sharding(state, mesh, shard_optimizer=shard_optimizer)
+        state_layout = state_sharding(state, mesh, shard_optimizer=shard_optimizer, split=split)
         return jax.lax.with_sharding_constraint(new_state, state_layout), metrics
 
     in_shardings, out_shardings = (None, split_batch(mesh)), (None, replicated(mesh))
