@@ -9,8 +9,8 @@ from resnet_jax.data.sources.scans import SPLITS, Scans, paste, trim
 
 LENGTHS = {"train": 10_000, "test": 2_000}
 SIDE = 32  # pixels of an image; a square, as evaluation cuts a square out of an image
-MIN_SIZE, MAX_SIZE = 11.0, 15.0  # pixels of a digit's longer side before it is turned
-MAX_TURN = 10  # degrees, either way
+MIN_SIZE, MAX_SIZE = 13.0, 15.0  # pixels of a digit's longer side before it is turned
+MAX_TURN = 4  # degrees, either way
 _STREAM, _CUT = 103, 24
 
 
@@ -48,10 +48,10 @@ class DigitNumbers:
             size, turn = rng.uniform(MIN_SIZE, MAX_SIZE), rng.uniform(-MAX_TURN, MAX_TURN)
             patch = trim(self._scans.cut(self._scans.draw(rng, digit), size, turn, _CUT))
             height, width = patch.cover.shape
-            # As near to the middle of its half as it must be to stay in the image, and up to two pixels off.
-            middle = SIDE // 4 + half * SIDE // 2 + rng.integers(-2, 3)
+            # As near to the middle of its half as it must be to stay in the image, and up to a pixel off.
+            middle = SIDE // 4 + half * SIDE // 2 + rng.integers(-1, 2)
             left = int(np.clip(middle - width // 2, 0, SIDE - width))
-            top = int(np.clip(SIDE // 2 + rng.integers(-5, 6) - height // 2, 0, SIDE - height))
+            top = int(np.clip(SIDE // 2 + rng.integers(-1, 2) - height // 2, 0, SIDE - height))
             paste(picture, patch, left, top, np.array([rng.uniform(150, 255)], np.float32))
         picture += rng.integers(-9, 10, picture.shape, np.int8)
         return {"image": np.clip(picture, 0, 255).astype(np.uint8), "label": label}
