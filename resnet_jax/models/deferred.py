@@ -27,7 +27,7 @@ def pooled_norm_of(
     conv: Any, norm: Any, x: Float[Array, "N H W K"], pool: Callable[[Array], Array], act: Callable[[Array], Array]
 ) -> Float[Array, "N H2 W2 C"]:
     """`pool(act(norm(conv(x))))`, of a `pool` that takes the maximum over windows and an `act` that never falls."""
-    if _takes_convolutions(norm, conv, x):
+    if x.ndim == 4 and _takes_convolutions(norm, conv, x):
         return act(norm(conv(x, deferred=True)._replace(pool=pool)))
     return pool(act(norm(conv(x))))  # of float32 on a CPU 4 % faster than to activate last, with 6 % less memory
 

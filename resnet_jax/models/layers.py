@@ -36,21 +36,27 @@ def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+Sides = int | tuple[int, ...]  # one number for all axes, or one for each
+
+
 class Conv(nn.Module):
-    """2-D convolution, padded by `(kernel_size - 1) // 2 * dilation` on every side as torchvision's are.
+    """Convolution along all axes between the first and the last, padded by `(kernel_size - 1) // 2 * dilation` on every
+    side as torchvision's are.
 
     Attributes:
-      padding: (before, after) in pixels of both axes instead.
+      kernel_size, stride, dilation: of all axes, or one number for each: of (N, T, H, W, C) a kernel of (1, 3, 3) sees
+        a frame at a time.
+      padding: (before, after) in pixels of every axis instead.
       precision: of products of float32 numbers; None = the platform's default.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
     """
 
     features: int
-    kernel_size: int
-    stride: int = 1
+    kernel_size: Sides
+    stride: Sides = 1
     groups: int = 1
-    dilation: int = 1
+    dilation: Sides = 1
     padding: tuple[int, int] | None = None
     use_bias: bool = False
     standardize: bool = False
@@ -60,38 +66,38 @@ class Conv(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "N H W C"], *, deferred: bool = False
-    ) -> Float[Array, "N H2 W2 D"] | Convolution:
-        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features).
+    def __call__(self, x: Float[Array, "N *S C"], *, deferred: bool = False) -> Float[Array, "N *S2 D"] | Convolution:
+        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features), and so on for one axis or three.
 
         Args:
-          deferred: return the convolution before it is computed, for `norms.BatchNorm`; only without a bias.
+          deferred: return the convolution before it is computed, for `norms.BatchNorm`; only without a bias, and of
+            (N, H, W, C).
 
         Raises:
-          ModelError: `groups` that do not divide the channels.
+          ModelError: `groups` that do not divide the channels, or fields of another number of axes.
         """
-        size = self.kernel_size
+        sizes = self._of_axes("kernel_size", x)
         if x.shape[-1] % self.groups or self.features % self.groups:
             raise ModelError(
                 f"Conv: {self.groups} groups do not divide {x.shape[-1]} input and {self.features} output channels; "
                 "choose a divisor of both"
             )
-        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        shape = (*sizes, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         if self.standardize:
-            mean = jnp.mean(kernel, axis=(0, 1, 2), keepdims=True)
-            var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2), keepdims=True)
+            within = tuple(range(kernel.ndim - 1))
+            mean = jnp.mean(kernel, axis=within, keepdims=True)
+            var = jnp.mean(jnp.square(kernel - mean), axis=within, keepdims=True)
             kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
         dtype = self.output_dtype(x)
         x = x.astype(dtype)
         if deferred:
-            return Convolution(x, kernel, self._convolve, self.stride)
+            return Convolution(x, kernel, self._convolve, self._of_axes("stride", x)[0])
         y = self._convolve(x, kernel)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        return y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
+        return y + bias.astype(y.dtype).reshape(*[1] * (y.ndim - 1), -1)
 
     def output_dtype(self, x: Array) -> Dtype:
         """That of activations, in which the convolution is computed."""
@@ -99,25 +105,40 @@ class Conv(nn.Module):
 
     def widens(self, x: Array) -> bool:
         """Whether it is a plain 1x1 convolution to at least twice as many channels: see `deferred.Product`."""
-        plain = self.kernel_size == 1 and self.groups == 1 and not self.use_bias
+        plain = x.ndim == 4 and self._is_pointwise(x) and self.groups == 1 and not self.use_bias
         return plain and 2 * x.shape[-1] <= self.features
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
-        kernel, size = kernel.astype(x.dtype), self.kernel_size
+        kernel = kernel.astype(x.dtype)
+        strides, dilations = self._of_axes("stride", x), self._of_axes("dilation", x)
         precision = self.precision if x.dtype == jnp.float32 else None
-        if size == 1 and self.groups == 1:
-            return pointwise(x, kernel[0, 0], precision, self.stride)
-        symmetric = (size - 1) // 2 * self.dilation
+        if x.ndim == 4 and self._is_pointwise(x) and self.groups == 1:
+            return pointwise(x, kernel[0, 0], precision, strides[0])
+        symmetric = [(size - 1) // 2 * dilation for size, dilation in zip(kernel.shape, dilations, strict=False)]
+        axes = "DHW"[-len(strides) :]
         return lax.conv_general_dilated(
             x,
             kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[self.padding or (symmetric, symmetric)] * 2,
-            rhs_dilation=(self.dilation, self.dilation),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            window_strides=strides,
+            padding=[self.padding or (side, side) for side in symmetric],
+            rhs_dilation=dilations,
+            dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
             feature_group_count=self.groups,
             precision=precision,
         )
+
+    def _is_pointwise(self, x: Array) -> bool:
+        return set(self._of_axes("kernel_size", x)) == {1} and len(set(self._of_axes("stride", x))) == 1
+
+    def _of_axes(self, field: str, x: Array) -> tuple[int, ...]:
+        """A field's numbers, one for each axis of `x` that is convolved."""
+        given, axes = getattr(self, field), x.ndim - 2
+        if axes not in (1, 2, 3) or (not isinstance(given, int) and len(given) != axes):
+            raise ModelError(
+                f"Conv.{field} = {given} does not fit an input of shape {x.shape}, which has {axes} axes between "
+                "images and channels; give one number, or one for each of one to three axes"
+            )
+        return (given,) * axes if isinstance(given, int) else tuple(given)
 
 
 @jax.custom_jvp
@@ -163,9 +184,9 @@ class SqueezeExcite(nn.Module):
     conv: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
         channels = x.shape[-1]
-        gate = jnp.mean(x, axis=(1, 2), keepdims=True)
+        gate = jnp.mean(x, axis=_sides(x), keepdims=True)
         gate = nn.relu(self.conv(squeezed(channels, self.ratio), 1, use_bias=True, name="fc1")(gate))
         return x * nn.sigmoid(self.conv(channels, 1, use_bias=True, name="fc2")(gate))
 
@@ -176,8 +197,8 @@ def squeezed(channels: int, ratio: int) -> int:
 
 
 def stochastic_depth(
-    y: Float[Array, "N H W C"], key: Array, drop_rate: float, positions: Int[Array, " N"] | None = None
-) -> Float[Array, "N H W C"]:
+    y: Float[Array, "N *S C"], key: Array, drop_rate: float, positions: Int[Array, " N"] | None = None
+) -> Float[Array, "N *S C"]:
     """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the rate of keeping.
 
     Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead.
@@ -188,16 +209,21 @@ def stochastic_depth(
     """
     places = jnp.arange(y.shape[0]) if positions is None else positions
     keep = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - drop_rate))(places)
-    keep = keep.reshape(-1, 1, 1, 1)
-    return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros((), y.dtype).reshape(1, 1, 1, 1))
+    keep = keep.reshape(-1, *[1] * (y.ndim - 1))
+    return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros([1] * y.ndim, y.dtype))
 
 
-def average(x: Float[Array, "N H W C"]) -> Float[Array, "N C"]:
-    return jnp.mean(x, axis=(1, 2))
+def average(x: Float[Array, "N *S C"]) -> Float[Array, "N C"]:
+    return jnp.mean(x, axis=_sides(x))
 
 
-def maximum(x: Float[Array, "N H W C"]) -> Float[Array, "N C"]:
-    return jnp.max(x, axis=(1, 2))
+def maximum(x: Float[Array, "N *S C"]) -> Float[Array, "N C"]:
+    return jnp.max(x, axis=_sides(x))
+
+
+def _sides(x: Array) -> tuple[int, ...]:
+    """The axes between that of the images and that of the channels."""
+    return tuple(range(1, x.ndim - 1))
 
 
 # What `act=` and `pool=` may name. timm's names for the pools.

@@ -1,6 +1,7 @@
 """Means and variances of activations, and scaled 1x1 convolutions: what batch normalisation is computed with.
 
-All are functions of arrays in groups of consecutive images, (G, n, H, W, C). Their derivatives are written by hand
+All are functions of arrays in groups of consecutive images, (G, n, H, W, C); means and variances also of any other
+number of axes in place of H and W. Their derivatives are written by hand
 where the automatic ones would keep an array as large as the activations. Derivatives of all orders and both modes are
 right.
 """
@@ -14,7 +15,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models.forms import per_platform, pointwise
 
-Moments = tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]
+Moments = tuple[Float[Array, "G 1 *S1 C"], Float[Array, "G 1 *S1 C"]]  # with as many axes as the activations
 
 
 def widened(x: Array) -> Array:
@@ -23,18 +24,18 @@ def widened(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def moments(x: Float[Array, "G n H W C"]) -> Moments:
+def moments(x: Float[Array, "G n *S C"]) -> Moments:
     """Mean and biased variance of each channel of each group, in two passes: the variance around the mean.
 
     Derived automatically, the variance would keep its deviations from the mean for the backward pass.
     """
-    mean = jnp.mean(x, axis=(1, 2, 3), keepdims=True)
+    mean = jnp.mean(x, axis=_inner(x), keepdims=True)
     # The other way round than below, so that the compiler does not take both for one value to keep.
-    return mean, jnp.mean(jnp.square(mean - x), axis=(1, 2, 3), keepdims=True)
+    return mean, jnp.mean(jnp.square(mean - x), axis=_inner(x), keepdims=True)
 
 
 @jax.custom_jvp
-def moments_around(x: Float[Array, "G n H W C"], near: Float[Array, "1 1 1 1 C"]) -> Moments:
+def moments_around(x: Float[Array, "G n *S C"], near: Float[Array, "1 1 *S1 C"]) -> Moments:
     """As `moments`, in one pass: sums of `x - near` and of its square, which a compiler adds up where it makes `x`.
 
     The variance loses as many digits as the square of `mean - near` has more than the variance. Activations of 16 bits
@@ -44,18 +45,23 @@ def moments_around(x: Float[Array, "G n H W C"], near: Float[Array, "1 1 1 1 C"]
       near: numbers near the means. They do not change the result but for rounding, so no gradient flows to them.
     """
     apart = x - near
-    mean = jnp.mean(apart, axis=(1, 2, 3), keepdims=True)
-    var = jnp.mean(jnp.square(apart), axis=(1, 2, 3), keepdims=True) - jnp.square(mean)
+    mean = jnp.mean(apart, axis=_inner(x), keepdims=True)
+    var = jnp.mean(jnp.square(apart), axis=_inner(x), keepdims=True) - jnp.square(mean)
     return mean + near, jnp.maximum(var, 0)
 
 
 def _moments_jvp(x: Array, dx: Array, mean: Array) -> Moments:
-    d_mean = jnp.mean(dx, axis=(1, 2, 3), keepdims=True)
+    d_mean = jnp.mean(dx, axis=_inner(x), keepdims=True)
     # The mean's own tangent does not count: the deviations that it would be multiplied with add up to zero.
     # The barrier: on CPUs XLA would otherwise repeat the other mean in an array as large as `x`, to share it.
     apart = lax.optimization_barrier(mean)
-    d_var = 2 * jnp.mean((x - apart) * dx, axis=(1, 2, 3), keepdims=True)
+    d_var = 2 * jnp.mean((x - apart) * dx, axis=_inner(x), keepdims=True)
     return d_mean, d_var
+
+
+def _inner(x: Array) -> tuple[int, ...]:
+    """The axes of a group that its statistics are taken over: all but that of the groups and that of the channels."""
+    return tuple(range(1, x.ndim - 1))
 
 
 @moments.defjvp

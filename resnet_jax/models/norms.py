@@ -1,5 +1,6 @@
 """Normalisation: batch normalisation with PyTorch's semantics, and the table of what `norm=` may name."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from resnet_jax.models.moments import Moments, widened
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`.
+    """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`, or 1d and 3d.
 
     Differences from `flax.linen.BatchNorm`: the running variance is the unbiased one, the variance is computed around
     the mean rather than as E[x^2] - E[x]^2 (of 16 bits, around the running mean), statistics are taken over fixed
@@ -48,8 +49,9 @@ class BatchNorm(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"] | Convolution) -> Float[Array, "N H2 W2 C"]:
-        """Normalises each channel of (N, H, W, C), or of a convolution that is not computed yet.
+    def __call__(self, x: Float[Array, "N *S C"] | Convolution) -> Float[Array, "N *S2 C"]:
+        """Normalises each channel of (N, H, W, C), (N, T, H, W, C) and so on, or of a convolution that is not computed
+        yet.
 
         Raises:
           ValueError: the batch is not divisible by `group_size`, or a group holds a single value per channel, whose
@@ -74,7 +76,7 @@ class BatchNorm(nn.Module):
             batch_mean, batch_var = self._batch_statistics(values, groups, broad(mean))
             if self.update_stats and not self.is_initializing():
                 # values that each statistic was taken over
-                count = groups * values.x.shape[1] * values.x.shape[2] * self._members
+                count = groups * math.prod(values.x.shape[1:-1]) * self._members
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
             if self.use_batch_stats:
@@ -99,9 +101,10 @@ class BatchNorm(nn.Module):
                 f"BatchNorm: a batch of {len(x)} images is not divisible into groups of {size}; "
                 "choose a batch size that is a multiple of bn_group_size"
             )
-        if size * x.shape[1] * x.shape[2] * self._members == 1 and not self.is_initializing():
+        if size * math.prod(x.shape[1:-1]) * self._members == 1 and not self.is_initializing():
+            sides = "x".join(map(str, x.shape[1:-1])) or "a single value"
             raise ValueError(
-                f"BatchNorm: one value per channel in a group of {size} image(s) of {x.shape[1]}x{x.shape[2]}; batch "
+                f"BatchNorm: one value per channel in a group of {size} image(s) of {sides}; batch "
                 "statistics need at least two: use larger groups or images, or use_batch_stats=False"
             )
 
@@ -119,7 +122,7 @@ class BatchNorm(nn.Module):
         return 1 if self.group_size or self.axis_name is None else lax.axis_size(self.axis_name)
 
     def _move(self, running: nn.Variable, batch: Array) -> None:
-        new = jnp.mean(batch, axis=(0, 1, 2, 3)).astype(running.value.dtype)
+        new = jnp.mean(batch, axis=tuple(range(batch.ndim - 1))).astype(running.value.dtype)
         running.value = self.momentum * running.value + (1 - self.momentum) * new
 
 

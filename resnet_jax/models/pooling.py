@@ -11,11 +11,14 @@ from jaxtyping import Array, Float, Int
 from resnet_jax.models.forms import per_platform
 
 
-def max_pool(x: Float[Array, "N H W C"], stride: int = 2) -> Float[Array, "N H2 W2 C"]:
-    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end.
+def max_pool(x: Float[Array, "N *S C"], stride: int = 2) -> Float[Array, "N *S2 C"]:
+    """3x3, padded by -inf as torch's `MaxPool2d(3, stride, 1)`; SAME would pad an even side at one end. Likewise
+    3x3x3 of (N, T, H, W, C), and 3 of (N, T, C).
 
     Where a window holds its maximum several times, the first in reading order gets the gradient, as in torch.
     """
+    if x.ndim != 4:
+        return _by_windows(stride, x)
     short = x.dtype.itemsize == 2
     return per_platform(
         x,
@@ -27,7 +30,8 @@ def max_pool(x: Float[Array, "N H W C"], stride: int = 2) -> Float[Array, "N H2 
 
 def _by_windows(stride: int, x: Array) -> Array:
     """XLA's own, a tenth of the cycles of the others on a TPU. On a CPU its gradient keeps four arrays of indices."""
-    return nn.max_pool(x, (3, 3), strides=(stride, stride), padding=((1, 1), (1, 1)))
+    axes = x.ndim - 2
+    return nn.max_pool(x, (3,) * axes, strides=(stride,) * axes, padding=((1, 1),) * axes)
 
 
 def _by_comparisons(stride: int, x: Array) -> Array:

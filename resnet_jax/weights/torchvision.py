@@ -208,17 +208,19 @@ def _paths(model: ResNet, channels: int) -> dict[Path, Shape]:
 
 
 def _to_torch(array: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W, I, O) -> (O, I, H, W) and (I, O) -> (O, I), as a view."""
+    """(H, W, I, O) -> (O, I, H, W), (T, H, W, I, O) -> (O, I, T, H, W) and (I, O) -> (O, I), as a view."""
     if path[-1] != "kernel":
         return array
-    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    *axes, inputs, outputs = range(array.ndim)
+    return array.transpose(outputs, inputs, *axes)
 
 
 def _to_ours(array: np.ndarray, path: Path) -> np.ndarray:
-    """(O, I, H, W) -> (H, W, I, O) and (O, I) -> (I, O), as a view."""
+    """(O, I, H, W) -> (H, W, I, O), (O, I, T, H, W) -> (T, H, W, I, O) and (O, I) -> (I, O), as a view."""
     if path[-1] != "kernel":
         return array
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    outputs, inputs, *axes = range(array.ndim)
+    return array.transpose(*axes, inputs, outputs)
 
 
 def _match(state_dict: Mapping[str, np.ndarray], model: ResNet, channels: int) -> dict[str, Path]:
