@@ -16,7 +16,7 @@ from resnet_jax.files import open_folder, read_json
 from resnet_jax.models import ResNet
 from resnet_jax.run.environment import last_command
 from resnet_jax.run.evaluate import key
-from resnet_jax.run.start import load_beginning
+from resnet_jax.run.start import load_frozen
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.tasks import assemble
@@ -58,7 +58,7 @@ def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | Non
     config = saved_config(workdir)
     task = task or task_of(config)
     like = assemble.init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
-    begun = load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+    begun = load_frozen(config, task)
     saved = begun.to_save(like) if begun else like
     with open_checkpoints(config, workdir, key(config.evaluations[0].name, task.best)) as checkpoints:
         restored = checkpoints.restore_best(saved) if which == "best" else checkpoints.restore_newest(saved)

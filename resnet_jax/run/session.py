@@ -88,7 +88,7 @@ class Session:
             return
         fingerprints = {"train": data.fingerprint(self.source)}
         for one, source in zip(self.config.evaluations, self.evaluations.sources, strict=True):
-            fingerprints[one.name or "eval"] = data.fingerprint(source)
+            fingerprints[f"eval/{one.name}" if one.name else "eval"] = data.fingerprint(source)
         session = describe_environment(seed=self.config.seed, from_step=from_step, data=fingerprints)
         before = read_sessions(self.workdir) if continued else []
         for change in changes_since(before, self.config, self.training.plan):

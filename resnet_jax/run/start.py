@@ -108,6 +108,11 @@ def load_beginning(config: Config, task: Task) -> Beginning | None:
     return Beginning(config.start.weights, arrays, new, config.optim.groups)
 
 
+def load_frozen(config: Config, task: Task) -> Beginning | None:
+    """What checkpoints of this run lack; None where they lack nothing, and a run is read without its start."""
+    return load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+
+
 def _variables(config: Config) -> PyTree[Array]:
     from resnet_jax.run.predict import load_run  # which reads runs that have a start themselves
 

@@ -135,7 +135,7 @@ def _train_from_newest(
     from_step = int(state.step)
     start = {"start": memory["start"]} if "start" in memory else {}
     session.record(from_step, continued=restored is not None, **start)
-    loop = replace(loop, remembered=start, to_save=begun.to_save if begun and freezes else loop.to_save)
+    loop = replace(loop, remembered=start, to_save=begun.to_save if begun else loop.to_save)
     with session.open_log(from_step, memory["log"]) as log:
         return fit(state, loop, log), log.seconds_before
 

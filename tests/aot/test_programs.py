@@ -53,6 +53,7 @@ def check(name, dtype, images, target, python, ratchet):
     pieces = [collective for collective in program.collectives if collective.bytes < A_PIECE]
     assert len(pieces) <= FEW_PIECES, pieces
     assert bool(program.collectives) == (devices > 1)
+    assert not program.target.chip.is_tpu or len(program.collectives) <= MANY
     wide = wide_arrays(program, config.data.image_size, images) if dtype != "float32" else []
     wide_bytes = sum(shape.bytes for *_, shape in wide)
     assert name in WIDE or wide_bytes <= (0 if program.target.chip.is_tpu else FEW * program.hbm_bytes), wide
@@ -65,14 +66,15 @@ def check(name, dtype, images, target, python, ratchet):
 
 
 # Smaller exchanges, bytes, and how many of them there may be. A network has 20 to 160 norms, and would have as many
-# where one was exchanged by itself. XLA for GPUs cuts ResNet-50's 102 MB into 19 pieces of a megabyte and more.
+# where one was exchanged by itself. XLA for GPUs cuts ResNet-50's 102 MB into 11 pieces.
 A_PIECE, FEW_PIECES = 1_000_000, 2
+MANY = 8  # exchanges of a TPU, small or large
 # Networks with more float32 arrays as large as activations: for TPUs XLA stores what GroupNorm of flax computes in
 # float32, and for both what grouped convolutions put out.
-WIDE = ("resnet50_gn", "resnext50_32x4d")
+WIDE = ("resnet50_gn", "resnext50_32x4d", "wide_resnet50_2")
 # XLA for GPUs transposes what some convolutions put out, in float32, to sum it up for groups of 32 images: 0.3 % of
-# what a step of ResNet-50 moves, 2.9 % of wide_resnet50_2's.
-FEW = 0.03
+# what a step of ResNet-50 moves, and 2.9 % of wide_resnet50_2's, which is among WIDE therefore.
+FEW = 0.01
 
 
 def wide_arrays(program, side, images):

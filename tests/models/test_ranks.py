@@ -133,9 +133,10 @@ def test_what_is_taken_over_all_axes():
     gate = SqueezeExcite(4, lambda *a, **k: Conv(*a, param_dtype=jnp.float64, **k))
     ratio = gate.init_with_output(jax.random.key(0), x)[0] / x
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1, :1], x.shape))
-    dropped = np.asarray(stochastic_depth(x, jax.random.key(1), 0.5))
-    assert {abs(float(kept)) for kept in np.unique(np.round(dropped / x, 9))} <= {0.0, 2.0}
-    assert all(np.unique(np.round(clip, 9)).size == 1 for clip in dropped / x)
+    clips = np.tile(x, (4, 1, 1, 1, 1))
+    kept = np.abs(np.round(stochastic_depth(clips, jax.random.key(1), 0.5) / clips, 9))
+    assert {float(factor) for factor in np.unique(kept)} == {0.0, 2.0}
+    assert all(np.unique(clip).size == 1 for clip in kept)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,15 @@ def test_a_checkpoint_goes_to_another_number_of_devices(tmp_path):
         step(restored, put_batch(batch_of(9), split_batch(mesh)))
 
 
+def test_a_batch_that_devices_cannot_share_is_refused():
+    mesh, optimizer, init_state, _ = make(2, OPTIM)
+    step = make_train_step(loss, optimizer, mesh, bn_group_size=1, mix_group_size=0, split=SPLIT)
+    with pytest.raises(
+        ConfigError, match=r"a batch of 16 examples cannot be shared by 2 device\(s\).*choose a batch_size"
+    ):
+        step(init_state(jax.random.key(0)), put_batch(batch_of(0), split_batch(mesh)))
+
+
 def test_what_cannot_be_split_is_refused():
     with pytest.raises(ConfigError, match=r"splits centres \(12, 5\) over the devices, and 8 of them cannot share"):
         make(8, OPTIM)
