@@ -2,7 +2,7 @@
 
     python -m resnet_jax data check folder:photos --holdout 0.2
     python train.py configs/photos.py --data.name folder:photos
-    python train.py configs/photos.py --data.name folder:photos --start.weights IMAGENET1K_V1     # far better of a few
+    python train.py configs/photos.py --data.name folder:photos --start.weights IMAGENET1K_V1
 
 `photos/CLASS/*.jpg`: a fifth of each class, always the same images, tells how good it is; the others are trained on.
 With `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg` add `--data.holdout 0`. A ResNet-18 that starts from
