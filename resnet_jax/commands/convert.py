@@ -41,10 +41,9 @@ def convert(
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
     from resnet_jax.models import create_model
     from resnet_jax.run.predict import load_run
-    from resnet_jax.weights import layout_of, to_torchvision, translate
-    from resnet_jax.weights.layouts import where_networks_lie
+    from resnet_jax.weights import candidates, head_and_channels, identify, layout_of, to_torchvision, translate
+    from resnet_jax.weights.names import where_networks_lie
     from resnet_jax.weights.narrowing import narrow
-    from resnet_jax.weights.torchvision import candidates, head_and_channels, identify
 
     others: list[str] = []
     if is_run:

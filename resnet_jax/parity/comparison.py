@@ -16,8 +16,7 @@ from resnet_jax.parity.report import Report, Section
 from resnet_jax.parity.tolerances import Tolerances, tolerances_for
 from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
 from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
-from resnet_jax.weights import from_torchvision, layout_of, read_state_dict, to_tensors, translate
-from resnet_jax.weights.torchvision import head_and_channels
+from resnet_jax.weights import from_torchvision, head_and_channels, layout_of, read_state_dict, to_tensors, translate
 
 DType = Literal["float32", "float64", "bfloat16"]
 Check = Literal["forward", "gradients", "statistics", "trajectory"]

@@ -12,7 +12,7 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.weights import layout_of
-from resnet_jax.weights.torchvision import torch_module
+from resnet_jax.weights.names import torch_module
 
 Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input, output)
 

@@ -23,7 +23,7 @@ from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import new_state
 from resnet_jax.training.step import make_train_step
 from resnet_jax.weights import layout_of, to_torchvision
-from resnet_jax.weights.torchvision import torch_key
+from resnet_jax.weights.names import torch_key
 
 Images = Float[np.ndarray, "N H W C"]
 Labels = Int[np.ndarray, " N"]

@@ -21,8 +21,8 @@ from resnet_jax.run.predict import load_run, predict
 from resnet_jax.weights import class_names, find_weight_set, from_torchvision, identify, load_pretrained
 from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.files import read_state_dict
+from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.preprocess import crop, normalization
-from resnet_jax.weights.torchvision import head_and_channels
 
 Pixels = UInt8[np.ndarray, "S S C"]
 

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.layouts import prefix_of_network
+from resnet_jax.weights.names import prefix_of_network
 from resnet_jax.weights.narrowing import first_few
 
 StateDict = dict[str, np.ndarray]

@@ -10,9 +10,9 @@ from resnet_jax.models import ResNet, create_model
 from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
+from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.hub import hub_weights
-from resnet_jax.weights.layouts import Layout
-from resnet_jax.weights.torchvision import from_torchvision, head_and_channels, to_torchvision
+from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -74,7 +74,7 @@ def save_weights(
     path: str | Path,
     variables: PyTree[Array],
     *,
-    layout: Layout = "torchvision",
+    layout: str = "torchvision",
     dtype: Any = None,
     num_batches_tracked: int = 0,
 ) -> None:

@@ -9,7 +9,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.layers import POOLS, Conv, SqueezeExcite, stochastic_depth
 from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.pooling import max_pool
-from resnet_jax.weights.torchvision import _to_ours, _to_torch
+from resnet_jax.weights.names import to_our_axes, to_torch_axes
 
 torch = pytest.importorskip("torch")
 
@@ -57,8 +57,8 @@ def test_convolutions_are_torchs(axes, fields, padding):
         fields.get("groups", 1), bias=fields.get("use_bias", False), dtype=torch.float64,
     )  # fmt: skip
     kernel = np.asarray(variables["params"]["kernel"])
-    there = _to_torch(kernel, KERNEL)
-    np.testing.assert_array_equal(_to_ours(there, KERNEL), kernel)
+    there = to_torch_axes(kernel, KERNEL)
+    np.testing.assert_array_equal(to_our_axes(there, KERNEL), kernel)
     with torch.no_grad():
         assert tuple(module.weight.shape) == there.shape
         module.weight.copy_(torch.tensor(there.copy()))
@@ -72,7 +72,7 @@ def test_convolutions_are_torchs(axes, fields, padding):
     of_kernel, of_x = jax.grad(value, argnums=(0, 1))(variables, x)
     close(of_x, tensor.grad)
     np.testing.assert_allclose(
-        _to_torch(np.asarray(of_kernel["params"]["kernel"]), KERNEL), module.weight.grad, rtol=1e-10, atol=1e-11
+        to_torch_axes(np.asarray(of_kernel["params"]["kernel"]), KERNEL), module.weight.grad, rtol=1e-10, atol=1e-11
     )
 
 
