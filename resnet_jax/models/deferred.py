@@ -18,7 +18,7 @@ from resnet_jax.models.moments import Moments, moments, moments_around, product_
 Statistic = Float[Array, "G 1 1 1 C"]  # or that of all groups, with 1 for G
 
 
-def norm_of(conv: Any, norm: Any, x: Float[Array, "N H W K"]) -> Float[Array, "N H2 W2 C"]:
+def norm_of(conv: Any, norm: Any, x: Float[Array, "N *S K"]) -> Float[Array, "N *S2 C"]:
     """`norm(conv(x))`, of modules `layers.Conv` and any norm."""
     return norm(conv(x, deferred=True) if conv.widens(x) and _takes_convolutions(norm, conv, x) else conv(x))
 
