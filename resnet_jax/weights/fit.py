@@ -1,5 +1,6 @@
 """Whether the arrays of a file are those of a network, which networks they may be of, and what to say if of none."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -65,13 +66,26 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     sizes, names = stage_sizes(found), []
     for name in list_models():
         model = create_model(name)
-        if model.stage_sizes != sizes:
-            continue
-        shapes = {path: shape for path, shape in leaves_of(model).items() if path[0] != COUNTERS}
         layouts = {layout_of(model), *RESNET.layouts} - (RESNET.special - {layout_of(model)})
-        if any(_fixed({torch_key(p, layout): s for p, s in shapes.items()}, RESNET) == found for layout in layouts):
+        if model.stage_sizes == sizes and any(
+            _keys(_leaves_in(name, short=True), layout).items() <= found.items()
+            and _keys(_leaves_in(name), layout) == found
+            for layout in layouts
+        ):
             names.append(name)
     return names
+
+
+@functools.cache
+def _leaves_in(name: str, *, short: bool = False) -> dict[Path, Shape]:
+    """The leaves of one of `list_models()`. With `short` those of the first block of each stage alone, which are soon
+    traced and tell most networks apart."""
+    model = create_model(name)
+    return leaves_of(model.clone(stage_sizes=(1,) * len(model.stage_sizes)) if short else model)
+
+
+def _keys(leaves: Mapping[Path, Shape], layout: str) -> dict[str, Shape]:
+    return _fixed({torch_key(path, layout): shape for path, shape in leaves.items() if path[0] != COUNTERS}, RESNET)
 
 
 def head_and_channels(state_dict: Mapping[str, np.ndarray], family: Family = RESNET) -> tuple[int | None, int | None]:
