@@ -29,7 +29,7 @@ class AugmentConfig(Checked):
     shift_pixels: Annotated[int, NotNegative] = 0
     """On the device: pad by so many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
     flip: bool = True
-    """On the device: mirror every other image left to right."""
+    """On the device: mirror each image left to right with probability 1/2."""
     brightness: Annotated[float, NotNegative] = 0.0
     """Colour jitter on the device, torchvision's law: multiply by a factor uniform in [max(0, 1 - b), 1 + b]. The four
     operations come in a random order; 0 leaves one out."""
