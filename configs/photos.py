@@ -7,8 +7,7 @@
 The images are `photos/CLASS/*.jpg`. A fifth of each class, always the same images, measures how good the network is;
 the others are trained on. If you have `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg`, add `--data.holdout 0`.
 The network has as many classes as the folder. A ResNet-18 that starts from random numbers needs far more images than
-one that
-starts from published weights: expect little from a few hundred images.
+one that starts from published weights: expect little from a few hundred images.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
