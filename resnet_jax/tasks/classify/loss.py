@@ -12,7 +12,7 @@ from resnet_jax.training.step import Loss, Losses
 
 
 def make_loss(model: ResNet, prepare: Prepare, *, label_smoothing: float = 0.0) -> Loss:
-    """Returns the loss of a part of a batch. Its metric is `top1`: how often the class with the largest target is
+    """Returns the loss of a part of a batch. Its metric `top1` says how often the class with the largest target is
     predicted.
 
     Args:
