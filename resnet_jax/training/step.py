@@ -115,9 +115,6 @@ def make_train_step(
 
     Raises:
       ConfigError: from the step: the batch cannot be computed in that many parts.
-
-    Raises:
-      ConfigError: from the step, a batch that cannot be computed in so many parts.
     """
 
     def mean_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
