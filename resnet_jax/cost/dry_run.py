@@ -14,7 +14,7 @@ from resnet_jax.errors import CompileError, ConfigError
 from resnet_jax.tasks.assemble import build_model
 from resnet_jax.training.step import is_separable
 
-BUSY = 32  # so many images keep a device busy at once (docs/pods.md)
+BUSY = 32  # images that keep a device busy at once (docs/pods.md)
 
 
 def dry_run(
