@@ -148,6 +148,7 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
 
 def _macs(operation: Operation) -> int:
     if operation.primitive == "conv_general_dilated":
+        # Each output value takes as many products as the kernel has numbers for one output channel.
         kernel = operation.inputs[1].shape
         features = operation.params["dimension_numbers"].rhs_spec[0]
         return math.prod(operation.outputs[0].shape) * math.prod(kernel) // kernel[features]

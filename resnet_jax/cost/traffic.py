@@ -71,6 +71,7 @@ def read_kernels(text: str, *, on_chip: bool) -> tuple[Kernel, ...]:
                 inner = instruction.called
                 yield from (kernel for name in inner for kernel in walk(name, times * program.trip_count(instruction)))
             elif op == "conditional":
+                # Which branch runs is not known: the one that moves most bytes counts.
                 branches = [tuple(walk(name, times)) for name in instruction.called]
                 yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels))
             elif op == "call":

@@ -88,7 +88,7 @@ def erase(key: Key[Array, ""], image: Float[Array, "H W C"], config: AugmentConf
     ratios = jnp.exp(jax.random.uniform(ratio_key, (ERASE_TRIES,), minval=math.log(low), maxval=math.log(high)))
     sides = jnp.stack([jnp.round(jnp.sqrt(areas * ratios)), jnp.round(jnp.sqrt(areas / ratios))]).astype(jnp.int32)
     fits = (sides[0] < height) & (sides[1] < width)
-    sides = sides[:, jnp.argmax(fits)]
+    sides = sides[:, jnp.argmax(fits)]  # the first rectangle that fits
     top, left = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]) - sides + 1)
     inside = box_mask(height, width, top, top + sides[0], left, left + sides[1])
     erased = inside & fits.any() & jax.random.bernoulli(whether_key, config.erase_probability)

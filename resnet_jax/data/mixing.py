@@ -59,6 +59,7 @@ def _mix_group(
         cut = jnp.array(bool(config.cutmix_alpha))
     weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
 
+    # Which of the two it is, is known only on the device: so both are computed, and one is chosen.
     height, width = images.shape[1:3]
     outside = ~_cutmix_box(box_key, weight, height, width, config)
     weight = jnp.where(cut, jnp.mean(outside), weight)

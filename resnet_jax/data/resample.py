@@ -125,7 +125,7 @@ def _weigh_rows(rows, begin, first, count, weights, out):  # type: ignore[no-unt
     length = out.shape[1]
     total = np.empty(length, np.int32)
     for i in range(out.shape[0]):
-        total[:] = _HALF
+        total[:] = _HALF  # so that the shift below rounds and does not cut off
         for k in range(count[i]):
             weight, row = weights[i, k], rows[first[i] + k - begin]
             for j in range(length):

@@ -73,4 +73,5 @@ def init(model: ResNet, key: Array, *, channels: int = 3) -> PyTree[Array]:
       channels: channels of the images that the network will see.
     """
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    # Under jit the forward pass is not computed, since nothing uses its result.
     return jax.jit(lambda key: model.init(key, jnp.zeros(images.shape, images.dtype), train=False))(key)

@@ -159,7 +159,7 @@ def _scaled_before(x: Array, kernel: Array, factor: Array, shift: Array) -> Arra
     """A kernel for each group. Two further rows hold the shift: one its first digits, one the rest."""
     own = kernel[None] * factor[:, 0, 0, 0, None, :]
     high = shift[:, 0, 0]
-    if x.dtype.itemsize == 2:
+    if x.dtype.itemsize == 2:  # the second row then holds the digits that 16 bits cannot
         info = jnp.finfo(x.dtype)
         high = lax.reduce_precision(high, info.nexp, info.nmant)
     return _each_own(with_ones(x), _rows(own, high, shift[:, 0, 0] - high).astype(x.dtype))

@@ -94,7 +94,7 @@ class ResNet(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        draw(self)
+        draw(self)  # only to refuse impossible options at once
         super().__post_init__()
 
     @nn.compact

@@ -71,7 +71,7 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
         for norm in norms:
             norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
             norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
-            norm.momentum = 1.0
+            norm.momentum = 1.0  # one pass then sets the running statistics to those of `images`
         for head in (part for part in module.modules() if isinstance(part, torch.nn.Linear)):
             head.bias.copy_(draw(head.bias, -0.5, 0.5))
         module.train()(images)

@@ -69,6 +69,7 @@ class SkippingBatches:
     @property
     def rollbacks(self) -> int:
         """How many rollbacks led to the batches that are skipped."""
+        # n rollbacks at one step skip 2**n - 1 batches.
         return sum((count + 1).bit_length() - 1 for count in self._skips.values())
 
     def skip_before(self, step: int) -> None:

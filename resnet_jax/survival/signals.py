@@ -49,7 +49,7 @@ class StopRequest:
         self._taken = threading.current_thread() is threading.main_thread()
         if self._taken:
             self._read_end, self._write_end = os.pipe()
-            os.set_blocking(self._write_end, False)
+            os.set_blocking(self._write_end, False)  # as `set_wakeup_fd` demands
             self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
             self._wakeup_fd = signal.set_wakeup_fd(self._write_end)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)

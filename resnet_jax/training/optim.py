@@ -112,6 +112,7 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction
         after = optax.constant_schedule(peak)
     if not warmup:
         return after
+    # Optax counts updates from 0, so the line begins at the rate of update 1, and would end one step beyond the peak.
     return optax.join_schedules(
         [optax.linear_schedule(peak / warmup, peak * (1 + 1 / warmup), warmup), after], [warmup]
     )
@@ -198,6 +199,7 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
 
 def _exact(epochs: float) -> Fraction:
     """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
+    # The `or`: numbers below half of 1e-9 would become 0.
     return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)
 
 

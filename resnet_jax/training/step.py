@@ -129,6 +129,7 @@ def make_train_step(
 
         grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
+        # A weight of None stays None: JAX takes it for a branch without leaves.
         metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
         moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
         moved, _ = partition(found.batch_stats, moves)

@@ -85,6 +85,7 @@ def _fetch(url: str, part: Path) -> None:
         raise
     expected = int(response.headers.get("Content-Length") or 0)
     received = 0
+    # Status 206: the server sends only the rest. Otherwise it sends the whole file again.
     with response, part.open("ab" if response.status == 206 else "wb") as file, Progress(transient=True) as progress:
         task = progress.add_task(part.stem, total=expected or None)
         while chunk := response.read(_CHUNK_BYTES):

@@ -73,6 +73,7 @@ class Parquet:
         self._read_group = lru_cache(ROW_GROUPS_IN_MEMORY)(self._read_group_uncached)
 
     def __getstate__(self) -> dict[str, Any]:
+        # Locks and caches cannot be pickled: each worker process makes its own.
         return {name: value for name, value in vars(self).items() if name not in ("_locks", "_read_group")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
