@@ -7,20 +7,20 @@ from tyro.conf import Positional
 
 from resnet_jax.display import plain_console
 
-SHOWN = 5  # of each kind of finding
+SHOWN = 5  # lines of each kind of finding
 
 
 def data_check(
     name: Positional[str], directory: str | None = None, holdout: float = 0.0, few: int = 10, small: int = 64
 ) -> None:
-    """Read every image of a data set before training, and say what is broken, odd, small, there twice, or rare.
+    """Read every image of a data set before training, and report which are broken, odd, small, rare, or there twice.
 
-    Ends with exit status 1 where an image cannot be read, or one is in two splits.
+    Ends with exit status 1 if an image cannot be read, or is in two splits.
 
     Args:
         name: As in a config: folder:PATH, parquet:PATH, records:PATH, npz:PATH, tfds:NAME.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
-        holdout: Of a folder without splits, the share that is held out for evaluation.
+        holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
         small: Images whose shorter side has fewer pixels are counted.
     """

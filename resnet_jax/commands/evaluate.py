@@ -17,7 +17,7 @@ def evaluate(
     confusion: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    """Evaluate a trained run on its test split; every image counts exactly once.
+    """Evaluate a trained run on its test split. Every image counts exactly once.
 
     Args:
         workdir: The folder that `train.py --workdir` filled.

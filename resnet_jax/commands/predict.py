@@ -22,15 +22,15 @@ def predict(
 ) -> None:
     """Name what is on images, with a trained run or with published weights.
 
-    Ends with exit status 1 where an image cannot be read, after the others.
+    If an image cannot be read, the others are still predicted, and the exit status is 1.
 
     Args:
         network: The folder that `train.py --workdir` filled; a weight file; or the name of a network whose weights are
             published, such as resnet50 or resnet50:IMAGENET1K_V1.
         images: Image files, folders of them, or patterns such as 'photos/*.jpg'.
         top: How many classes to show for each image.
-        checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
-        model: The network in a weight file; without it the one that its keys and shapes are those of.
+        checkpoint: For a run: the newest checkpoint, or the one with the best top-1 accuracy.
+        model: The name of the network in a weight file; by default the keys and shapes of the file decide.
         batch_size: Images that are predicted together.
         as_json: Print one JSON object per image instead of a table.
     """
