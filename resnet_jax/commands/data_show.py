@@ -10,8 +10,9 @@ import tyro
 from jaxtyping import Float
 from tyro.conf import Positional
 
+from resnet_jax.commands.sheet import check_picture, draw_grid, short
 from resnet_jax.config import AugmentConfig, DataConfig
-from resnet_jax.display import in_figure, plain_console
+from resnet_jax.display import plain_console
 
 MIXED = 1e-3  # a class with less weight than this in a target is not named
 
@@ -43,6 +44,7 @@ def data_show(
     from resnet_jax.errors import DataError
     from resnet_jax.tasks.classify.show import training_batch
 
+    check_picture(out)
     if images < 1 or step < 1:
         raise DataError(f"--images = {images} and --step = {step} must be at least 1")
     is_config = config.suffix == ".py" or config.is_file()
@@ -68,7 +70,7 @@ def data_show(
     shown = min(images, len(batch.images))
     title = f"{chosen.data.name}, {chosen.data.train_split}: what the network sees in step {step} of seed {chosen.seed}"
     captions = [target_caption(target, batch.class_names) for target in batch.targets[:shown]]
-    draw_grid(batch.images[:shown], captions, title, _describe(chosen.data), out)
+    draw_grid(list(batch.images[:shown]), captions, title, _describe(chosen.data), out)
     plain_console().print(f"{shown} of the {len(batch.images)} images of step {step} are in {out}", soft_wrap=True)
 
 
@@ -76,45 +78,8 @@ def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]
     """The classes with weight in a target, the heaviest first: `tabby (73 %)` and `beagle (27 %)` on two lines."""
     named = [i for i in np.argsort(-target, kind="stable") if target[i] > MIXED]
     if len(named) == 1:
-        return _short(class_names[named[0]])
-    return "\n".join(f"{_short(class_names[i])} ({100 * target[i]:.0f} %)" for i in named)
-
-
-def draw_grid(images: Float[np.ndarray, "N H W C"], captions: list[str], title: str, notes: str, path: Path) -> None:
-    """Draws images with values in [0, 1] and a caption under each as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    wide = round((1.5 * len(images)) ** 0.5)  # about one and a half times as many columns as rows
-    columns = min(range(max(wide - 1, 1), wide + 2), key=lambda n: (-len(images) % n, abs(n - wide)))
-    rows = -(-len(images) // columns)
-    lines = max(caption.count("\n") + 1 for caption in captions)
-    side, text = 1.5, 0.2  # inches of an image and of a line of its caption
-    note_lines = notes.count("\n") + 1
-    head = 0.55 + 0.2 * note_lines
-    height = head + rows * (side + 0.15 + text * lines)
-    width = max(columns * (side + 0.12) + 0.2, 7.5)
-    figure = Figure(figsize=(width, height), dpi=120)
-    FigureCanvasAgg(figure)
-    figure.text(0.1 / width, 1 - 0.15 / height, in_figure(title), fontsize=13, fontweight="bold", va="top")
-    figure.text(0.1 / width, 1 - 0.45 / height, notes, fontsize=9, color="#4b5563", va="top", linespacing=1.4)
-    margin = (width - columns * (side + 0.12)) / 2
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(place, columns)
-        left = margin + 0.06 + column * (side + 0.12)
-        bottom = height - head - (row + 1) * side - row * (0.15 + text * lines)
-        axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_color("#d1d5db")
-        axes.set_xlabel(in_figure(caption), fontsize=9, labelpad=3)
-    figure.savefig(path)
-
-
-def _short(name: str) -> str:
-    first = name.split(",")[0]  # ImageNet's names list synonyms
-    return first if len(first) <= 18 else f"{first[:17]}…"
+        return short(class_names[named[0]])
+    return "\n".join(f"{short(class_names[i])} ({100 * target[i]:.0f} %)" for i in named)
 
 
 def _describe(data: DataConfig) -> str:

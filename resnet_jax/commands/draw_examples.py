@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnet_jax.commands.sheet import columns_for
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
 from resnet_jax.data.sources import Example
@@ -46,7 +47,7 @@ def draw_examples(name: str, split: str, count: int, path: Path) -> int:
     is_clip, is_scene = "clip" in leaves, bool({"mask", "boxes"} & {*leaves})
     panels = [_frames(example, f"example {i}") for i, example in enumerate(examples)]
     side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
-    columns = max(map(len, panels)) if is_clip else _columns(len(panels))
+    columns = max(map(len, panels)) if is_clip else columns_for(len(panels))
     rows = len(panels) if is_clip else -(-len(panels) // columns)
     caption = _TEXT if "label" in leaves else 0.0
     figure, cells = _grid(rows, columns, side, caption, title, tight=is_clip)
@@ -62,12 +63,6 @@ def draw_examples(name: str, split: str, count: int, path: Path) -> int:
             first.text(0, 1.04, in_figure(name_of), fontsize=9, color="#374151", transform=first.transAxes)
     _save(figure, path)
     return len(examples)
-
-
-def _columns(count: int) -> int:
-    """The columns of a grid that is wider than high, with few empty cells in its last row."""
-    wide = round((1.5 * count) ** 0.5)
-    return min(range(max(wide - 1, 1), wide + 2), key=lambda n: (-count % n, abs(n - wide), -n))
 
 
 def _whole(side: int, image: np.ndarray) -> int:

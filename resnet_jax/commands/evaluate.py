@@ -1,23 +1,51 @@
 """`python -m resnet_jax evaluate DIR`"""
 
+import dataclasses
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.sheet import check_picture
+from resnet_jax.config import DataConfig
 from resnet_jax.display import distinct, plain_console
+
+if TYPE_CHECKING:
+    from resnet_jax.tasks.classify.report import EvalReport
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """What weights without a run are evaluated on; as in a config."""
+
+    name: str = ""
+    """The data set, such as folder:PATH, tfds:NAME or parquet:PATH; of a folder without splits, all images."""
+    directory: str | None = None
+    """Where TFDS data lives."""
+    eval_split: str = "test"
+    """The split."""
+    holdout: float = 0.0
+    """Of a folder without splits: evaluate the share that a run with this holdout does not train on."""
 
 
 def evaluate(
-    workdir: Positional[Path],
+    workdir: Positional[Path | None] = None,
     checkpoint: Literal["last", "best"] = "last",
     per_class: bool = False,
     confusion: Path | None = None,
     as_json: bool = False,
+    weights: str | None = None,
+    model: str | None = None,
+    data: EvalData = EvalData(),
+    batch_size: int = 64,
+    entry: str | None = None,
+    prefix: str | None = None,
 ) -> None:
-    """Evaluate a trained run on its test split. Every image counts exactly once.
+    """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
 
     Args:
         workdir: The folder that `train.py --workdir` filled.
@@ -25,27 +53,58 @@ def evaluate(
         per_class: Also print the accuracy of each class, the worst first.
         confusion: Also draw the confusion matrix and the calibration as this PNG.
         as_json: Print one JSON object instead of tables.
+        weights: Instead of a run: a published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository
+            of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
+        model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
+        data: With --weights: what to evaluate on.
+        batch_size: With --weights: images that are evaluated together; the result does not depend on it.
+        entry: With --weights: which part of a training checkpoint to take, such as model_ema.
+        prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
     """
-    from resnet_jax.run.evaluate import evaluate_in_detail
-    from resnet_jax.run.predict import load_run
+    from resnet_jax.errors import ConfigError
 
-    trained = load_run(workdir, checkpoint)
-    report = evaluate_in_detail(trained.config, trained.state)
-    step, data = int(trained.state.step), trained.config.data
-    title = f"{trained.config.model.name} after {step} steps, on {data.name} {data.eval_split}"
+    if (workdir is None) == (weights is None):
+        raise ConfigError(
+            "evaluate the folder of a run, or weights on a data set: resnet_jax evaluate DIR, or resnet_jax evaluate "
+            "--model resnet50 --weights IMAGENET1K_V2 --data.name folder:PATH"
+        )
+    if confusion is not None:
+        check_picture(confusion)
+    if workdir is not None:
+        if model or entry or prefix or data != EvalData():
+            raise ConfigError(
+                f"--model, --entry, --prefix and --data are for --weights; {workdir} says itself what it was trained on"
+            )
+        title, step, report, class_names, note = _of_run(workdir, checkpoint)
+    else:
+        assert weights is not None
+        if not data.name or batch_size < 1:
+            raise ConfigError(
+                f"--data.name = {data.name!r} and --batch-size = {batch_size}: say what to evaluate the weights on, "
+                "such as --data.name folder:PATH, and at least 1 image at a time"
+            )
+        from resnet_jax.run.evaluate_network import all_of_a_folder, evaluate_network
+        from resnet_jax.run.network import describe, load_network
+
+        network, step = load_network(weights, model, entry=entry, prefix=prefix), None
+        config = all_of_a_folder(DataConfig(**dataclasses.asdict(data)))
+        report = evaluate_network(network, config, batch_size)
+        split = data.eval_split if config.name == data.name else "(all)"
+        title, class_names = f"{network.title}, on {data.name} {split}", network.class_names
+        note = describe(network.preset)
     if confusion is not None:
         from resnet_jax.tasks.classify.confusion import plot_confusion
 
-        plot_confusion(report, trained.class_names, confusion, f"{title}: top-1 {report.top1:.2%}")
+        plot_confusion(report, class_names, confusion, f"{title}: top-1 {report.top1:.2%}")
     images = report.confusion.sum(axis=1)
     if as_json:
         whole = {name: getattr(report, name) for name in ("loss", "top1", "top5", "count", "calibration_error")}
         # A class without images has no accuracy.
         accuracies = [float(x) if n else None for x, n in zip(report.per_class, images, strict=True)]
-        classes = {"per_class": dict(zip(distinct(trained.class_names), accuracies, strict=True))} if per_class else {}
-        print(json.dumps({"step": step, **whole, **classes}))
+        classes = {"per_class": dict(zip(distinct(class_names), accuracies, strict=True))} if per_class else {}
+        print(json.dumps({**({} if step is None else {"step": step}), **whole, **classes}))
         return
-    table = Table(title=title)
+    table = Table(title=title, caption=note)
     for heading in ("top-1", "top-5", "loss", "calibration error", "images"):
         table.add_column(heading, justify="right")
     table.add_row(
@@ -60,9 +119,24 @@ def evaluate(
         table = Table(title="Accuracy by class")
         for heading, justify in (("class", "left"), ("top-1", "right"), ("right", "right"), ("images", "right")):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        for i in sorted(range(len(images)), key=lambda i: report.per_class[i] if images[i] else 2):
+        seen = [i for i, count in enumerate(images) if count or workdir is not None]  # a few of 1000, maybe
+        for i in sorted(seen, key=lambda i: report.per_class[i] if images[i] else 2):
             accuracy = f"{100 * report.per_class[i]:.2f} %" if images[i] else ""
-            table.add_row(trained.class_names[i], accuracy, f"{report.confusion[i, i]}", f"{images[i]}")
+            table.add_row(class_names[i], accuracy, f"{report.confusion[i, i]}", f"{images[i]}")
         console.print(table)
     if confusion is not None:
         console.print(f"The confusion matrix is in {confusion}", soft_wrap=True)
+
+
+def _of_run(
+    workdir: Path, checkpoint: Literal["last", "best"]
+) -> tuple[str, int | None, "EvalReport", Sequence[str], str]:
+    """The title, step, report, class names and a note of a run."""
+    from resnet_jax.run.evaluate import evaluate_in_detail
+    from resnet_jax.run.predict import load_run
+
+    trained = load_run(workdir, checkpoint)
+    report = evaluate_in_detail(trained.config, trained.state)
+    step, data = int(trained.state.step), trained.config.data
+    title = f"{trained.config.model.name} after {step} steps, on {data.name} {data.eval_split}"
+    return title, step, report, trained.class_names, ""

@@ -9,6 +9,7 @@ import jax
 
 from resnet_jax import data
 from resnet_jax.config import Config, DataConfig, Eval
+from resnet_jax.data.fills import Fill
 from resnet_jax.logs.shown import Names
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.assemble import build_model
@@ -119,9 +120,14 @@ def _data_of(one: Eval, training: DataConfig) -> DataConfig:
 
 
 def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
-    """The arguments of a pass over a split, besides the measurement."""
+    """What a pass over a split needs besides what is measured."""
+    return {**passing(source, config.data, task.fills[1], config.eval_batch_size), "split": bool(task.split)}
+
+
+def passing(source: data.Source, config: DataConfig, fill: Fill, batch_size: int) -> dict[str, Any]:
+    """What `make_pass` is told of data and devices."""
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     mesh = make_mesh()
-    size = -(-config.eval_batch_size // mesh.size) * mesh.size
-    batches = partial(data.eval_batches, source, config.data, fill=task.fills[1], **batching(size))
-    return {"mesh": mesh, "batches": batches, "count": len(source), "split": bool(task.split)}
+    size = -(-batch_size // mesh.size) * mesh.size
+    batches = partial(data.eval_batches, source, config, fill=fill, **batching(size))
+    return {"mesh": mesh, "batches": batches, "count": len(source)}

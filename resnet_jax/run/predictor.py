@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,22 @@ from jaxtyping import Array, Float, UInt8
 
 from resnet_jax.data import load_image
 from resnet_jax.data.sources.folder import is_data, is_image
-from resnet_jax.errors import ConfigError, DataError, WeightsError
+from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.files import is_remote
-from resnet_jax.models import create_model, list_models
+from resnet_jax.models import list_models
+from resnet_jax.run.network import Network, describe, load_network
 from resnet_jax.run.predict import load_run, predict
-from resnet_jax.weights import class_names, find_weight_set, from_torchvision, identify, load_pretrained
-from resnet_jax.weights.catalog import Preset
-from resnet_jax.weights.files import read_state_dict
-from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.preprocess import crop, normalization
 
 Pixels = UInt8[np.ndarray, "S S C"]
+
+
+class Prediction(NamedTuple):
+    """One image: its file, what the network saw of it, and the probabilities of its classes."""
+
+    path: Path
+    pixels: Pixels
+    probabilities: Float[np.ndarray, " K"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,18 @@ class Predictor:
     Attributes:
       load: a path -> pixels of one size. Raises DataError.
       probabilities: pixels (N, S, S, C) -> (N, K); compiled.
+      note: how images are prepared, where people may want to know.
     """
 
     title: str
     class_names: Sequence[str]
     load: Callable[[Path], Pixels]
     probabilities: Callable[[UInt8[np.ndarray, "N S S C"]], Float[Array, "N K"]]
+    note: str = ""
 
 
 def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None) -> Predictor:
-    """The network that `network` names.
+    """The network that the first word of a command names.
 
     Args:
       network: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
@@ -55,11 +62,9 @@ def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", m
     """
     name, _, weight_set = network.partition(":")
     if not is_remote(network) and Path(network).is_file():
-        return _of_file(Path(network), model)
+        return predictor_of(load_network(network, model))
     if name in list_models() and not Path(network).is_dir():
-        published = find_weight_set(name, weight_set or "DEFAULT")
-        net, variables = load_pretrained(name, published.name)
-        return _of_weights(f"{name}, {published.name}", net, variables, published.preset)
+        return predictor_of(load_network(weight_set or "DEFAULT", name))
     if not is_remote(network) and not Path(network).exists():
         raise ConfigError(
             f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
@@ -71,6 +76,20 @@ def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", m
         class_names=trained.class_names,
         load=lambda path: load_image(path, trained.config.data),
         probabilities=jax.jit(lambda pixels: predict(trained, pixels)["probability"]),
+    )
+
+
+def predictor_of(network: Network) -> Predictor:
+    """What a network without a run says of image files, prepared as its weights want them."""
+    mean, std = (jnp.asarray(values) for values in normalization(network.preset))
+    net, preset = network.model, network.preset
+    program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, (x / 255 - mean) / std, train=False)))
+    return Predictor(
+        title=network.title,
+        class_names=network.class_names,
+        load=lambda path: crop(path, preset),
+        probabilities=lambda pixels: program(network.variables, pixels),
+        note=describe(preset),
     )
 
 
@@ -100,8 +119,8 @@ def expand(images: Sequence[str]) -> list[Path]:
 
 def predictions(
     predictor: Predictor, paths: Sequence[Path], batch_size: int, broken: list[str]
-) -> Iterator[tuple[Path, Float[np.ndarray, " K"]]]:
-    """Each image that can be read, with the probabilities of its classes. All batches have one size, so one program.
+) -> Iterator[Prediction]:
+    """Each image that can be read. All batches have one size, and one program.
 
     Args:
       broken: for each image that could not be read, a text that names the file is added.
@@ -117,7 +136,7 @@ def predictions(
             pixels = np.stack([pixels for _, pixels in waiting])
             padding = [(0, batch_size - len(pixels)), *[(0, 0)] * (pixels.ndim - 1)]
             rows = np.asarray(predictor.probabilities(np.pad(pixels, padding)))
-            yield from ((path, row) for (path, _), row in zip(waiting, rows, strict=False))
+            yield from (Prediction(*seen, row) for seen, row in zip(waiting, rows, strict=False))
             waiting = []
 
 
@@ -131,23 +150,3 @@ def _inside(at: str, folder: str) -> list[str]:
 
 def _is_wanted(name: str) -> bool:
     return is_data(name) and is_image(name)
-
-
-def _of_file(path: Path, model: str | None) -> Predictor:
-    state_dict = read_state_dict(path)
-    name = model or identify(state_dict)
-    if name is None:
-        raise WeightsError(f"{path} is of no network known here; name one with --model to see what differs")
-    classes, channels = head_and_channels(state_dict)
-    net = create_model(name, **({"num_classes": classes} if classes else {}))
-    variables = from_torchvision(state_dict, net, channels=channels or 3)
-    return _of_weights(f"{name} of {path}", net, variables, Preset())
-
-
-def _of_weights(title: str, net: Any, variables: Any, preset: Preset) -> Predictor:
-    names = class_names()
-    if net.num_classes != len(names):
-        names = tuple(map(str, range(net.num_classes)))
-    mean, std = (jnp.asarray(values) for values in normalization(preset))
-    program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, (x / 255 - mean) / std, train=False)))
-    return Predictor(title, names, lambda path: crop(path, preset), lambda pixels: program(variables, pixels))

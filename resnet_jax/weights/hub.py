@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_jax.errors import WeightsError
+from resnet_jax.models import list_models
 from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.processors import timm_preset, transformers_preset
 
@@ -41,6 +42,16 @@ def hub_preset(repository: str, *, test_size: bool = False) -> Preset:
     if config := _read(repository, "preprocessor_config.json"):
         return transformers_preset(config, f"preprocessor_config.json of {repository!r}")
     raise WeightsError(f"the hub's repository {repository!r} does not say how to prepare images; make a Preset")
+
+
+def hub_network(repository: str) -> str | None:
+    """The network that timm's `config.json` names, if it is one of `list_models()`, where its name means the same.
+
+    Raises:
+      WeightsError: as `hub_weights`.
+    """
+    name = _read(repository, "config.json").get("architecture")
+    return name if name in list_models() else None
 
 
 def _read(repository: str, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import jax
@@ -63,11 +64,18 @@ def _with_known_sets(code):
     return code.replace('load_pretrained("resnet152", "IMAGENET1K_V2")', 'load_pretrained("resnet18", "IMAGENET1K_V1")')
 
 
-def test_commands(folder):
+def test_commands(folder, weights, monkeypatch):
+    monkeypatch.setattr(load, "find_file", lambda weight_set: weights)
+    (folder / "photos" / "tench").mkdir(parents=True)
+    shutil.copy(folder / "cat.jpg", folder / "photos" / "tench" / "a.jpg")
     commands = [shlex.split(line, comments=True) for line in blocks("")[0].splitlines()]
-    assert [words[3] for words in commands] == ["convert"] * 3
+    assert [words[3] for words in commands] == ["convert"] * 3 + ["predict", "evaluate"]
     for words in commands:
+        if words[3] != "convert":
+            main([{"resnet50": "resnet18", "IMAGENET1K_V2": "IMAGENET1K_V1"}.get(word, word) for word in words[3:]])
+            continue
         if words[4].startswith("runs/"):
             continue  # a trained run: tests/parity/test_export.py
         main(words[3:])
         assert len(read_state_dict(words[5])) == 122
+    assert (folder / "sheet.png").is_file()

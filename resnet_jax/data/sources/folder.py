@@ -109,9 +109,13 @@ def _digest(path: str) -> bytes:
     return hashlib.sha256(os.fsencode(path.replace(os.sep, "/"))).digest()
 
 
+def holds_classes(root: Path) -> bool:
+    """Whether a folder's folders hold images themselves: they are classes, not splits."""
+    return any(is_image(name) for folder in _folders(root) for name in os.listdir(root / folder))
+
+
 def _advise_holdout(root: Path) -> str:
-    """The advice for a folder whose folders hold images themselves: they are classes, not splits."""
-    if any(is_image(name) for split in _folders(root) for name in os.listdir(root / split)):
+    if holds_classes(root):
         return f". The folders of {root} hold images: if they are classes and not splits, add --data.holdout 0.1"
     return ""
 

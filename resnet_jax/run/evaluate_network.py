@@ -1,0 +1,111 @@
+"""The accuracy of a network whose weights come without a run, on any data set."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from resnet_jax import data
+from resnet_jax.config import DataConfig
+from resnet_jax.data.fills import Draws, Leaves, Row
+from resnet_jax.data.sources.folder import folder_splits, holds_classes
+from resnet_jax.data.transforms import decode
+from resnet_jax.errors import ConfigError
+from resnet_jax.run.evaluate import passing
+from resnet_jax.run.network import Network
+from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
+from resnet_jax.tasks.classify.report import EvalReport
+from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.evaluate import make_pass
+from resnet_jax.weights.catalog import Preset
+from resnet_jax.weights.narrowing import first_few
+from resnet_jax.weights.preprocess import crop, normalization
+
+FOLDER = "folder:"
+
+
+def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> EvalReport:
+    """The detailed report of `config.eval_split`, whose images are prepared as the weights want them.
+
+    Raises:
+      DataError: the split or an image cannot be read.
+      ConfigError: its classes are not those of the network.
+    """
+    source = data.load_source(config, config.eval_split)
+    if text := data.missing_leaves(source, PresetImage.needs, "an evaluation", f"data.name = {config.name}"):
+        raise ConfigError(text)
+    labels = labels_of(source.class_names, network.class_names, config.name)
+    fill = PresetImage(network.preset, tuple(labels.tolist()))
+    mean, std = (jnp.asarray(values) for values in normalization(network.preset))
+
+    def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
+        return {**batch, "image": (batch["image"] / 255 - mean) / std}
+
+    measure = make_measure(network.model, prepare, in_detail=True)
+    return report_in_detail(*make_pass(measure, **passing(source, config, fill, batch_size))(network.variables))
+
+
+@dataclass(frozen=True)
+class PresetImage:
+    """`image` uint8 (S, S, 3) as a preset says, and `label` int32.
+
+    Attributes:
+      labels: the network's class of each class of the data set.
+    """
+
+    preset: Preset
+    labels: tuple[int, ...]
+    needs = ("image", "label")
+
+    @property
+    def leaves(self) -> Leaves:
+        return {"image": ((self.preset.crop, self.preset.crop, 3), np.uint8), "label": ((), np.int32)}
+
+    def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
+        row["image"][...] = crop(decode(example["image"], 3, name=example["name"]), self.preset)
+        row["label"][...] = self.labels[example["label"]]
+
+
+def labels_of(names: Sequence[str], known: Sequence[str], where: str) -> Int[np.ndarray, " n"]:
+    """The network's class of each class of a data set: by name; or where there are as many by number, or in order.
+
+    Args:
+      names: of the data set's classes; `known`, of the network's.
+      where: what to call the data set.
+
+    Raises:
+      ConfigError: there is no telling.
+    """
+    place_of = {name: place for place, name in enumerate(known)}
+    if all(name in place_of for name in names):
+        return np.array([place_of[name] for name in names])
+    as_many = len(names) == len(known)
+    if as_many and sorted(int(name) if name.isdecimal() else -1 for name in names) == list(range(len(known))):
+        return np.array([int(name) for name in names])  # folders are sorted as text: 0, 1, 10, 100
+    moved = [name for place, name in enumerate(names) if place_of.get(name, place) != place]
+    if as_many and not moved:
+        return np.arange(len(names))
+    strange = [name for name in names if name not in place_of]
+    raise ConfigError(
+        f"the network has {len(known)} classes and {where} has {len(names)}; {len(strange)} of these the network does "
+        f"not know, or elsewhere: {first_few(strange or moved)}. Call them as the network does "
+        "(resnet_jax.class_names()), or give as many classes in the network's order"
+    )
+
+
+def all_of_a_folder(config: DataConfig) -> DataConfig:
+    """`folder:PATH` as the split PATH of the folder above it, where PATH holds classes and no splits; else as it is.
+
+    So all images of such a folder are evaluated, unless `config.holdout` says which.
+    """
+    root = Path(os.path.abspath(os.path.expanduser(config.name.removeprefix(FOLDER))))
+    if not config.name.startswith(FOLDER) or config.holdout or config.eval_split in folder_splits(root):
+        return config
+    if not holds_classes(root):
+        return config
+    return replace(config, name=f"{FOLDER}{root.parent}", train_split=root.name, eval_split=root.name)

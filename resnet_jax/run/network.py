@@ -1,0 +1,122 @@
+"""Networks whose weights come without a run: a published set, a weight file, or a repository of the hub."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from resnet_jax.config_files import FILE_NAME
+from resnet_jax.errors import ConfigError, WeightsError
+from resnet_jax.files import open_folder
+from resnet_jax.models import ResNet, create_model
+from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
+from resnet_jax.weights.catalog import Preset
+from resnet_jax.weights.files import read_state_dict
+from resnet_jax.weights.fit import candidates, head_and_channels, identify
+from resnet_jax.weights.hub import hub_network
+from resnet_jax.weights.names import layout_of, where_networks_lie
+
+log = logging.getLogger("resnet_jax")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network for images, as it was published or saved.
+
+    Attributes:
+      title: what it is, for people.
+      preset: how its images are prepared.
+      class_names: ImageNet's where there are 1000 classes, else the numbers of the classes.
+    """
+
+    title: str
+    model: ResNet
+    variables: PyTree[Array]
+    preset: Preset
+    class_names: Sequence[str]
+
+
+def load_network(
+    weights: str, model: str | None = None, *, entry: str | None = None, prefix: str | None = None
+) -> Network:
+    """The network that `weights` are those of.
+
+    Images are prepared as those who published the weights say. A file says nothing of it, unless it is a published one
+    under its own name: then as torchvision's first sets were, 224 of 256 pixels.
+
+    Args:
+      weights: a published set such as `IMAGENET1K_V2` (`DEFAULT` is the most accurate), a weight file, or a repository
+        of the Hugging Face hub such as `timm/resnet50.a1_in1k`.
+      model: the network's name. A set needs it; of a file or a repository it is else what they say, or what keys and
+        shapes are those of.
+      entry, prefix: as of `load_pretrained`.
+
+    Raises:
+      ConfigError: a set without `model`, or the folder of a run.
+      WeightsError: there are no such weights, they cannot be had or read, or are not those of the network.
+    """
+    path, preset, published = Path(weights), Preset(), None
+    if path.is_file():
+        published = next((found for found in WEIGHT_SETS if found.file == path.name), None)
+    elif (open_folder(weights) / FILE_NAME).exists():
+        raise ConfigError(f"{weights} is the folder of a run, which says itself what it holds; name it first, alone")
+    elif weights == "DEFAULT" or weights in {found.name for found in WEIGHT_SETS}:
+        if model is None:
+            raise ConfigError(f"--weights {weights} is there of several networks; say of which: --model resnet50")
+        published = find_weight_set(model, weights)
+    elif model is None and weights.count("/") != 1:
+        raise ConfigError(
+            f"--weights {weights} is no file, no published set (IMAGENET1K_V1, IMAGENET1K_V2 or DEFAULT, with --model) "
+            "and no repository of the hub (such as timm/resnet50.a1_in1k); correct it"
+        )
+    if not path.is_file():
+        path = find_weights(model or "", published.name if published else weights)
+    if published:
+        model, preset = model or published.model, published.preset
+    elif path != Path(weights):
+        model, preset = model or hub_network(weights), hub_preset(weights)
+    state_dict = read_state_dict(path, entry=entry, prefix=prefix)
+    model = model or guess(state_dict, weights)
+    classes, channels = head_and_channels(state_dict)
+    net = create_model(model, **({"num_classes": classes} if classes else {}))
+    variables = from_torchvision(state_dict, net, channels=channels or 3)
+    if channels not in (None, 3):
+        raise WeightsError(
+            f"{weights} is for images of {channels} channels, and nothing says how to prepare those; weights for RGB "
+            "are needed. Call model.apply yourself (docs/weights.md), or name the run that they come from"
+        )
+    names = class_names()
+    if net.num_classes != len(names):
+        names = tuple(map(str, range(net.num_classes)))
+    title = f"{model}, {published.name}" if published else f"{model} of {weights}"
+    return Network(title, net, {name: variables[name] for name in ("params", "batch_stats")}, preset, names)
+
+
+def guess(state_dict: Mapping[str, np.ndarray], where: str) -> str:
+    """The name of the network that a file's keys and shapes are those of. Where they fit several, all are said.
+
+    Raises:
+      WeightsError: they fit none that is known, or several that write the same arrays under different names.
+    """
+    names = candidates(state_dict)
+    if not names:
+        advice = where_networks_lie(state_dict) or "name one with --model to see what differs"
+        raise WeightsError(f"{where} is of no network known here; {advice}")
+    if len({layout_of(create_model(name)) for name in names}) > 1:
+        identify(state_dict)  # refuses, and says why
+    if len(names) > 1:
+        log.warning(
+            "the names and shapes of %s fit %s, which compute different things; it is taken for %s. --model decides",
+            *(where, " and ".join(names), names[0]),
+        )
+    return names[0]
+
+
+def describe(preset: Preset) -> str:
+    """How images are prepared, in words."""
+    resized = f"{preset.resize} x {preset.resize} pixels" if preset.squash else f"shorter side {preset.resize} pixels"
+    cut = "" if preset.squash and preset.crop == preset.resize else f", centre {preset.crop}"
+    return f"images: {resized} ({preset.interpolation}){cut}"
