@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Group,
         ModelConfig,
         OptimConfig,
+        Preset,
         Start,
     )
     from resnet_jax.config_files import load_config
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
-        Preset,
         class_names,
         find_weight_set,
         from_torchvision,
@@ -48,6 +48,7 @@ _HOME = {
     "Group": "config",
     "ModelConfig": "config",
     "OptimConfig": "config",
+    "Preset": "config",
     "Start": "config",
     "load_config": "config_files",
     "create_model": "models",
@@ -59,7 +60,6 @@ _HOME = {
     "predict": "run.predict",
     "train": "run.train",
     "WEIGHT_SETS": "weights",
-    "Preset": "weights",
     "class_names": "weights",
     "find_weight_set": "weights",
     "from_torchvision": "weights",

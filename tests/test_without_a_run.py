@@ -10,11 +10,11 @@ from PIL import Image
 
 import resnet_jax as rn
 from resnet_jax import cli
+from resnet_jax.data import load_image
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.run.evaluate_network import labels_of
 from resnet_jax.run.network import load_network
 from resnet_jax.weights import Preset, hub, load
-from resnet_jax.weights.preprocess import crop
 
 torch = pytest.importorskip("torch")
 
@@ -132,7 +132,7 @@ def test_a_file_predicts_folders_and_names_what_is_broken(small, photos, tmp_pat
         pixels = np.asarray(drawn.convert("RGB"), np.float32)
     # Every image but the broken one is on it as the network saw it, in a cell of 1.5 inches.
     for path in files(photos):
-        cell = np.asarray(Image.fromarray(crop(path, Preset())).resize((180, 180)), np.float32)
+        cell = np.asarray(Image.fromarray(load_image(path, Preset())).resize((180, 180)), np.float32)
         assert (min_distance(pixels, cell) < 12) == (path != photos / "tench" / "0.png"), path
 
 

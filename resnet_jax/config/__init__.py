@@ -8,6 +8,7 @@ from resnet_jax.config.experiment import Config
 from resnet_jax.config.groups import Group
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
+from resnet_jax.config.preset import Preset
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify
 
@@ -21,5 +22,6 @@ __all__ = [
     "Group",
     "ModelConfig",
     "OptimConfig",
+    "Preset",
     "Start",
 ]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
+from resnet_jax.config.preset import Preset
 from resnet_jax.errors import ConfigError
 
 
@@ -77,3 +78,8 @@ class DataConfig(Checked):
     def train_size(self) -> int:
         """Height and width in pixels of training images."""
         return self.augment.train_size or self.image_size
+
+    @property
+    def preset(self) -> Preset:
+        """How an image is prepared in evaluation."""
+        return Preset(resize=self.eval_resize, crop=self.image_size, mean=self.mean, std=self.std)

@@ -161,7 +161,7 @@ def eval_batches(
       DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
         while iterating, an unreadable image.
     """
-    fill = fill or EvalImage(config)
+    fill = fill or EvalImage(config.preset)
     _check_batches(source, fill, batch_size, process_count)
     make = MakeBatch(EvalRows(source, fill), start=0, **_share(config, batch_size, process_index, process_count))
     count = -(-len(source) // batch_size)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
-from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig, Preset
 from resnet_jax.data.colour import add_lighting, jitter
 from resnet_jax.data.mixing import box_mask, mix
 
@@ -23,9 +23,9 @@ ERASED_RATIOS = (0.3, 3.3)
 ERASE_TRIES = 10
 
 
-def normalize(images: UInt8[Array, "N H W C"], config: DataConfig) -> Float[Array, "N H W C"]:
-    """Scales bytes to [0, 1], subtracts `config.mean` and divides by `config.std`, per channel, in float32."""
-    return _standardize(images.astype(jnp.float32) / 255, config)
+def normalize(images: UInt8[Array, "N H W C"], preset: Preset) -> Float[Array, "N H W C"]:
+    """Scales bytes to [0, 1], subtracts `preset.mean` and divides by `preset.std`, per channel, in float32."""
+    return _standardize(images.astype(jnp.float32) / 255, preset)
 
 
 def augment(
@@ -69,7 +69,7 @@ def _augment_image(key: Array, image: UInt8[Array, "H W C"], config: DataConfig)
         pixels = jitter(jitter_key, pixels, options.brightness, options.contrast, options.saturation, options.hue)
     if options.lighting:
         pixels = add_lighting(lighting_key, pixels, options.lighting)
-    pixels = _standardize(pixels, config)
+    pixels = _standardize(pixels, config.preset)
     return erase(erase_key, pixels, options) if options.erase_probability else pixels
 
 
@@ -102,7 +102,7 @@ def _shift(key: Array, image: UInt8[Array, "H W C"], margin: int) -> UInt8[Array
     return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
 
-def _standardize(pixels: Float[Array, "*B H W C"], config: DataConfig) -> Float[Array, "*B H W C"]:
+def _standardize(pixels: Float[Array, "*B H W C"], preset: Preset) -> Float[Array, "*B H W C"]:
     per_channel = (1,) * (pixels.ndim - 1) + (-1,)
-    mean, std = (jnp.asarray(values, jnp.float32).reshape(per_channel) for values in (config.mean, config.std))
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(per_channel) for values in (preset.mean, preset.std))
     return (pixels - mean) / std

@@ -4,13 +4,13 @@ Everything here is pickled for worker processes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from resnet_jax.config import DataConfig
+from resnet_jax.config import DataConfig, Preset
 from resnet_jax.data.policies import apply_policy
 from resnet_jax.data.transforms import decode, random_crop_into, resize_and_center_crop
 
@@ -78,7 +78,7 @@ class TrainImage:
             random_crop_into(out, encoded, draws.stream(CROP), config.augment.crop_min_area, name=name)
         else:
             image = decode(encoded, config.channels, name=name)
-            out[...] = resize_and_center_crop(image, config.eval_resize, config.train_size)
+            out[...] = resize_and_center_crop(image, replace(config.preset, crop=config.train_size))
         if config.augment.policy != "none":
             out[...] = apply_policy(out, draws.stream(POLICY), config.augment)
         row["label"][...] = example["label"]
@@ -86,19 +86,25 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class EvalImage:
-    """Writes `image` uint8 (S, S, C), resized and cropped at the centre, and `label` int32."""
+    """Writes `image` uint8 (S, S, C), resized and cropped at the centre, and `label` int32.
 
-    config: DataConfig
+    Attributes:
+      preset: how images are prepared.
+      labels: the class that is written for each class of the data set; None = the same class.
+    """
+
+    preset: Preset
+    labels: tuple[int, ...] | None = None
     needs = ("image", "label")
 
     @property
     def leaves(self) -> Leaves:
-        return _image_and_label(self.config.image_size, self.config.channels)
+        return _image_and_label(self.preset.crop, self.preset.channels)
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        image = decode(example["image"], self.config.channels, name=example["name"])
-        row["image"][...] = resize_and_center_crop(image, self.config.eval_resize, self.config.image_size)
-        row["label"][...] = example["label"]
+        image = decode(example["image"], self.preset.channels, name=example["name"])
+        row["image"][...] = resize_and_center_crop(image, self.preset)
+        row["label"][...] = example["label"] if self.labels is None else self.labels[example["label"]]
 
 
 def _image_and_label(size: int, channels: int) -> Leaves:

@@ -9,19 +9,18 @@ The arithmetic is that of Pillow's src/libImaging/Resample.c: antialiased, the w
 """
 
 import math
-from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Int, UInt8
 from numba import njit
 
+from resnet_jax.config.preset import Interpolation
 from resnet_jax.data.scratch import scratch
 
 # The pipeline runs one image per thread. OpenCV's own threads would only compete with these for the same cores.
 cv2.setNumThreads(0)
 
-Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 

@@ -5,17 +5,17 @@ torchvision's published accuracies do. The random crop of training is a little f
 """
 
 import math
-import os
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resnet_jax.config import DataConfig
-from resnet_jax.data.decode import check_pixels, decode_image, to_channels
+from resnet_jax.config.preset import Interpolation, Preset
+from resnet_jax.data.decode import check_pixels, decode_image, image_pixels, to_channels
 from resnet_jax.data.jpeg import decode_box, decode_exactly, read_frame
-from resnet_jax.data.resample import Box, Interpolation, height_first, resample
+from resnet_jax.data.resample import Box, height_first, resample
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Width to height of a random crop (Szegedy et al. 2015, section 6)."""
@@ -116,29 +116,18 @@ def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize_and_center_crop(
-    image: UInt8[np.ndarray, "H W C"],
-    resize: int,
-    size: int,
-    interpolation: Interpolation = "bilinear",
-    *,
-    squash: bool = False,
-    crop_rounds_down: bool = False,
-) -> UInt8[np.ndarray, "S S C"]:
-    """Resizes the shorter side to `resize` pixels (antialiased) and takes the central `size` x `size`.
+def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], preset: Preset) -> UInt8[np.ndarray, "S S C"]:
+    """Resizes the shorter side to `preset.resize` pixels (antialiased) and takes the central square of `preset.crop`.
 
-    The bytes are those that torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image. Where the
-    resized image is smaller than `size`, it is padded with zeros.
-
-    Args:
-      squash: resize both sides to `resize`.
-      crop_rounds_down: where the middle falls between two pixels, begin at the first, as transformers does.
+    The bytes are those that torchvision's `Resize(resize)` and `CenterCrop(crop)` make of a PIL image. Where the
+    resized image is smaller than the square, it is padded with zeros. `normalize` does the rest, on the device.
     """
-    shape = (resize, resize) if squash else _resized_shape(image, resize)
-    middle = math.floor if crop_rounds_down else round
+    size = preset.crop
+    shape = (preset.resize, preset.resize) if preset.squash else _resized_shape(image, preset.resize)
+    middle = math.floor if preset.crop_rounds_down else round
     top, left = (max(middle((side - size) / 2), 0) for side in shape)
     height, width = (min(side, size) for side in shape)
-    image = _resize(image, shape, interpolation, (top, left, height, width))
+    image = _resize(image, shape, preset.interpolation, (top, left, height, width))
     if min(height, width) == size:
         return image
     margins = [((size - side) // 2, (size - side + 1) // 2) for side in (height, width)]
@@ -179,10 +168,19 @@ def _resize(
     return resized.reshape(*shape, -1)[top : top + height, left : left + width]
 
 
-def load_image(path: str | os.PathLike[str], config: DataConfig) -> UInt8[np.ndarray, "S S C"]:
-    """Reads one image file as evaluation sees it, `config.image_size` pixels square.
+def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
+    """One image as evaluation sees it, before `normalize`.
+
+    Args:
+      image: a path, the bytes of a file, a PIL image or a uint8 array (H, W, 1) or (H, W, 3).
 
     Raises:
-      DataError: a missing or unreadable file.
+      DataError: a missing or unreadable file, or an array that is no image.
     """
-    return resize_and_center_crop(decode_image(path, config.channels), config.eval_resize, config.image_size)
+    if isinstance(image, np.ndarray):
+        pixels = to_channels(image, preset.channels, name="the image")
+    elif isinstance(image, Image.Image):
+        pixels = image_pixels(image, preset.channels)
+    else:
+        pixels = decode_image(image, preset.channels)
+    return resize_and_center_crop(pixels, preset)

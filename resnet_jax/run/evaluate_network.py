@@ -1,20 +1,18 @@
 """The accuracy of a network whose weights come without a run, on any data set."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
 from resnet_jax import data
 from resnet_jax.config import DataConfig
-from resnet_jax.data.fills import Draws, Leaves, Row
+from resnet_jax.data import normalize
+from resnet_jax.data.fills import EvalImage
 from resnet_jax.data.sources.folder import folder_splits, holds_classes
-from resnet_jax.data.transforms import decode
 from resnet_jax.errors import ConfigError
 from resnet_jax.run.evaluate import passing
 from resnet_jax.run.network import Network
@@ -22,9 +20,7 @@ from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import make_pass
-from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.narrowing import first_few
-from resnet_jax.weights.preprocess import crop, normalization
 
 FOLDER = "folder:"
 
@@ -37,38 +33,16 @@ def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> E
       ConfigError: its classes are not those of the network.
     """
     source = data.load_source(config, config.eval_split)
-    if text := data.missing_leaves(source, PresetImage.needs, "an evaluation", f"data.name = {config.name}"):
+    if text := data.missing_leaves(source, EvalImage.needs, "an evaluation", f"data.name = {config.name}"):
         raise ConfigError(text)
     labels = labels_of(source.class_names, network.class_names, config.name)
-    fill = PresetImage(network.preset, tuple(labels.tolist()))
-    mean, std = (jnp.asarray(values) for values in normalization(network.preset))
+    fill = EvalImage(network.preset, tuple(labels.tolist()))
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
-        return {**batch, "image": (batch["image"] / 255 - mean) / std}
+        return {**batch, "image": normalize(batch["image"], network.preset)}
 
     measure = make_measure(network.model, prepare, in_detail=True)
     return report_in_detail(*make_pass(measure, **passing(source, config, fill, batch_size))(network.variables))
-
-
-@dataclass(frozen=True)
-class PresetImage:
-    """`image` uint8 (S, S, 3) as a preset says, and `label` int32.
-
-    Attributes:
-      labels: the network's class of each class of the data set.
-    """
-
-    preset: Preset
-    labels: tuple[int, ...]
-    needs = ("image", "label")
-
-    @property
-    def leaves(self) -> Leaves:
-        return {"image": ((self.preset.crop, self.preset.crop, 3), np.uint8), "label": ((), np.int32)}
-
-    def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        row["image"][...] = crop(decode(example["image"], 3, name=example["name"]), self.preset)
-        row["label"][...] = self.labels[example["label"]]
 
 
 def labels_of(names: Sequence[str], known: Sequence[str], where: str) -> Int[np.ndarray, " n"]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from resnet_jax.config import Preset
 from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
-from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify
 from resnet_jax.weights.hub import hub_network

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from resnet_jax.data import load_image
+from resnet_jax.data import load_image, normalize
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
 from resnet_jax.run.network import Network, describe, load_network
 from resnet_jax.run.predict import load_run, predict
-from resnet_jax.weights.preprocess import crop, normalization
 
 Pixels = UInt8[np.ndarray, "S S C"]
 
@@ -74,20 +72,19 @@ def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", m
     return Predictor(
         title=f"{trained.config.model.name} after {int(trained.state.step)} steps",
         class_names=trained.class_names,
-        load=lambda path: load_image(path, trained.config.data),
+        load=lambda path: load_image(path, trained.config.data.preset),
         probabilities=jax.jit(lambda pixels: predict(trained, pixels)["probability"]),
     )
 
 
 def predictor_of(network: Network) -> Predictor:
     """What a network without a run says of image files, prepared as its weights want them."""
-    mean, std = (jnp.asarray(values) for values in normalization(network.preset))
     net, preset = network.model, network.preset
-    program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, (x / 255 - mean) / std, train=False)))
+    program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, normalize(x, preset), train=False)))
     return Predictor(
         title=network.title,
         class_names=network.class_names,
-        load=lambda path: crop(path, preset),
+        load=lambda path: load_image(path, preset),
         probabilities=lambda pixels: program(network.variables, pixels),
         note=describe(preset),
     )

@@ -1,6 +1,7 @@
 """Weights from PyTorch and back to it, and the published sets."""
 
-from resnet_jax.weights.catalog import WEIGHT_SETS, Preset, WeightSet, class_names, find_weight_set
+from resnet_jax.config import Preset
+from resnet_jax.weights.catalog import WEIGHT_SETS, WeightSet, class_names, find_weight_set
 from resnet_jax.weights.download import cache_folder
 from resnet_jax.weights.families import RESNET, Family
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict

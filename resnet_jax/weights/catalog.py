@@ -7,11 +7,9 @@ validation images. The last eight digits of a file name are the start of its SHA
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal
 
+from resnet_jax.config import Preset
 from resnet_jax.errors import WeightsError, unknown_name
-
-Interpolation = Literal["bilinear", "bicubic"]
 
 _URL = "https://download.pytorch.org/models/"
 # Where the training of a set is described.
@@ -23,30 +21,6 @@ _RESNEXT_64 = _GITHUB + "pull/5935"
 _NEW = _GITHUB + "issues/3995#new-recipe"
 _NEW_50 = _GITHUB + "issues/3995#issuecomment-1013906621"
 _NEW_FIXRES = _GITHUB + "issues/3995#new-recipe-with-fixres"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How an image is prepared for evaluation: the shorter side resized (antialiased), the centre cut out, normalised.
-
-    Attributes:
-      resize: pixels of the shorter side; with `squash`, of both sides.
-      crop: pixels of the square that the network sees.
-      interpolation: of the resize.
-      mean: per channel, for pixels in [0, 1].
-      std: per channel, for pixels in [0, 1].
-      squash: both sides are resized, whatever the shape was.
-      crop_rounds_down: where the middle falls between two pixels, the crop begins at the first of them. torchvision
-        rounds to an even number.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    interpolation: Interpolation = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    squash: bool = False
-    crop_rounds_down: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resnet_jax.config import Preset
 from resnet_jax.errors import WeightsError
 from resnet_jax.models import list_models
-from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.processors import timm_preset, transformers_preset
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")

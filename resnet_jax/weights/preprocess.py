@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from resnet_jax.weights.catalog import Preset
+from resnet_jax.config import Preset
 
 
 def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
@@ -22,36 +23,7 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
     Raises:
       DataError: an image that cannot be read.
     """
-    pixels = np.stack([crop(image, preset) for image in (images if isinstance(images, (list, tuple)) else [images])])
-    mean, std = normalization(preset)
-    return (pixels.astype(np.float32) / 255 - mean) / std
+    from resnet_jax.data import load_image, normalize  # with OpenCV and Numba, which conversion can do without
 
-
-def crop(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
-    """One image as `preprocess` makes it, before it is normalised."""
-    from resnet_jax.data.transforms import resize_and_center_crop
-
-    return resize_and_center_crop(
-        _pixels(image),
-        preset.resize,
-        preset.crop,
-        preset.interpolation,
-        squash=preset.squash,
-        crop_rounds_down=preset.crop_rounds_down,
-    )
-
-
-def normalization(preset: Preset) -> tuple[Float[np.ndarray, "1 1 1 C"], Float[np.ndarray, "1 1 1 C"]]:
-    """Mean and standard deviation per channel, for pixels in [0, 1]."""
-    mean, std = (np.asarray(values, np.float32)[None, None, None] for values in (preset.mean, preset.std))
-    return mean, std
-
-
-def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
-    from PIL import Image
-
-    from resnet_jax.data.decode import decode_image, image_pixels, to_channels
-
-    if isinstance(image, np.ndarray):
-        return to_channels(image, 3, name="the image")
-    return image_pixels(image, 3) if isinstance(image, Image.Image) else decode_image(image, 3)
+    several = images if isinstance(images, (list, tuple)) else [images]
+    return np.asarray(normalize(jnp.stack([load_image(image, preset) for image in several]), preset))

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from resnet_jax.config.preset import Interpolation, Preset
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.catalog import Interpolation, Preset
 
 _INTERPOLATIONS: dict[Any, Interpolation] = {
     2: "bilinear",  # Pillow's numbers

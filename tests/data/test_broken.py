@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig, Preset
 from resnet_jax.data import eval_batches, found_by_any_host, load_source, train_batches
 from resnet_jax.data.broken import BrokenImages
 from resnet_jax.data.decode import MAX_PIXELS, decode_image, to_channels
@@ -172,7 +172,7 @@ def test_broken_images_are_counted_once():
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1)])
 def test_an_image_too_long_to_be_resized_is_refused(shape):
     with pytest.raises(ImageError, match=f"resized to 256 on its shorter side: .*more than {MAX_PIXELS:,}.*Shrink or"):
-        resize_and_center_crop(np.zeros((*shape, 3), np.uint8), 256, 224)
+        resize_and_center_crop(np.zeros((*shape, 3), np.uint8), Preset())
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG"])

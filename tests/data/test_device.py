@@ -45,7 +45,7 @@ def test_nothing_changes_where_nothing_is_asked():
     images, labels = noise(4, 6, 6, 1), jnp.array([0, 2, 1, 2])
     config = DataConfig(augment=AugmentConfig(flip=False), **GREY)
     result, targets = augment(jax.random.key(0), images, labels, config, 3)
-    np.testing.assert_allclose(result, normalize(images, config), atol=1e-7)
+    np.testing.assert_allclose(result, normalize(images, config.preset), atol=1e-7)
     np.testing.assert_array_equal(targets, np.eye(3)[labels])
     assert targets.dtype == jnp.float32
 

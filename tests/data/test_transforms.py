@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from resnet_jax.config import DataConfig
+from resnet_jax.config import DataConfig, Preset
 from resnet_jax.data import decode_image, load_image, random_resized_crop, resize_and_center_crop
 from resnet_jax.data.decode import image_pixels
 from resnet_jax.data.transforms import random_crop_box
@@ -145,12 +145,12 @@ def test_resize_and_center_crop_is_torchvisions(torchvision, size, resize, crop,
     expected = np.asarray(Compose([Resize(resize, antialias=True), CenterCrop(crop)])(pil)).reshape(
         crop, crop, channels
     )
-    np.testing.assert_array_equal(resize_and_center_crop(image, resize, crop), expected)
+    np.testing.assert_array_equal(resize_and_center_crop(image, Preset(resize=resize, crop=crop)), expected)
 
 
 def test_nothing_is_done_where_nothing_changes():
     image = noise(8, 8, 1)
-    assert np.shares_memory(resize_and_center_crop(image, 8, 8), image)
+    assert np.shares_memory(resize_and_center_crop(image, Preset(resize=8, crop=8)), image)
 
 
 @pytest.mark.parametrize("size", [(37, 53), (375, 500), (20, 200), (200, 20), (1, 9), (3, 3)])
@@ -196,10 +196,10 @@ def test_random_resized_crop_does_not_alias():
 def test_load_image(tmp_path):
     image = noise(40, 60)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    config = DataConfig(image_size=24, eval_resize=32)
-    np.testing.assert_array_equal(load_image(tmp_path / "photo.png", config), resize_and_center_crop(image, 32, 24))
+    preset = DataConfig(image_size=24, eval_resize=32).preset
+    np.testing.assert_array_equal(load_image(tmp_path / "photo.png", preset), resize_and_center_crop(image, preset))
     with pytest.raises(DataError, match=r"cannot read .*nowhere\.png: there is no such file; .*Correct the path"):
-        load_image(tmp_path / "nowhere.png", config)
+        load_image(tmp_path / "nowhere.png", preset)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40, 3), (30, 2, 1), (17, 19, 3)])
@@ -207,4 +207,4 @@ def test_images_smaller_than_the_crop_are_enlarged(shape):
     """No error: torchvision does so, too, and such images are in ImageNet."""
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert random_resized_crop(image, np.random.default_rng(0), 64, 0.08).shape == (64, 64, shape[2])
-    assert resize_and_center_crop(image, 72, 64).shape == (64, 64, shape[2])
+    assert resize_and_center_crop(image, Preset(resize=72, crop=64)).shape == (64, 64, shape[2])

@@ -31,7 +31,9 @@ def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tm
 
     source = data.load_source(config.data, config.data.eval_split)
     examples = [source[i] for i in range(len(source))]
-    grey = [data.resize_and_center_crop(example["image"], 32, 32)[..., :1] for example in examples]
+    grey = [
+        data.resize_and_center_crop(example["image"], rn.Preset(resize=32, crop=32))[..., :1] for example in examples
+    ]
     pixels = [np.repeat(image, 3, axis=-1) for image in grey]
     images = (np.stack(pixels).astype(np.float32) / 255 - np.float32(0.3)) / np.float32(0.4)
     with torch.no_grad():

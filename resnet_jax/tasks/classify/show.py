@@ -38,5 +38,6 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     _, run_key = split_key(jax.random.key(config.seed))
     batch["position"] = np.arange(config.batch_size)
     seen = jax.device_get(jax.jit(make_prepare(config, len(source.class_names)))(step_key(run_key, step - 1), batch))
-    pixels = seen["image"] * np.array(config.data.std, np.float32) + np.array(config.data.mean, np.float32)
+    mean, std = (np.array(values, np.float32) for values in (config.data.preset.mean, config.data.preset.std))
+    pixels = seen["image"] * std + mean
     return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)

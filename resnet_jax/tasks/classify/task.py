@@ -20,7 +20,7 @@ def classify(config: Config, model: ResNet) -> Task:
     """Classification: the network names one class for each image, of `config.model.num_classes`."""
     prepare = make_prepare(config, model.num_classes)
     return Task(
-        fills=(TrainImage(config.data), EvalImage(config.data)),
+        fills=(TrainImage(config.data), EvalImage(config.data.preset)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
         loss=make_loss(model, prepare, label_smoothing=config.task.label_smoothing),
@@ -61,7 +61,7 @@ def make_prepare(config: Config, classes: int) -> Prepare:
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         if key is None:
-            return {**batch, "image": normalize(batch["image"], config.data)}
+            return {**batch, "image": normalize(batch["image"], config.data.preset)}
         images, targets = augment(key, batch["image"], batch["label"], config.data, classes, batch["position"])
         return {**batch, "image": images, "target": targets}
 
