@@ -89,7 +89,7 @@ class Config(Checked):
             )
         if wrong := [name for name in names if not name or "/" in name]:
             raise ConfigError(
-                f"evals: the name {wrong[0]!r} stands before a slash in the log; it must not be empty nor hold one"
+                f"evals: the name {wrong[0]!r} stands before a slash in the log; it must not be empty, nor hold a slash"
             )
 
     @property

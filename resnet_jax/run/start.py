@@ -72,8 +72,8 @@ class Beginning:
         if memory.get("start") != self.digest:
             raise CheckpointError(
                 f"{workdir} was started from start.weights = {self.weights!r}, and these are not the same weights any "
-                "more; its checkpoints lack what is frozen. Bring the weights back as they were, or start anew in "
-                "another workdir"
+                "more; its checkpoints lack the frozen parameters. Bring the weights back as they were, or start anew "
+                "in another workdir"
             )
 
     def _filled(self, variables: PyTree[Any]) -> PyTree[Any]:

@@ -105,7 +105,7 @@ def check_same_everywhere(facts: Mapping[str, str]) -> None:
     ]
     if lines:
         raise ConfigError(
-            "the processes of this run do not agree, and nothing was begun. Other than in process 0 are:\n  "
+            "the processes of this run do not agree, and nothing was begun. These differ from process 0:\n  "
             + "\n  ".join(lines)
             + f"\nStart the same command, with the same files, on every host. Here (process {jax.process_index()}): "
             + ", ".join(f"{name} {text if len(text) < 60 else _short(text)}" for name, text in facts.items())

@@ -115,7 +115,7 @@ def test_two_processes_train_as_one_in_float64_and_compare_what_they_are_about_t
     devices.assert_same(pickle.loads((tmp_path / "result").read_bytes()), one_process)
     for rank, text in enumerate((first, second)):
         assert "all rows" in text
-        assert "do not agree, and nothing was begun. Other than in process 0 are:\n  workdir: process 1\n" in text
+        assert "do not agree, and nothing was begun. These differ from process 0:\n  workdir: process 1\n" in text
         assert f"Here (process {rank}): config batch_size 0, code 1, workdir runs/{rank}" in text
 
 

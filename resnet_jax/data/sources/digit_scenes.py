@@ -52,7 +52,7 @@ class DigitScenes:
 
     def labels(self) -> Int[np.ndarray, " N"]:
         raise DataError(
-            "an image of digit_scenes has no single label, as it shows 3 to 6 digits; what it has are image, mask, "
+            "an image of digit_scenes has no single label, as it shows 3 to 6 digits; its leaves are image, mask, "
             "boxes, classes and instances. Read those, or choose digits or digit_numbers"
         )
 
