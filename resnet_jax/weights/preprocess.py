@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -23,7 +22,10 @@ def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
     Raises:
       DataError: an image that cannot be read.
     """
-    from resnet_jax.data import load_image, normalize  # with OpenCV and Numba, which conversion can do without
+    from resnet_jax.data import load_image  # with OpenCV and Numba, which conversion can do without
 
     several = images if isinstance(images, (list, tuple)) else [images]
-    return np.asarray(normalize(jnp.stack([load_image(image, preset) for image in several]), preset))
+    pixels = np.stack([load_image(image, preset) for image in several])
+    # As `data.normalize`, but in NumPy: XLA multiplies by 1/255, and the last bits are no longer torchvision's.
+    mean, std = (np.asarray(values, np.float32) for values in (preset.mean, preset.std))
+    return (pixels.astype(np.float32) / 255 - mean) / std
