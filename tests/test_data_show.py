@@ -34,6 +34,7 @@ MIXED = (
 )
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_a_run_trains_on(tmp_path, monkeypatch):
     """The images and targets are caught inside the compiled step of a real run, at its third update."""
     seen = []

@@ -145,6 +145,7 @@ def example(name):
     return module
 
 
+@pytest.mark.slow
 def test_the_ensemble_example_starts(capsys):
     """Two members, two steps; the next test runs all the examples whole."""
     singles, _ = example("ensemble").main(2, 2, 16)

@@ -92,6 +92,7 @@ def test_a_complete_run_trains_nothing(trained):
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_run(trained, tmp_path):
     """Bit for bit, with neither gap nor duplicate in the log."""
     workdir = tmp_path / "killed"
@@ -212,6 +213,7 @@ def small_config(**changes):
     return rn.load_config(ROOT / "configs" / "digits.py", arguments)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     make_train_step = assemble.make_train_step
 
@@ -258,6 +260,7 @@ def test_checkpoints_hold_the_data_position(trained):
     assert restored.memory["data"]["batches"] == {"position": 34 * 128}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(trained, tmp_path):
     """`--distributed` joins the processes of a Slurm job; only the first writes."""
     with socket.socket() as probe:

@@ -119,6 +119,7 @@ def test_a_run_is_a_start_and_all_of_it_is_trained(frozen, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, rn.load_run(tmp_path / "run").state, state)
 
 
+@pytest.mark.slow
 def test_averages_begin_there_as_well(weights, tmp_path):
     config = config_of(weights[0], ALL_BUT_THE_HEAD, "--optim.ema-decay", "0.999")
     state = rn.train(config, tmp_path / "run")

@@ -85,6 +85,7 @@ def test_programs_take_turns_and_medians_count(monkeypatch):
     assert order[4:] == ["slow", *["fast"] * 4] * 3
 
 
+@pytest.mark.slow
 def test_the_command_prints_both_programs_and_writes_a_trace(tmp_path, capsys):
     benchmark("cifar_resnet20", batch_size=8, image_size=8, rounds=1, profile=tmp_path)
     lines = capsys.readouterr().out.splitlines()
@@ -99,6 +100,7 @@ def test_the_command_refuses_a_batch_that_the_devices_do_not_divide():
         benchmark("cifar_resnet20", batch_size=12)
 
 
+@pytest.mark.slow
 def test_the_side_by_side_starts():
     """The smallest table, on one device, without peers."""
     command = [sys.executable, "benchmarks/step.py", "--models", "digits", "--batch-size", "4", "--rounds", "1"]

@@ -183,6 +183,7 @@ def test_mixing_over_the_whole_batch_sends_as_little_as_it_can(law, images):
     assert re.search(rf"f32\[1,{images},9,7,3\]\S* collective-permute\(", program)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_batch_is_seen_as_in_the_whole():
     """Draws belong to places in the global batch: of images, and of the groups that are mixed."""
     options = AugmentConfig(shift_pixels=1, erase_probability=0.5, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=2)

@@ -10,6 +10,8 @@ from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.cost.facts import stored_facts
 from resnet_jax.models import create_model, list_models
 
+from ..depth import deep_is_slow
+
 TORCHVISION = list_models()[:10]
 STORED = {name: fact.cost for name, fact in stored_facts().items()}
 
@@ -23,7 +25,7 @@ def traced(name):
     return logits, sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", deep_is_slow(list_models()))
 def test_the_family_traces(name):
     logits, parameters = traced(name)
     assert logits.shape == (2, 10 if name.startswith("cifar") else 1000)
@@ -31,7 +33,7 @@ def test_the_family_traces(name):
     assert parameters == STORED[name].parameters
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", deep_is_slow(TORCHVISION))
 def test_costs_are_torchvisions(name, torchvision):
     meta = torchvision.models.get_model_weights(name).DEFAULT.meta
     model = create_model(name)

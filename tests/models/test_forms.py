@@ -140,7 +140,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("group_size", [0, 2])
+@pytest.mark.parametrize("group_size", [pytest.param(0, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("kind", PAIRS)
 def test_batch_norm_in_one_pass(platform, kind, group_size):
     """Output, running statistics and all derivatives, against the normalisation of the computed convolution."""
@@ -153,7 +153,10 @@ def test_batch_norm_in_one_pass(platform, kind, group_size):
     compare(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize(
+    "kind",
+    ["widening", "pooled", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("plain", "widening, strided"))],
+)
 def test_batch_norm_in_one_pass_over_an_axis(platform, kind):
     """Members of an axis share statistics as one batch does."""
     make, features = PAIRS[kind]

@@ -81,7 +81,7 @@ def test_logits_are_float32_whatever_the_dtype():
 
 def test_zero_init_residual_starts_as_the_identity():
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-    model = create_model("cifar_resnet29", zero_init_residual=True)
+    model = create_model("cifar_resnet29", zero_init_residual=True, stage_sizes=(2, 1, 1), width=4)
     out = model.apply(init(model, jax.random.key(0)), images, train=False, features=True)
     # All blocks of stage 1 but the first, whose shortcut projects, pass on what they get.
     first = model.clone(stage_sizes=(1, 1, 1))
@@ -92,7 +92,7 @@ def test_zero_init_residual_starts_as_the_identity():
 def test_frozen_batch_norm_in_training():
     """`train=True` with frozen statistics is evaluation: the daily need of fine-tuning."""
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-    model = create_model("cifar_resnet29")
+    model = create_model("cifar_resnet29", stage_sizes=(1, 1), width=4)
     variables = init(model, jax.random.key(0))
     frozen = model.apply(variables, images, train=True, use_batch_stats=False, update_stats=False)
     np.testing.assert_array_equal(frozen, model.apply(variables, images, train=False))

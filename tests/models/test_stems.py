@@ -7,6 +7,7 @@ import pytest
 
 from resnet_jax.models import ResNet, create_model, init, list_models, space_to_depth_kernel
 
+from ..depth import BLOCKS
 from .test_options import SMALL, TINY, apply, draw, shapes_of
 
 
@@ -19,7 +20,7 @@ def test_any_number_of_channels(channels, stem):
     assert jax.eval_shape(lambda variables, x: model.apply(variables, x, train=False), variables, x).shape == (2, 3)
 
 
-NOT_DEEP = [name for name in list_models() if sum(create_model(name).stage_sizes) <= 33]
+NOT_DEEP = [name for name in list_models() if sum(create_model(name).stage_sizes) <= BLOCKS]
 
 
 @pytest.mark.parametrize("name", [name for name in NOT_DEEP if not name.startswith("cifar")])

@@ -6,6 +6,8 @@ import pytest
 
 from resnet_jax.models import create_model, list_models
 
+from ..depth import deep_is_slow
+
 TORCHVISION = list_models()[:10]
 OURS = ("cifar", "plain", "resnetv2")  # timm's resnetv2 has other names in its tree
 TIMM = [name for name in list_models() if name not in TORCHVISION and not name.startswith(OURS) and "_v1" not in name]
@@ -28,7 +30,7 @@ def assert_agree(model, module, oracle, shape):
         assert error < 1e-10, f"{feature}: relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("name", TORCHVISION + TIMM)
+@pytest.mark.parametrize("name", deep_is_slow(TORCHVISION + TIMM))
 def test_tree_is_upstreams(name, oracle):
     """Every name and shape; with the stages' outputs of one net of a kind this proves the others of that kind."""
     model = create_model(name)

@@ -12,6 +12,7 @@ from resnet_jax.cli import main
 torch = pytest.importorskip("torch")
 
 
+@pytest.mark.slow
 def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tmp_path):
     config = rn.load_config(
         "configs/digits.py",

@@ -82,6 +82,7 @@ def test_float64_trajectories(torchvision, float64, optimizer):
     assert {f"loss {i}" for i in range(1, 11)} < {row.name for row in report.sections[0].rows}
 
 
+@pytest.mark.slow
 def test_float32_forward_and_argmax(torchvision):
     model, variables, module = make_pair(torchvision, param_dtype=jnp.float32)
     rng = np.random.default_rng(0)
@@ -100,6 +101,7 @@ def test_float32_forward_and_argmax(torchvision):
     assert report.sections[1].title == "argmax, 256 images of 33 px"
 
 
+@pytest.mark.slow
 def test_the_module_is_left_as_it_was(pair):
     before = {key: value.clone() for key, value in pair[2].state_dict().items()}
     compare(pair, ("gradients", "statistics", "trajectory"), steps=2)
@@ -147,6 +149,7 @@ def test_a_wrong_momentum_is_located(pair, monkeypatch):
     assert "running statistics after 3 passes: bn1.running_mean" in report.difference
 
 
+@pytest.mark.slow
 def test_a_biased_running_variance_is_located(pair, monkeypatch):
     real = norms.BatchNorm._move
 

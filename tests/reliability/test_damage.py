@@ -85,6 +85,7 @@ def count_restored(whole, tmp_path, damages):
     return {step: steps.count(step) for step in (4, 5)}
 
 
+@pytest.mark.slow
 def test_300_flipped_bits_are_found_or_harmless(whole, tmp_path):
     counts = count_restored(whole, tmp_path, flips(whole, 300, seed=1))
     assert counts[4] >= 80, counts

@@ -122,6 +122,7 @@ def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monk
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_rolling_back_ends(tiny, tmp_path, monkeypatch):
     augment = data.augment
 

@@ -17,6 +17,7 @@ from resnet_jax.weights import (
     translate,
 )
 
+from ..depth import deep_is_slow
 from .networks import random_variables, shapes_only
 
 torch = pytest.importorskip("torch")
@@ -48,7 +49,7 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(got[key], array, err_msg=key)
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", deep_is_slow(TORCHVISION))
 def test_keys_and_shapes_are_torchvisions(name, torchvision):
     with torch.device("meta"):
         theirs = shapes_only(torchvision.models.get_model(name))
@@ -84,7 +85,7 @@ def test_networks_with_the_same_arrays_are_all_named(torchvision):
     assert candidates(theirs) == ["resnet50", "resnet50_v1", "resnetblur50"]
 
 
-@pytest.mark.parametrize("name", OURS_IN_TIMM)
+@pytest.mark.parametrize("name", deep_is_slow(OURS_IN_TIMM))
 def test_keys_and_shapes_are_timms(name, torchvision):
     timm = pytest.importorskip("timm")
     if not timm.is_model(name):
