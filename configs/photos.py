@@ -7,7 +7,7 @@
 `photos/CLASS/*.jpg`: a fifth of each class, always the same images, tells how good it is; the others are trained on.
 With `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg` add `--data.holdout 0`. A ResNet-18 that starts from
 random numbers needs far more images than one that starts from published weights: expect little of a few hundred. The
-network has as many classes as the folder.
+network has as many classes as the folder. Photographs are turned upright as their cameras wrote (`data.exif`).
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
@@ -17,6 +17,7 @@ config = Config(
     data=DataConfig(
         name="folder:photos",
         holdout=0.2,
+        exif=True,
         image_size=224,
         eval_resize=256,
         augment=AugmentConfig(crop_min_area=0.25, brightness=0.2, contrast=0.2, saturation=0.2),

@@ -23,6 +23,9 @@ class DataConfig(Checked):
     holdout: Annotated[float, Fraction] = 0.0
     """Of a folder without splits (PATH/CLASS/*.jpg): the share of each class, always the same files, that is
     `eval_split`; the rest is `train_split`. 0 = the folder has splits."""
+    exif: bool = False
+    """Photographs are turned upright, as EXIF's orientation says how the camera was held. Published accuracies are
+    measured without."""
     channels: Literal[1, 3] = 3
     image_size: Annotated[int, AtLeastOne] = 224
     """Height and width in pixels of what the network sees."""

@@ -40,7 +40,7 @@ def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> E
     if text := data.missing_leaves(source, PresetImage.needs, "an evaluation", f"data.name = {config.name}"):
         raise ConfigError(text)
     labels = labels_of(source.class_names, network.class_names, config.name)
-    fill = PresetImage(network.preset, tuple(labels.tolist()))
+    fill = PresetImage(network.preset, tuple(labels.tolist()), config.exif)
     mean, std = (jnp.asarray(values) for values in normalization(network.preset))
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
@@ -56,10 +56,12 @@ class PresetImage:
 
     Attributes:
       labels: the network's class of each class of the data set.
+      exif: photographs are turned upright.
     """
 
     preset: Preset
     labels: tuple[int, ...]
+    exif: bool
     needs = ("image", "label")
 
     @property
@@ -67,7 +69,7 @@ class PresetImage:
         return {"image": ((self.preset.crop, self.preset.crop, 3), np.uint8), "label": ((), np.int32)}
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        row["image"][...] = crop(decode(example["image"], 3, name=example["name"]), self.preset)
+        row["image"][...] = crop(decode(example["image"], 3, name=example["name"], exif=self.exif), self.preset)
         row["label"][...] = self.labels[example["label"]]
 
 

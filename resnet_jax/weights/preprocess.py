@@ -8,30 +8,31 @@ from jaxtyping import Float, UInt8
 from resnet_jax.weights.catalog import Preset
 
 
-def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
+def preprocess(images: Any, preset: Preset, *, exif: bool = False) -> Float[np.ndarray, "N S S C"]:
     """Decodes, resizes, crops and normalises images, byte for byte as torchvision's evaluation transform of PIL images.
 
-    As there, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored (call
-    `PIL.ImageOps.exif_transpose` first to turn photographs upright).
+    As there, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored.
 
     Args:
       images: one, or a list or tuple of several: a path, the bytes of a file, a PIL image or a uint8 array (H, W, 3).
       preset: such as `find_weight_set("resnet50").preset`.
+      exif: turn photographs upright first, as EXIF says how the camera was held.
 
     Raises:
       DataError: an image that cannot be read.
     """
-    pixels = np.stack([crop(image, preset) for image in (images if isinstance(images, (list, tuple)) else [images])])
+    several = images if isinstance(images, (list, tuple)) else [images]
+    pixels = np.stack([crop(image, preset, exif=exif) for image in several])
     mean, std = normalization(preset)
     return (pixels.astype(np.float32) / 255 - mean) / std
 
 
-def crop(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
+def crop(image: Any, preset: Preset, *, exif: bool = False) -> UInt8[np.ndarray, "S S C"]:
     """One image as `preprocess` has it before it is normalised."""
     from resnet_jax.data.transforms import resize_and_center_crop
 
     return resize_and_center_crop(
-        _pixels(image),
+        _pixels(image, exif),
         preset.resize,
         preset.crop,
         preset.interpolation,
@@ -46,11 +47,13 @@ def normalization(preset: Preset) -> tuple[Float[np.ndarray, "1 1 1 C"], Float[n
     return mean, std
 
 
-def _pixels(image: Any) -> UInt8[np.ndarray, "H W 3"]:
+def _pixels(image: Any, exif: bool) -> UInt8[np.ndarray, "H W 3"]:
     from PIL import Image
 
     from resnet_jax.data.decode import decode_image, image_pixels, to_channels
 
     if isinstance(image, np.ndarray):
         return to_channels(image, 3, name="the image")
-    return image_pixels(image, 3) if isinstance(image, Image.Image) else decode_image(image, 3)
+    if isinstance(image, Image.Image):
+        return image_pixels(image, 3, exif=exif)
+    return decode_image(image, 3, exif=exif)
