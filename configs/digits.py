@@ -1,8 +1,8 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits, 8x8 pixels, 1,437 to train on and 360 to test.
 
-    python train.py                                      # this file is the default
+    python train.py                                      # this file is the default config
 
-A 29-layer bottleneck network (9n+2 layers, n = 3; He et al. 2015, section 4.2; 0.3 M parameters).
+The network is a 29-layer bottleneck network (9n+2 layers, n = 3; He et al. 2015, section 4.2; 0.3 M parameters).
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
@@ -14,7 +14,7 @@ config = Config(
         channels=1,
         image_size=8,
         eval_resize=8,
-        augment=AugmentConfig(random_resized_crop=False, shift_pixels=1, flip=False),  # a mirrored 2 is no 2
+        augment=AugmentConfig(random_resized_crop=False, shift_pixels=1, flip=False),  # a mirrored 2 is not a 2
         mean=(0.305,),
         std=(0.376,),
     ),

@@ -2,9 +2,9 @@
 
     python train.py configs/imagenet_resnet152.py --workdir runs/resnet152
 
-Meant for a pod slice or a box of GPUs: with `bn_group_size = 32` the same config gives the same training on 1 to 32
+The config is meant for a pod slice or a box of GPUs. With `bn_group_size = 32` it gives the same training on 1 to 32
 devices. What to expect: torchvision's V1 weights, trained by nearly this recipe (no warm-up, a batch of 256), have
-78.31 % top-1. This project has not yet run it to the end.
+78.31 % top-1. This project has not yet run the recipe to the end.
 """
 
 from dataclasses import replace

@@ -2,9 +2,10 @@
 
     python train.py configs/imagenet_resnet50_v2.py --workdir runs/resnet50-v2
 
-What to expect: torchvision's V2 weights have 80.86 % top-1. The differences from their recipe are small: the learning
-rate moves with every step and not every epoch, warm-up starts from 0 and not from a hundredth, and images are flipped
-after TrivialAugment and not before, which has the same distribution. This project has not yet run it to the end.
+What to expect: torchvision's V2 weights have 80.86 % top-1. This config differs from their recipe in small ways. The
+learning rate moves with every step, not every epoch. Warm-up starts from 0, not from a hundredth. Images are flipped
+after TrivialAugment, not before it, which has the same distribution. This project has not yet run the recipe to the
+end.
 """
 
 from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
@@ -14,7 +15,7 @@ config = Config(
         name="resnet50",
         num_classes=1000,
         zero_init_residual=False,
-        bn_group_size=128,  # one GPU's batch: theirs is 8 x 128
+        bn_group_size=128,  # the batch of one GPU: torchvision's batch is 8 x 128
         dtype="bfloat16",
     ),
     data=DataConfig(
@@ -29,12 +30,12 @@ config = Config(
             erase_probability=0.1,
             mixup_alpha=0.2,
             cutmix_alpha=1.0,
-            mix_group_size=128,  # they, too, mix within one GPU's batch
+            mix_group_size=128,  # torchvision mixes within the batch of one GPU
         ),
     ),
     task=Classify(label_smoothing=0.1),
     optim=OptimConfig(
-        base_lr=0.125,  # 0.5 for 1024 images
+        base_lr=0.125,  # for 256 images; this is 0.5 for 1024
         momentum=0.9,
         weight_decay=2e-5,
         no_decay=(r"bn",),

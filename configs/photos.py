@@ -1,13 +1,14 @@
-"""Your own photographs, a few hundred or thousand of them: a folder with a folder of images for each class.
+"""Train on your own photographs, a few hundred or thousand, in a folder with a folder of images for each class.
 
     python -m resnet_jax data check folder:photos --holdout 0.2
     python train.py configs/photos.py --data.name folder:photos
     python train.py configs/photos.py --data.name folder:photos --start.weights IMAGENET1K_V1
 
-`photos/CLASS/*.jpg`: a fifth of each class, always the same images, tells how good it is; the others are trained on.
-With `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg` add `--data.holdout 0`. A ResNet-18 that starts from
-random numbers needs far more images than one that starts from published weights: expect little of a few hundred. The
-network has as many classes as the folder. Photographs are turned upright as their cameras wrote (`data.exif`).
+The images are `photos/CLASS/*.jpg`. A fifth of each class, always the same images, measures how good the network is;
+the others are trained on. If you have `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg`, add `--data.holdout 0`.
+The network has as many classes as the folder. A ResNet-18 that starts from random numbers needs far more images than
+one that starts from published weights: expect little from a few hundred images.
+Photographs are turned upright as their cameras wrote (`data.exif`).
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig

@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=arguments)
     except ResnetJaxError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # `resnet_jax models | head`: who reads has seen enough
+    except BrokenPipeError:  # `resnet_jax models | head`: the reader has closed the pipe
+        # Python flushes stdout once more at exit. Into the closed pipe that would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

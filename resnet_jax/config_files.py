@@ -1,6 +1,6 @@
 """Configs from files, from the command line, and in a run's folder.
 
-A config file is Python by choice: it is executed. Run only those that you trust.
+A config file is Python by choice: it is executed. Run only config files that you trust.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from resnet_jax.errors import ConfigError, unknown_name
 from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "config.json"
-# What may be changed when a run is continued, since it does not change what is computed from the same data.
+# Fields that may change when a run is continued, since they do not change what is computed from the same data.
 FREE = (
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds"),
     *("accumulate", "optim.shard_state", "model.remat", "data.max_broken_fraction"),
 )
 MOVED_TO_AUGMENT = ("random_resized_crop", "crop_min_area", "shift_pixels", "flip")
-"""Fields of `data` that older runs saved and that are now fields of `data.augment`."""
+"""Fields that older runs saved in `data`. They are now fields of `data.augment`."""
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -71,8 +71,9 @@ def find_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The config file that a command line names, wherever it stands, and the rest of the line.
 
     Raises:
-      ConfigError: it names several.
+      ConfigError: the command line names several.
     """
+    # A word is the config file if it is not the value of the option before it. Flags (`--flip`, `--no-flip`) take none.
     flags = {name for name, value in flat(dataclasses.asdict(Config())).items() if isinstance(value, bool)}
     found = []
     for place, word in enumerate(arguments):
@@ -95,7 +96,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     """Applies command-line overrides. Raises `ConfigError` with the text and the suggestions of the parser."""
     if not arguments:
         return config
-    printed = io.StringIO()
+    printed = io.StringIO()  # tyro prints its suggestions and exits: the text becomes the text of the error
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             return tyro.cli(Config, default=config, args=list(arguments))
@@ -126,12 +127,12 @@ def saved_config(workdir: epath.PathLike) -> Config:
 
 
 def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
-    """Whether `workdir` already holds a run with this config, but for fields in `FREE`; False where it holds none.
+    """Whether `workdir` already holds a run with this config. Fields in `FREE` may differ. False where it holds no run.
 
     A run that has saved nothing yet may begin anew with any config.
 
     Raises:
-      ConfigError: it holds a run with another config; lists the differences.
+      ConfigError: `workdir` holds a run with another config; lists the differences.
     """
     if not (open_folder(workdir) / FILE_NAME).exists():
         return False
@@ -148,14 +149,15 @@ def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
 
 
 def _has_saved(workdir: epath.Path) -> bool:
-    """Whether a run has come to anything: a checkpoint, also a damaged one, or its end."""
+    """Whether the run has saved a checkpoint (also a damaged one) or has ended."""
     checkpoints = workdir / "checkpoints"
     saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return (workdir / "result.json").exists() or any("tmp" not in path.name for path in saved)
 
 
 def _modernize(values: dict[str, Any]) -> dict[str, Any]:
-    if "label_smoothing" in values.get("optim", {}):  # now of the task; before, there was but one
+    """The values of an older `config.json`, under the names that the fields have now."""
+    if "label_smoothing" in values.get("optim", {}):  # now a field of the task; older versions had only one task
         optim = dict(values["optim"])
         values = {**values, "optim": optim, "task": {"label_smoothing": optim.pop("label_smoothing")}}
     data = dict(values.get("data", {}))

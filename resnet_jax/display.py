@@ -1,7 +1,8 @@
-"""Names that users gave (paths, classes, data sets), shown as they are on terminals and in figures.
+"""Shows names that users gave (paths, classes, data sets) as they are, on terminals and in figures.
 
-Rich would read `[0.1]` and `:smile:` in them as markup, Matplotlib `$...$` as a formula. A file name on Linux may be
-bytes that are no text; Python holds them as surrogates, which neither a terminal nor a font can show.
+Rich would read `[0.1]` and `:smile:` in a name as markup, and Matplotlib would read `$...$` as a formula. On Linux a
+file name may hold bytes that are not text. Python keeps them as surrogates, which neither a terminal nor a font can
+show.
 """
 
 from collections import Counter
@@ -20,14 +21,14 @@ def plain_console(**options: Any) -> "Console":
 
 
 def in_figure(name: str) -> str:
-    """A name as Matplotlib must be given it, with a replacement sign for bytes that are no text."""
+    """A name in the form that Matplotlib shows as it is, with a replacement sign for bytes that are not text."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
 
 
 def distinct(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
     """Names that are all different, for the keys of a JSON object: some lists of ImageNet's classes have `crane` twice.
 
-    A name that occurs again gets its number behind it, `crane (134)` and `crane (517)`; so does one that is `taken`.
+    A name that occurs twice, or that is among `taken`, gets its number behind it: `crane (134)` and `crane (517)`.
     """
     counts = Counter([*names, *taken])
     return [f"{name} ({number})" if counts[name] > 1 else name for number, name in enumerate(names)]
@@ -44,8 +45,8 @@ def bytes_of(count: float) -> str:
 
 
 def print_anything(*streams: TextIO) -> None:
-    """Lets `print` show what a stream's encoding lacks as an escape such as `\\udcff`, where it would raise."""
+    """Lets `print` write an escape such as `\\udcff` where a stream cannot encode a character, instead of raising."""
     for stream in streams:
-        reconfigure = getattr(stream, "reconfigure", None)  # what captures output in a test may have none
+        reconfigure = getattr(stream, "reconfigure", None)  # the stream that a test captures may have none
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")

@@ -6,26 +6,26 @@ Every message says what is wrong, the value, the rule and the remedy.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# Exit statuses of `train.py` beside 0 (complete), 1 (a mistake of the user or of a file) and 2 (wrong arguments).
-EXIT_CRASHED = 70  # an error that nobody foresaw, or a peer that is gone
+# Exit statuses of `train.py`, besides 0 (complete), 1 (a mistake of the user or of a file) and 2 (wrong arguments).
+EXIT_CRASHED = 70  # an error that nobody foresaw, or another process of the run has died
 EXIT_PREEMPTED = 75
 EXIT_HUNG = 76
 
 
 class ResnetJaxError(ValueError):
-    """Base of the errors that a user can mend; the command line prints their text alone, without a traceback."""
+    """Base of the errors that a user can mend. The command line prints only their text, without a traceback."""
 
 
 class ConfigError(ResnetJaxError):
-    """A configuration that cannot be run as it stands."""
+    """A config that cannot be run."""
 
 
 class ModelError(ResnetJaxError):
-    """A network that cannot be built as it was asked for."""
+    """A network that cannot be built with the given name and options."""
 
 
 class DataError(ResnetJaxError):
-    """A data set or an image that cannot be read as it stands."""
+    """A data set or an image that cannot be read."""
 
 
 class ImageError(DataError):
@@ -49,7 +49,7 @@ class CompileError(ResnetJaxError):
 
 
 class NonFiniteLossError(ResnetJaxError):
-    """The loss or the gradient of `step` is infinite or not a number; the last checkpoint is from before it."""
+    """The loss or the gradient of `step` is infinite or not a number. The last checkpoint is from before that step."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -57,11 +57,11 @@ class NonFiniteLossError(ResnetJaxError):
 
 
 class Preempted(Exception):
-    """The run was asked to stop, and did so after saving a checkpoint: the same command continues it."""
+    """The run was asked to stop, and stopped after saving a checkpoint. The same command continues it."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Says that `name` is no known `kind` and lists the near ones, or all where none is near."""
+    """Says that `name` is not a known `kind`. Lists the known names that are like it, or all if none is."""
     known = sorted(known)
     near = get_close_matches(name, known, n=4, cutoff=0.6)
     remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"Known: {', '.join(known)}."

@@ -1,6 +1,7 @@
-"""Where a run is kept: a folder on a disk, or in an object store (`gs://bucket/folder`). A crash tears no file.
+"""Where a run is kept: a folder on a disk, or in an object store (`gs://bucket/folder`). No crash leaves half a file.
 
-An object store has no folders, and its objects cannot be appended to, only put as a whole. So what grows is put anew.
+An object store has no folders. Nothing can be appended to an object; it can only be put as a whole. So a file that
+grows is put again as a whole.
 """
 
 import contextlib
@@ -22,13 +23,13 @@ from resnet_jax.errors import ConfigError, StorageError
 log = logging.getLogger("resnet_jax")
 
 SCHEMES = ("gs", "s3")
-PUT_SECONDS = 60.0  # an object that grows is put anew at most so often, and whenever it has to be there
+PUT_SECONDS = 60.0  # an object that grows is put again at most this often, and whenever it must be there
 
 
 class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
-    """A local path whose own characters mean themselves when something is looked for in it.
+    """A local path in which `glob` takes the path's own characters literally.
 
-    etils reads them as a pattern, so that Orbax finds nothing in a folder `lr[0.1]`.
+    etils reads them as a pattern, and then Orbax finds nothing in a folder `lr[0.1]`.
     """
 
     def glob(self, pattern: str) -> Iterator[Self]:
@@ -36,10 +37,10 @@ class _LiteralPath(type(epath.Path())):  # type: ignore[misc]
 
 
 def open_folder(path: epath.PathLike) -> epath.Path:
-    """A folder that may be remote, as a path. Nothing is made or looked up.
+    """A path for a folder that may be remote. Nothing is made or looked up.
 
     Raises:
-      ConfigError: its name cannot be that of a run's folder, or it is on `gs://` and the packages that reach Google
+      ConfigError: a run's folder cannot have this name, or the folder is on `gs://` and the packages that reach Google
         Cloud Storage are not installed.
     """
     text = re.sub(r"^(gs|s3):/(?!/)", r"\1://", os.fspath(path))  # pathlib drops the second slash
@@ -49,7 +50,7 @@ def open_folder(path: epath.PathLike) -> epath.Path:
             raise ConfigError(f"{text} needs the package gcsfs; install it with: pip install gcsfs")
         import fsspec.config
 
-        # What others have put there (TensorStore, another process) must be seen.
+        # Without this, fsspec does not see files that others have put there since (TensorStore, another process).
         fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
     return epath.Path(text) if is_remote(text) else _LiteralPath(text)
 
@@ -82,10 +83,10 @@ def is_remote(path: epath.PathLike) -> bool:
 
 
 def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
-    """Replaces the file at `path` by one that holds `content`, whole or not at all, also where the machine dies.
+    """Replaces the file at `path` by one that holds `content`: whole or not at all, even if the machine dies meanwhile.
 
     Raises:
-      StorageError: the disk is full, or the folder cannot be written to; the old file is as it was.
+      StorageError: the disk is full, or the folder cannot be written to. The old file is unchanged.
     """
     content = content.encode() if isinstance(content, str) else content
     with explain_failed_write(path):
@@ -107,7 +108,7 @@ def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
 
 
 def read_json(path: epath.Path) -> Any:
-    """What a run wrote as JSON.
+    """The content of a JSON file that a run wrote.
 
     Raises:
       StorageError: the file is missing or damaged.
@@ -121,23 +122,23 @@ def read_json(path: epath.Path) -> Any:
 
 
 class GrowingFile(Protocol):
-    """A file that is added to, of which no part is ever torn by a full disk or a killed process."""
+    """A file that grows. A full disk or a killed process never leaves half of a written part in it."""
 
     def write(self, content: bytes) -> None:
-        """Adds to it. What cannot be written now (a `StorageError`) is kept and written with the next call."""
+        """Adds `content`. If it cannot be written now (a `StorageError`), it is kept and written with the next call."""
 
     def sync(self) -> None:
-        """Returns when everything is where it outlives the machine."""
+        """Returns when everything is stored so that it survives a crash of the machine."""
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Closes the file."""
 
 
 def open_growing(path: epath.Path, content: bytes) -> GrowingFile:
-    """Replaces the file at `path` by one that holds `content` and can be added to; makes its folder.
+    """Replaces the file at `path` by one that holds `content` and can grow. Makes its folder.
 
     Raises:
-      StorageError: as every method that writes.
+      StorageError: the file cannot be written. Every method that writes raises it too.
     """
     with explain_failed_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +159,10 @@ class _AppendedFile:
         written = 0
         with explain_failed_write(self._path):
             try:
-                while written < len(self._unwritten):  # a full disk may take a part
+                while written < len(self._unwritten):  # a nearly full disk may take only a part
                     written += self._file.write(self._unwritten[written:])
             except OSError:
-                self._file.truncate(self._whole)
+                self._file.truncate(self._whole)  # no half lines: `_unwritten` still has everything
                 raise
         self._whole += written
         self._unwritten = b""
@@ -199,13 +200,13 @@ class _GrowingObject:
 
 @contextlib.contextmanager
 def explain_failed_write(path: epath.PathLike) -> Iterator[None]:
-    """Turns what the system says about a failed write into a `StorageError` that names `path` and the remedy."""
+    """Turns an error of a failed write into a `StorageError` that names `path` and the remedy."""
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) or is_remote(path)):  # the clients of object stores raise anything
+        if not (isinstance(error, OSError) or is_remote(path)):  # the clients of object stores raise any kind of error
             raise
         raise StorageError(
             f"{path} could not be written: {getattr(error, 'strerror', None) or error}. What was written before is as "
@@ -215,7 +216,7 @@ def explain_failed_write(path: epath.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def forgive_failed_write(forgive: bool) -> Iterator[None]:
-    """Says what a `StorageError` says and goes on, where that is asked for."""
+    """With `forgive`, logs a `StorageError` as a warning and goes on. Otherwise the error is raised."""
     try:
         yield
     except StorageError as error:

@@ -1,1 +1,1 @@
-"""The commands of `python -m resnet_jax`, a function each; its annotations and docstring are its help."""
+"""The commands of `python -m resnet_jax`, one function each. Its annotations and docstring are the command's help."""

@@ -16,16 +16,16 @@ def benchmark(
 ) -> None:
     """Measure the forward pass and the training step of a network on this machine, on images that lie in its memory.
 
-    MFU is the share of the device's published peak that the network's own arithmetic makes, and the floor the least
-    time per image that arithmetic or memory allow; both only for devices whose peak is known. With several devices the
-    batch is split over them.
+    MFU is the share of the device's published peak that the network's own arithmetic reaches. The floor is the least
+    time per image that arithmetic or memory allow. Both are shown only for devices whose peak is known. With several
+    devices the batch is split over them.
 
     Args:
         model: A name that `python -m resnet_jax models` lists.
         batch_size: Images per step, over all devices.
-        dtype: Of activations and products; parameters are float32.
-        image_size: In pixels; by default 224, or 32 for networks with the CIFAR stem.
-        rounds: Of measurements; the medians are shown.
+        dtype: Type of activations and products; parameters are float32.
+        image_size: Height and width in pixels; by default 224, or 32 for networks with the CIFAR stem.
+        rounds: Number of measurements; the medians are shown.
         profile: Write a trace of training steps to this folder, for TensorBoard's profile plug-in or xprof.
     """
     import jax

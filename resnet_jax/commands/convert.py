@@ -23,13 +23,13 @@ def convert(
     Args:
         source: A .pth, .pt or .safetensors file, or the folder that `train.py --workdir` filled.
         target: A .safetensors, .pth or .pt file to write.
-        model: The network in a file; without it the one that its keys and shapes are those of.
-        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, or those of Hugging Face.
-            Without it those of the library that has the network.
-        dtype: Of the numbers to write; without it as they are.
-        entry: Which part of a training checkpoint to take, such as model_ema.
-        prefix: Take the keys that begin with it, such as module.encoder_q., without it.
-        checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
+        model: The name of the network in a file; by default the keys and shapes of the file decide.
+        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, or those of Hugging Face. By
+            default those of the library that has the network.
+        dtype: Type of the numbers to write; by default that of the source.
+        entry: The part of a training checkpoint to take, such as model_ema.
+        prefix: Take only the keys that begin with it, such as module.encoder_q., and remove it from them.
+        checkpoint: For a run: the newest checkpoint, or the one with the best top-1 accuracy.
     """
     from resnet_jax.errors import WeightsError
     from resnet_jax.files import open_folder
@@ -37,14 +37,13 @@ def convert(
 
     check_target(target)
     is_run = Path(source).is_dir() or (not Path(source).is_file() and open_folder(source).is_dir())
-    # What is wrong with a file is said before what takes seconds to import.
+    # Faults of a file are reported before the imports below, which take seconds.
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
     from resnet_jax.models import create_model
     from resnet_jax.run.predict import load_run
-    from resnet_jax.weights import layout_of, to_torchvision, translate
-    from resnet_jax.weights.layouts import where_networks_lie
+    from resnet_jax.weights import candidates, head_and_channels, identify, layout_of, to_torchvision, translate
+    from resnet_jax.weights.names import where_networks_lie
     from resnet_jax.weights.narrowing import narrow
-    from resnet_jax.weights.torchvision import candidates, head_and_channels, identify
 
     others: list[str] = []
     if is_run:

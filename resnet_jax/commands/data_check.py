@@ -15,7 +15,7 @@ from resnet_jax.display import plain_console
 if TYPE_CHECKING:
     from resnet_jax.data.sources import Source
 
-SHOWN = 5  # of each kind of finding
+SHOWN = 5  # lines of each kind of finding
 PER_CLASS, SIDE = 4, 180  # images of a class on a sheet, at most; pixels of their sides
 
 
@@ -28,14 +28,14 @@ def data_check(
     exif: bool = False,
     sheet: Path | None = None,
 ) -> None:
-    """Read every image of a data set before training, and say what is broken, odd, small, there twice, or rare.
+    """Read every image of a data set before training, and report which are broken, odd, small, rare, or there twice.
 
-    Ends with exit status 1 where an image cannot be read, or one is in two splits.
+    Ends with exit status 1 if an image cannot be read, or is in two splits.
 
     Args:
         name: As in a config: folder:PATH, parquet:PATH, records:PATH, npz:PATH, tfds:NAME.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
-        holdout: Of a folder without splits, the share that is held out for evaluation.
+        holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
         small: Images whose shorter side has fewer pixels are counted.
         exif: Photographs are turned upright, as data.exif does in a config such as configs/photos.py.

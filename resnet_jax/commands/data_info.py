@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from resnet_jax.display import distinct, plain_console
 
 BAR = 40  # characters
-MANY, FEW = 50, 10  # classes: beyond so many, so many at either end are shown
+MANY, FEW = 50, 10  # with more than MANY classes, only FEW at either end are shown
 
 
 def data_info(
@@ -16,7 +16,7 @@ def data_info(
 ) -> None:
     """Show the splits of a data set, their sizes, and how many images each class has.
 
-    Of more than 50 classes, the ten with fewest and the ten with most images are shown.
+    Of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, npz:PATH.
@@ -65,6 +65,6 @@ def data_info(
 
 
 def shown_range(classes: dict[str, int], shown: dict[str, int]) -> str:
-    """How many images the classes have that are not shown."""
+    """How many images the classes have that are not shown, as a range."""
     others = [number for label, number in classes.items() if label not in shown]
     return f"{min(others):,}" if min(others) == max(others) else f"{min(others):,} to {max(others):,}"

@@ -24,26 +24,26 @@ def data_prepare(
 ) -> None:
     """Build a TFDS data set, or make the images of any data set small once, so that reading them costs little.
 
-    `data prepare imagenet2012 --manual-dir ~/Downloads` builds what TFDS knows by that name; it needs the extra `tfds`.
-    `data prepare folder DIR --short-side 256 --out SMALL` rewrites a folder of images, and
+    `data prepare imagenet2012 --manual-dir ~/Downloads` builds the data set that TFDS knows by that name; it needs the
+    extra `tfds`. `data prepare folder DIR --short-side 256 --out SMALL` rewrites a folder of images, and
     `data prepare tfds:imagenet2012 --short-side 256 --out SMALL` any other data set. The result is read as
-    `records:SMALL`. The same command goes on where it was interrupted.
+    `records:SMALL`. After an interruption, the same command continues where it stopped.
 
     Args:
         name: A data set of TFDS to build, or `folder` and its path, or a name as in a config.
         folder: With `folder`: the path, which holds SPLIT/CLASS/*.jpg.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
-        manual_dir: Where the files lie that TFDS cannot fetch by itself, such as ImageNet's archives.
+        manual_dir: Folder of the files that TFDS cannot fetch by itself, such as ImageNet's archives.
         out: The folder to write records to.
-        short_side: Larger images are resized to so many pixels on the shorter side.
-        encoding: Smaller JPEGs, or pixels: several times as large, and nothing left to decode.
-        quality: Of the JPEGs, to 100.
+        short_side: Larger images are resized to this many pixels on the shorter side.
+        encoding: `jpeg`: smaller JPEGs; `raw`: pixels, which are several times as large and need no decoding.
+        quality: Quality of the JPEGs, up to 100.
         channels: 1 to make the images grey.
         exif: Turn photographs upright, as EXIF says how the camera was held; records have no EXIF.
-        format: Of the files that are written.
-        splits: Which to rewrite; by default all.
-        threads: That decode and encode.
-        max_broken_fraction: Unreadable images are left out up to this fraction of a split.
+        format: Format of the files that are written.
+        splits: Which splits to rewrite; by default all.
+        threads: Number of threads that decode and encode.
+        max_broken_fraction: Unreadable images are left out, up to this fraction of a split.
     """
     from resnet_jax.errors import DataError
 

@@ -28,7 +28,7 @@ def data_show(
 ) -> None:
     """Draw training images as the network sees them: after cropping, augmentation and mixing, with their targets.
 
-    The picture shows the first images of the batch of one step, the very ones that a run with this config trains on.
+    The picture shows the first images of the batch of one step, exactly those that a run with this config trains on.
 
     With a data set's name instead of a config, it shows the first examples as the data set gives them:
     images with masks, boxes and the outlines of instances, or clips as rows of frames.
@@ -39,8 +39,8 @@ def data_show(
         out: The PNG to write.
         images: How many images of the batch, or examples of the data set.
         step: The number of the update, from 1 as in the log.
-        split: Of the data set that is named instead of a config: its split; train if left out.
-        exif: Of such a data set: turn photographs upright, as data.exif does in a config.
+        split: The split, where a data set is named instead of a config; by default train.
+        exif: For such a data set: turn photographs upright, as data.exif does in a config.
     """
     from resnet_jax.config_files import load_config
     from resnet_jax.errors import DataError
@@ -78,7 +78,7 @@ def data_show(
 
 
 def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]) -> str:
-    """The classes that a target has weight on, the heaviest first: `tabby (73 %)` and `beagle (27 %)` on two lines."""
+    """The classes with weight in a target, the heaviest first: `tabby (73 %)` and `beagle (27 %)` on two lines."""
     named = [i for i in np.argsort(-target, kind="stable") if target[i] > MIXED]
     if len(named) == 1:
         return short(class_names[named[0]])
@@ -86,7 +86,7 @@ def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]
 
 
 def _describe(data: DataConfig) -> str:
-    """What is on in the augmentation: the fields that are not at their default, and the two that are on by default."""
+    """The augmentation that is on: fields that differ from their default, and the two that are on by default."""
     default, chosen = AugmentConfig(), data.augment
     names = [field.name for field in dataclasses.fields(chosen) if field.name != "train_size"]
     told = [name for name in names if getattr(chosen, name) != getattr(default, name) or getattr(chosen, name) is True]

@@ -37,6 +37,6 @@ def diff(first: Positional[Path], second: Positional[Path], as_json: bool = Fals
 
 
 def _narrow(name: str) -> str:
-    """A long name, such as `config.data.augment.crop_min_area`, on two lines: so the values have room in 80 columns."""
+    """A long name, such as `config.data.augment.crop_min_area`, on two lines, so that the values fit in 80 columns."""
     groups, _, last = name.rpartition(".")
     return f"{groups}.\n{last}" if len(name) > LONG else name

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Ten colours that colour-blind people can tell apart, and the background in none: Paul Tol's "muted" scheme.
+# Paul Tol's "muted" scheme: ten colours that colour-blind people can tell apart. The background has no colour.
 COLOURS = (
     *("#cc6677", "#88ccee", "#ddcc77", "#117733", "#aa4499"),
     *("#44aa99", "#999933", "#882255", "#6699cc", "#dddddd"),
 )
 _DPI = 100
-_SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # pixels of an image, of one with boxes or a mask, of a frame of a clip, about
+_SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
 
 
 def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool = False) -> int:
-    """Draws the first examples of a split as a PNG. Returns how many there are in it.
+    """Draws the first examples of a split as a PNG. Returns how many it drew.
 
-    A mask is laid over its image in colours, boxes have the names of their classes, and instances an outline. A clip is
-    a row of frames.
+    A mask is laid over its image in colours, boxes have the names of their classes, and instances have an outline. A
+    clip is a row of frames.
 
     Args:
       exif: turn photographs upright.
@@ -69,13 +69,13 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
 
 
 def _whole(side: int, image: np.ndarray) -> int:
-    """About `side` pixels, and a whole number for each pixel of an image that has fewer: none is drawn wider."""
+    """About `side` pixels. For a smaller image, a whole number for each of its pixels, so that all are equally wide."""
     longer = max(image.shape[:2])
     return longer * round(side / longer) if longer <= side else side
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    """As a PNG of 256 colours, which is a third as large; nothing is lost of grey images."""
+    """Saves a PNG of 256 colours, which is a third as large. Grey images lose nothing."""
     from PIL import Image
 
     figure.canvas.draw()
@@ -93,7 +93,7 @@ def _frames(example: Example, name: str, exif: bool) -> Sequence[np.ndarray]:
 
 
 def _grid(rows: int, columns: int, side: float, caption: float, title: str, *, tight: bool) -> tuple[Any, Any]:
-    """A figure, and what gives the axes of a cell by row and column, the same ones when asked again."""
+    """A figure, and a function from row and column to the axes of a cell. It gives the same axes when asked again."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -135,10 +135,10 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         colour = _colour(label)
         if "instances" in example:
             _outline(axes, example["instances"][place][: bottom - top, : right - left], left, top)
-        # Half a pixel less: a pixel's number is its middle.
+            # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
         corner = (left - 0.5, top - 0.5)
         axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
-        above = top >= 8  # else there is no room but inside
+        above = top >= 8  # otherwise there is only room inside the box
         axes.text(
             left - 0.5,
             top - 0.9 if above else top,
@@ -151,7 +151,7 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
 
 
 def _outline(axes: "Axes", pixels: np.ndarray, left: int, top: int) -> None:
-    """A white line along the sides of an instance's pixels."""
+    """Draws a white line along the sides of an instance's pixels."""
     from matplotlib.collections import LineCollection
 
     padded = np.pad(pixels.astype(np.int8), 1)

@@ -18,8 +18,8 @@ def memory(
         name: A network, such as 'resnet152'.
         batch_size: Images on the device.
         image_size: Height and width in pixels.
-        dtype: Of activations and convolutions.
-        stages: Those that compute their activations again in the backward pass (`model.remat`).
+        dtype: Type of activations and convolutions.
+        stages: Stages that compute their activations again in the backward pass (`model.remat`).
     """
     import jax
 

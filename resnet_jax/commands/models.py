@@ -12,11 +12,11 @@ from resnet_jax.errors import ModelError
 def models(
     pattern: Annotated[str, tyro.conf.arg(aliases=["-p"])] = "*", image_size: int | None = None, layers: bool = False
 ) -> None:
-    """List the networks with what one image's forward pass costs, as counted in the traced network.
+    """List the networks with the cost of one image's forward pass, as counted in the traced network.
 
-    Parameters, multiply-accumulates (MACs), activations (what convolutions and matrix products put out), and the peak
-    memory of variables and intermediate values in float32. At the default size they are read from a stored table, at
-    another they are counted, which takes up to seconds for each network.
+    The costs are parameters, multiply-accumulates (MACs), activations (outputs of convolutions and matrix products),
+    and the peak memory of variables and intermediate values in float32. At the default size they are read from a stored
+    table. At another size they are counted, which takes up to seconds for each network.
 
     Args:
         pattern: A shell wildcard, such as 'resnet*'.
@@ -42,7 +42,7 @@ def models(
             print(f"\n{_layers(name, pixels)}\n")
 
 
-# What follows imports JAX.
+# The functions below import JAX, which takes seconds.
 
 
 def _counted(name: str, pixels: int) -> Cost:

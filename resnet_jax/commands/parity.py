@@ -31,22 +31,22 @@ def parity(
 ) -> None:
     """Run a network here and in PyTorch side by side, and show where they differ. Needs torch and torchvision.
 
-    Ends with exit status 1 where a difference is larger than the tolerances of docs/parity.md.
+    Ends with exit status 1 if a difference is larger than the tolerances of docs/parity.md.
 
     Args:
         models: Names of torchvision's or timm's networks; "torchvision" stands for its ten.
-        weights: A weight file for both sides; without it random weights that hide nothing.
+        weights: A weight file for both sides; by default random weights that hide no error.
         dtype: One or several of float32, float64 and bfloat16.
-        images: Image files for the forward comparison; without them noise.
-        image_sizes: Of the noise, in pixels.
-        train_image_size: Of the noise for gradients, statistics and training steps, in pixels.
+        images: Image files for the forward comparison; by default noise.
+        image_sizes: Sizes of the noise, in pixels.
+        train_image_size: Size of the noise for gradients, statistics and training steps, in pixels.
         batch_size: Images of noise in every comparison.
-        steps: Of training.
-        argmax_images: Further images of noise on which both sides must name the same class.
+        steps: Number of training steps.
+        argmax_images: Number of further images of noise for which both sides must name the same class.
         optimizers: Settings to train with; "all" stands for every one.
         checks: What to compare.
-        seed: Of weights and noise.
-        verbose: One row per module and parameter instead of a selection.
+        seed: Seed of weights and noise.
+        verbose: Show one row per module and parameter instead of a selection.
         out: Write the tables to this Markdown file as well, and all numbers to a .json beside it.
     """
     from resnet_jax.parity import OPTIMIZERS, compare, write_reports

@@ -29,7 +29,7 @@ def predict(
 ) -> None:
     """Name what is on images, with a trained run or with published weights.
 
-    Ends with exit status 1 where an image cannot be read, after the others.
+    If an image cannot be read, the others are still predicted, and the exit status is 1.
 
     Args:
         network: The folder that `train.py --workdir` filled; a weight file; or the name of a network whose weights are

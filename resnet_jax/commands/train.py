@@ -1,7 +1,8 @@
 """Train a network: `python train.py [CONFIG.py] [--field value ...] [--workdir DIR]`, or `resnet_jax train ...`.
 
-Without a config file, `configs/digits.py`; it may stand anywhere on the line. Every field of it can be overridden. If
-DIR holds a checkpoint of the same config the run continues; if it holds a complete run nothing is trained.
+Without a config file, `configs/digits.py` is used. The config may stand anywhere on the line. Every field of it can be
+overridden. If DIR holds a checkpoint of the same config, the run continues. If it holds a complete run, nothing is
+trained.
 
 Exit status: 0 complete, 1 a mistake that the message explains, 2 wrong arguments, 70 crashed, 75 stopped by SIGTERM or
 SIGINT after saving (the same command continues), 76 hung. See docs/reliability.md.
@@ -34,25 +35,28 @@ DEFAULT_CONFIG = Path(__file__).parents[2] / "configs" / "digits.py"
 class Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
     workdir: str
-    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER; with several hosts, a folder that all see."""
+    """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER. With several hosts, a folder that all hosts see.
+    """
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = field(default_factory=Hosts)
     dry_run: Annotated[str, tyro.conf.arg(metavar="N|TARGET")] = ""
     """Train nothing and read no data: compile the step for N devices and say what memory, arithmetic and communication
-    it takes. On N virtual devices of this machine's CPU where there are not so many real ones. Or for devices that this
-    machine does not have: `v5e:1`, `v5e:16x16`, `v4:2x2x1`, `v5p:4x4x4`, `v6e:8`, `h100:8`, `h100:64` (eight hosts),
-    `a100:8`. Then it also says whether the step fits, its memory traffic, the least time that it takes, and what more
-    devices would bring. That needs `pip install -e '.[aot-tpu]'` or `'.[aot-gpu]'`; docs/pods.md has an example."""
+    it takes. If this machine does not have N devices, N virtual devices of its CPU are used. You can also name devices
+    that this machine does not have: `v5e:1`, `v5e:16x16`, `v4:2x2x1`, `v5p:4x4x4`, `v6e:8`, `h100:8`, `h100:64` (eight
+    hosts), `a100:8`. Then it also says whether the step fits, its memory traffic, the least time that it takes, and
+    what more devices would bring. That needs `pip install -e '.[aot-tpu]'` or `'.[aot-gpu]'`; docs/pods.md has an
+    example.
+    """
     compilation_cache: bool = True
     """Remember compiled programs in the user's cache directory, so that a restart need not compile again."""
     restart_on_failure: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Start again, up to N times, when the run crashes or hangs; it goes on from its last checkpoint."""
+    """Start again, up to N times, when the run crashes or hangs. It continues from its last checkpoint."""
 
 
 def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     """Does what a command line asks for.
 
     Args:
-      program: how Python starts it again: the path of a script, or `-m` and a module.
+      program: how Python starts this program again: the path of a script, or `-m` and a module.
     """
     given = arguments
     named, arguments = find_config(arguments)
@@ -75,7 +79,7 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
         command = [sys.executable, *program, *without_flag(given)]
         sys.exit(run_with_restarts(command, asked.restart_on_failure))
     set_xla_flags()
-    # What follows is imported after the arguments are known to be good: it takes seconds.
+    # The imports below take seconds, so the arguments are checked first.
     if asked.dry_run:
         from resnet_jax.cost.dry_run import dry_run
         from resnet_jax.tasks.table import settled
@@ -93,7 +97,7 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
 
 
 def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:
-    """`train`, whose every end has its exit status."""
+    """Runs `train`, and ends with the exit status of each kind of end."""
     print_anything(sys.stdout, sys.stderr)
     try:
         train(arguments, program)
@@ -102,7 +106,7 @@ def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:
     except Preempted as stop:
         print(stop)
         sys.exit(EXIT_PREEMPTED)
-    except BrokenPipeError:  # `train.py --help | head`: who reads has seen enough
+    except BrokenPipeError:  # `train.py --help | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What is changed at random in training images. Standard library only."""
+"""Random changes of training images. Standard library only."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,58 +9,60 @@ from resnet_jax.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Checked):
-    """What is changed at random in training images, in this order; `docs/augmentation.md` shows each. The default is
+    """Random changes of training images, in the order of the fields. `docs/augmentation.md` shows each. The default is
     the plain recipe: random crops and flips.
     """
 
     random_resized_crop: bool = True
-    """A random area and aspect ratio (Szegedy et al. 2015; torchvision's law). False: as in evaluation."""
+    """A random area and aspect ratio (Szegedy et al. 2015; torchvision's law). False: crop as in evaluation."""
     crop_min_area: Annotated[float, Range(above=0, high=1)] = 0.08
     """Smallest fraction of the image's area that a random crop takes."""
     train_size: Annotated[int, NotNegative] = 0
-    """Height and width in pixels of training images; 0 = `DataConfig.image_size`. A little less than in evaluation is
-    faster and better (Touvron et al. 2019, arXiv:1906.06423)."""
+    """Height and width in pixels of training images; 0 = `DataConfig.image_size`. Training images that are a little
+    smaller than those of evaluation are faster and better (Touvron et al. 2019, arXiv:1906.06423)."""
     policy: Literal["none", "trivial_augment_wide", "rand_augment"] = "none"
-    """One random operation of random strength (Mueller & Hutter 2021, arXiv:2103.10158), or `rand_operations` of
-    strength `rand_magnitude` (Cubuk et al. 2020, arXiv:1909.13719); both as torchvision has them, on bytes."""
+    """`trivial_augment_wide`: one random operation of random strength (Mueller & Hutter 2021, arXiv:2103.10158).
+    `rand_augment`: `rand_operations` operations of strength `rand_magnitude` (Cubuk et al. 2020, arXiv:1909.13719).
+    Both as in torchvision, on bytes."""
     rand_operations: Annotated[int, AtLeastOne] = 2
     rand_magnitude: Annotated[int, Range(low=0, high=30)] = 9
-    """Of `rand_augment`: 0 changes least, 30 most."""
+    """Strength of `rand_augment`: 0 changes least, 30 most."""
     shift_pixels: Annotated[int, NotNegative] = 0
-    """On the device: pad by so many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
+    """On the device: pad by this many pixels (the border repeats) and crop at random (He 2015, 4.2)."""
     flip: bool = True
-    """On the device: mirror every other image left to right."""
+    """On the device: mirror each image left to right with probability 1/2."""
     brightness: Annotated[float, NotNegative] = 0.0
     """Colour jitter on the device, torchvision's law: multiply by a factor uniform in [max(0, 1 - b), 1 + b]. The four
-    operations come in a random order; 0 leaves one out."""
+    operations come in a random order. 0 leaves this operation out."""
     contrast: Annotated[float, NotNegative] = 0.0
-    """As `brightness`, away from or towards the mean grey of the image."""
+    """As `brightness`: moves pixels away from or towards the mean grey of the image."""
     saturation: Annotated[float, NotNegative] = 0.0
-    """As `brightness`, away from or towards the grey of each pixel."""
+    """As `brightness`: moves each pixel away from or towards its own grey."""
     hue: Annotated[float, Range(low=0, high=0.5)] = 0.0
     """Turn the colour circle by a fraction uniform in [-hue, hue]; 0.5 is half a circle."""
     lighting: Annotated[float, NotNegative] = 0.0
     """Standard deviation of the noise along the principal components of ImageNet's colours (Krizhevsky et al. 2012,
     section 4.1, use 0.1); on the device."""
     erase_probability: Annotated[float, Range(low=0, high=1)] = 0.0
-    """Of covering a rectangle of 2 to 33 % of the image (Zhong et al. 2017, arXiv:1708.04896; torchvision's law)."""
+    """Probability of covering a rectangle of 2 to 33 % of the image (Zhong et al. 2017, arXiv:1708.04896; torchvision's
+    law)."""
     erase_with: Literal["mean", "noise"] = "mean"
-    """Zeros or standard normal noise, after normalisation."""
+    """Fills the rectangle with zeros or with standard normal noise, after normalisation."""
     mixup_alpha: Annotated[float, NotNegative] = 0.0
     """Blend pairs of images and of targets with weights from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
     0 = never. With `cutmix_alpha` also set, one of the two is drawn each time."""
     cutmix_alpha: Annotated[float, NotNegative] = 0.0
     """Paste a box of the partner, of area 1 - Beta(alpha, alpha) (Yun et al. 2019, arXiv:1905.04899). 0 = never."""
     cutmix_share: Annotated[float, Range(low=0, high=1)] = 0.5
-    """Where both are set: how often it is CutMix."""
+    """Where both alphas are set: the share of CutMix."""
     mix_probability: Annotated[float, Range(low=0, high=1)] = 1.0
-    """How often images are mixed at all."""
+    """Probability that images are mixed at all."""
     mix_law: Literal["torchvision", "timm"] = "torchvision"
-    """An image's partner: the one before it in its group, or the one at the mirrored place."""
+    """An image's partner: the image before it in its group, or the image at the mirrored place."""
     mix_group_size: Annotated[int, NotNegative] = 0
-    """Images that share the draw of a mixture and are paired among themselves; 0 = the whole batch. torchvision's and
-    timm's recipes mix within the batch of one GPU. Part of the recipe: it does not depend on the number of devices,
-    and where it divides a device's share of the batch, devices need not exchange images."""
+    """Images that share the draw of a mixture and are paired with each other; 0 = the whole batch. torchvision's and
+    timm's recipes mix within the batch of one GPU. The size is part of the recipe: it does not depend on the number of
+    devices. Where it divides a device's share of the batch, devices need not exchange images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

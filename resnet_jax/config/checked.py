@@ -13,7 +13,7 @@ from resnet_jax.errors import ConfigError, unknown_name
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers, `low <= value <= high` and `above < value < below`, that a config field may name."""
+    """An interval of numbers for a config field: `low <= value <= high` and `above < value < below`."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -30,7 +30,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A regular expression, that a config field may name."""
+    """Marks a config field that holds a regular expression."""
 
 
 Positive = Range(above=0)
@@ -48,7 +48,7 @@ class Checked:
 
 
 def nearest_multiples(value: int, of: int) -> str:
-    """The multiples of `of` on either side of `value`, as words: `96 or 128`."""
+    """The multiples of `of` below and above `value`, as words: `96 or 128`."""
     low = value // of * of
     return f"{low} or {low + of}" if low else f"{of}"
 
@@ -56,7 +56,7 @@ def nearest_multiples(value: int, of: int) -> str:
 def differences(saved: Checked, asked: Checked) -> list[str]:
     """One line per field that differs, `optim.base_lr: 0.1 (saved) != 0.2 (asked)`; empty where the two are equal."""
     a, b = (flat(dataclasses.asdict(config)) for config in (saved, asked))  # type: ignore[call-overload]
-    names = [*a, *(name for name in b if name not in a)]  # they differ where a field holds one of several classes
+    names = [*a, *(name for name in b if name not in a)]  # the names differ where a field holds one of several classes
     return [f"{n}: {a.get(n)!r} (saved) != {b.get(n)!r} (asked)" for n in names if a.get(n) != b.get(n)]
 
 
@@ -85,7 +85,7 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _chosen(hint: Any, value: Any) -> Any:
-    """Of a field that may hold one of several dataclasses, the one whose `kind` the value has; else the hint itself."""
+    """For a field of several possible dataclasses: the one whose `kind` the value has. Else the hint itself."""
     if get_origin(hint) not in (Union, UnionType) or not isinstance(value, Mapping):
         return hint
     kinds = {getattr(option, "kind"): option for option in get_args(hint) if dataclasses.is_dataclass(option)}  # noqa: B009
@@ -110,6 +110,7 @@ def _check(where: str, value: Any, hint: Any) -> None:
         if any(isinstance(extra, Pattern) for extra in extras) and isinstance(value, str):
             _check_pattern(where, value)
     in_union = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    # In `Annotated[int, Range] | None` the range belongs to one option of the union: check against that option.
     if value is not None and (ranged := [option for option in in_union if get_origin(option) is Annotated]):
         _check(where, value, ranged[0])
         return

@@ -21,30 +21,30 @@ class DataConfig(Checked):
     train_split: str = "train"
     eval_split: str = "test"
     holdout: Annotated[float, Fraction] = 0.0
-    """Of a folder without splits (PATH/CLASS/*.jpg): the share of each class, always the same files, that is
-    `eval_split`; the rest is `train_split`. 0 = the folder has splits."""
+    """For a folder without splits (PATH/CLASS/*.jpg): this share of each class, always the same files, is `eval_split`.
+    The rest is `train_split`. 0 = the folder has splits."""
     exif: bool = False
     """Photographs are turned upright, as EXIF's orientation says how the camera was held. Published accuracies are
-    measured without."""
+    measured without it."""
     channels: Literal[1, 3] = 3
     image_size: Annotated[int, AtLeastOne] = 224
-    """Height and width in pixels of what the network sees."""
+    """Height and width in pixels of the images that the network sees."""
     eval_resize: Annotated[int, AtLeastOne] = 256
     """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """Per channel, of pixel values in [0, 1]."""
+    """Mean of each channel, for pixel values in [0, 1]."""
     std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
     repeats: Annotated[int, AtLeastOne] = 1
-    """In training: a batch holds so many differently cropped copies of an image, and an epoch, whose length stays the
-    same, sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    """In training: a batch holds this many copies of an image, each cropped differently. An epoch keeps its length and
+    sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
     max_broken_fraction: Annotated[float, Fraction] = 0.001
     """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
     """Threads of one host that read and decode images."""
     workers: Annotated[int, NotNegative] = 0
-    """Processes of one host that these threads are spread over; 0 = none but the one that trains. Worth their memory
-    and start where one process cannot keep up (docs/data.md says when)."""
+    """Processes of one host that these threads are spread over; 0 = only the process that trains. Worker processes cost
+    memory and time at the start. They help where one process is too slow (docs/data.md says when)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,7 +12,8 @@ class Eval(Checked):
 
     name: str
     data: str = ""
-    """As `DataConfig.name`; empty = the training set's. Images are prepared as `data` says for evaluation."""
+    """A data set, named as in `DataConfig.name`; empty = that of training. Images are prepared as `data` says for
+    evaluation."""
     split: str = "test"
     every_epochs: Annotated[float, Positive] = 1.0
-    """The first evaluation also precedes every checkpoint, and all follow the last step."""
+    """The first evaluation is also made before every checkpoint, and all are made after the last step."""

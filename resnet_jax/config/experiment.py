@@ -1,7 +1,7 @@
 """Every knob of an experiment, with its unit and its range. Standard library only.
 
-Base quantities are stored (`base_lr` per 256 images, `*_epochs`); what follows from them is computed in one place,
-`resnet_jax.training.optim.plan_steps`, so that an override never leaves a stale value behind. Types and ranges are
+The config stores base quantities (`base_lr` per 256 images, `*_epochs`). `resnet_jax.training.optim.plan_steps`
+computes everything that follows from them. So an override never leaves a stale value behind. Types and ranges are
 checked when a config is built: a wrong value is a `ConfigError` before any work starts.
 """
 
@@ -34,20 +34,21 @@ class Config(Checked):
     batch_size: Annotated[int, AtLeastOne] = 256
     """Images per update, over all devices and hosts."""
     accumulate: Annotated[int, AtLeastOne] = 1
-    """Parts that each device computes one after the other before an update, for less memory. The result is the same,
-    which is why `model.bn_group_size` must be set (and `mix_group_size`, where images are mixed)."""
+    """Parts of the batch that each device computes one after the other before an update, to need less memory. The
+    result is the same. For this, `model.bn_group_size` must be set (and `mix_group_size`, where images are mixed).
+    """
     eval_batch_size: Annotated[int, AtLeastOne] = 256
     """Images per evaluation step, over all devices and hosts; the result does not depend on it."""
     eval_every_epochs: Annotated[float, Positive] = 1.0
     evals: tuple[Eval, ...] = ()
-    """Several evaluations instead of that of `data.eval_split`, each with its own interval. The first decides which
+    """Several evaluations instead of the one of `data.eval_split`, each with its own interval. The first decides which
     checkpoint is best."""
     log_every_steps: Annotated[int, AtLeastOne] = 50
     on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    """When the loss or gradient of a step is infinite or nan: stop; skip its update; or go back to the last checkpoint
-    and train on without its batch."""
+    """When the loss or gradient of a step is infinite or nan: stop; or skip the update of the step; or go back to the
+    last checkpoint and train on without the batch of the step."""
     watchdog_seconds: Annotated[float, NotNegative] = 1800.0
-    """A step that takes longer ends the run with every thread's stack; 0 = wait for ever. The first step (which
+    """A step that takes longer ends the run and prints every thread's stack; 0 = wait for ever. The first step (which
     compiles), evaluations and checkpoints may take ten times as long."""
 
     def __post_init__(self) -> None:
@@ -93,10 +94,10 @@ class Config(Checked):
 
     @property
     def evaluations(self) -> tuple[Eval, ...]:
-        """What is evaluated: `evals`, or where there are none that of `data.eval_split`, without a name."""
+        """The evaluations of the run: `evals`, or without any the one of `data.eval_split`, which has no name."""
         return self.evals or (Eval(name="", split=self.data.eval_split, every_epochs=self.eval_every_epochs),)
 
     @property
     def mix_group_size(self) -> int:
-        """Consecutive images of a batch that are mixed; 1 where images are not mixed, 0 = all."""
+        """How many consecutive images of a batch are mixed; 1 where images are not mixed, 0 = all."""
         return self.data.augment.mix_group_size if self.data.augment.mixes else 1

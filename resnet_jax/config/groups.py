@@ -8,10 +8,10 @@ from resnet_jax.config.checked import Checked, NotNegative, Pattern
 
 @dataclass(frozen=True, kw_only=True)
 class Group(Checked):
-    """Parameters in whose path, such as `layer1_0/conv1/kernel`, `pattern` is found: they are trained otherwise."""
+    """Parameters with a rate of their own: `pattern` is searched in paths such as `layer1_0/conv1/kernel`."""
 
     pattern: Annotated[str, Pattern()]
     rate: Annotated[float, NotNegative] = 1.0
-    """Of the learning rate. 0 = frozen: neither gradient nor optimizer state, and norms keep their statistics."""
+    """Factor of the learning rate. 0 = frozen: no gradient, no optimizer state, and norms keep their statistics."""
     decay: Annotated[float, NotNegative] | None = None
-    """Instead of `weight_decay`; None = as the rest."""
+    """Replaces `weight_decay`; None = `weight_decay`."""

@@ -13,18 +13,19 @@ class ModelConfig(Checked):
     name: str = "resnet50"
     """A name from `python -m resnet_jax models`."""
     num_classes: Annotated[int, AtLeastOne] | None = 1000
-    """None = as many as the training set has."""
+    """None = as many classes as the training set has."""
     zero_init_residual: bool = True
     """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
     bn_group_size: Annotated[int, NotNegative] = 0
-    """Images that share BatchNorm statistics in training; 0 = the whole batch. Part of the recipe: it does not depend
-    on the number of devices."""
+    """How many images share BatchNorm statistics in training; 0 = the whole batch. The size is part of the recipe: it
+    does not depend on the number of devices."""
     stochastic_depth: Annotated[float, Fraction] = 0.0
-    """Rate at which training drops the last block's branch, rising linearly from 0 at the first (Huang et al. 2016)."""
+    """Rate at which training drops the last block's branch. The rate rises linearly from 0 in the first block (Huang et
+    al. 2016)."""
     dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32"
-    """Of activations and convolutions. Parameters, statistics, logits and loss stay float32. `tf32` stores float32 and
-    lets the device multiply with fewer bits (10 on a GPU, 7 on a TPU); `float32` never does. `float16` scales the loss,
-    see `docs/pods.md`."""
+    """Type of activations and convolutions. Parameters, statistics, logits and loss stay float32. `tf32` stores float32
+    and lets the device multiply with fewer bits (10 on a GPU, 7 on a TPU); `float32` never does. `float16` scales the
+    loss, see `docs/pods.md`."""
     remat: tuple[Annotated[int, AtLeastOne], ...] = ()
     """Stages, from 1, that compute their activations again in the backward pass, block by block, instead of keeping
     them: less memory, up to a third more time."""

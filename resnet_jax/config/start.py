@@ -8,12 +8,12 @@ from resnet_jax.config.checked import Checked
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Checked):
-    """The variables before the first update. A run that is continued goes on from its own checkpoint."""
+    """The variables before the first update. A run that is continued starts from its own checkpoint instead."""
 
     weights: str = ""
     """A published set such as `IMAGENET1K_V2`, a weight file, a repository of the Hugging Face hub, or the folder of a
-    run; empty = random. The last layer is made new where its shape differs. Frozen parameters that come from here are
-    not saved in checkpoints: continuing and evaluating the run need these weights again, and check that they are the
-    same."""
+    run; empty = random. The last layer is made new where its shape differs. Frozen parameters that come from these
+    weights are not saved in checkpoints. Continuing and evaluating the run need the same weights again, and check that
+    they are the same."""
     checkpoint: Literal["best", "last"] = "best"
-    """Of the folder of a run."""
+    """Which checkpoint, where `weights` is the folder of a run."""

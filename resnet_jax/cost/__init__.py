@@ -1,1 +1,1 @@
-"""What networks and steps cost: counted, measured here, and forecast for devices that need not be here."""
+"""The cost of networks and steps: counted, measured here, and forecast for devices that need not be here."""

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation (AOT) for devices that are not there, and what the compiled program tells.
+"""Ahead-of-time compilation (AOT) for devices that are not there, and the facts that the compiled program tells.
 
     from resnet_jax.cost.aot import compile_ahead
 
@@ -9,8 +9,8 @@
     step.collectives                 # what the chips exchange
     step.text                        # the optimised program
 
-Anything that can be lowered goes the same way. Write a function that takes the devices, and what else you like that
-can be pickled, and returns a `jax.stages.Lowered`; name it by module or by file:
+You can compile anything that can be lowered in the same way. Write a function that takes the devices, and any arguments
+that can be pickled, and returns a `jax.stages.Lowered`. Name it by module or by file:
 
     def lower(devices, size):
         sharding = jax.sharding.SingleDeviceSharding(devices[0])
@@ -19,8 +19,8 @@ can be pickled, and returns a `jax.stages.Lowered`; name it by module or by file
 
     compile_ahead("h100:1", "benchmarks/products.py:lower", 4096)
 
-XLA may end the process in which it compiles, so this is a child process (`aot_child.py`). Where the packages lie that
-it needs (libtpu, or JAX's CUDA plug-in) in another environment, name its Python: `compile_ahead(..., python=...)`.
+XLA may end the process in which it compiles, so a child process compiles (`aot_child.py`). If the packages that it
+needs (libtpu, or JAX's CUDA plug-in) are in another environment, name its Python: `compile_ahead(..., python=...)`.
 """
 
 import os
@@ -42,15 +42,15 @@ from resnet_jax.cost.targets import Target, parse_target
 from resnet_jax.cost.traffic import Kernel, read_kernels
 from resnet_jax.errors import CompileError, ConfigError
 
-PACKAGES = Path(__file__).parents[2]  # where `resnet_jax` is imported from
+PACKAGES = Path(__file__).parents[2]  # the folder from which `resnet_jax` is imported
 TPU_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to be asked
-    # These three only silence warnings.
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    # The next three only silence warnings.
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_LOG_DIR": "disabled",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compilations at once, and one beside a run
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # allows several compilations at once, and one beside a run
 }
 
 
@@ -60,9 +60,9 @@ class Compiled:
 
     Attributes:
       text: the optimised HLO module, after fusion, layout, scheduling and buffer assignment.
-      argument_bytes: of what the program is given, as laid out; results that replace arguments lie there too.
+      argument_bytes: of the arguments, as laid out. Results that replace arguments lie there too.
       temp_bytes: of everything else: activations, gradients, scratch, other results.
-      seconds: that lowering and compiling took.
+      seconds: time that lowering and compiling took.
     """
 
     target: Target
@@ -77,7 +77,7 @@ class Compiled:
 
     @property
     def fits(self) -> bool:
-        """Into the memory that a program may use on one device."""
+        """Whether the program fits into the memory that a program may use on one device."""
         return self.peak_bytes <= self.target.chip.memory
 
     @cached_property
@@ -86,11 +86,11 @@ class Compiled:
 
     @property
     def hbm_bytes(self) -> int:
-        """Read from and written to the device's memory in one run, by `traffic.py`'s counting."""
+        """Bytes read from and written to the device's memory in one run, counted by `traffic.py`."""
         return sum(kernel.bytes for kernel in self.kernels)
 
     def largest_kernels(self, count: int) -> list[Kernel]:
-        """Those that move most bytes."""
+        """The kernels that move most bytes."""
         return sorted(self.kernels, key=lambda kernel: -kernel.bytes)[:count]
 
     @cached_property
@@ -99,7 +99,7 @@ class Compiled:
 
     @property
     def wire_bytes(self) -> float:
-        """What each device sends."""
+        """The bytes that each device sends."""
         return sum(collective.wire_bytes for collective in self.collectives)
 
 
@@ -117,13 +117,13 @@ def compile_ahead(
       target: such as `v5e:4x4` or `h100:8`, see `targets.parse_target`.
       function: `module:name` or `path/to/file.py:name`, of a function `(devices, *arguments) -> Lowered`.
       arguments: are pickled.
-      compiler_options: XLA's, by name, for this compilation.
-      python: the interpreter of the environment that has JAX and what the target needs.
-      environment: variables added to the child's environment.
+      compiler_options: XLA's options, by name, for this compilation.
+      python: the interpreter of the environment that has JAX and the target's compiler.
+      environment: variables that are added to the child's environment.
 
     Raises:
-      ConfigError: the target is not possible, a package is missing, or `function` refuses its arguments so.
-      CompileError: the function failed, XLA refused the program, or ended the process.
+      ConfigError: the target is not possible, a package is missing, or `function` raised it.
+      CompileError: the function failed, XLA refused the program, or XLA ended the process.
     """
     if isinstance(target, str):
         target = parse_target(target)
@@ -144,7 +144,7 @@ def compile_ahead(
                 dump = _wait(child, folder)
             finally:
                 if child.poll() is None:
-                    child.kill()  # a TPU's program is known; what XLA would go on to do is generate its code
+                    child.kill()  # a TPU's program is known; XLA would only go on to generate its code
                 child.wait()
         seconds = time.perf_counter() - started
         if dump is not None:
@@ -166,16 +166,16 @@ def _absolute(function: str) -> str:
 
 
 def _environment(target: Target, extra: Mapping[str, str]) -> dict[str, str]:
-    # An XLA ends the process at a flag that it does not know, and libtpu's may not know those for CPUs.
+    # XLA ends the process at a flag that it does not know. libtpu's XLA may not know the flags for CPUs.
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith("--xla_cpu_")]
     if not target.chip.is_tpu:
-        flags.append("--xla_gpu_autotune_level=0")  # it would run kernels, and there is no device to run them
+        flags.append("--xla_gpu_autotune_level=0")  # autotuning runs kernels, and there is no device to run them
     path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH", "")]))
     return {
         **os.environ,
         **(TPU_ENVIRONMENT if target.chip.is_tpu else {}),
-        "JAX_PLATFORMS": "cpu",  # where JAX itself computes; the target is only compiled for
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # a program that is remembered is not dumped
+        "JAX_PLATFORMS": "cpu",  # where JAX itself computes; for the target it only compiles
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # XLA does not dump a program that comes from the cache
         "XLA_FLAGS": " ".join(flags),
         "PYTHONPATH": path,
         **extra,
@@ -183,10 +183,11 @@ def _environment(target: Target, extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wait(child: subprocess.Popen, folder: Path) -> Path | None:
-    """Waits for the child's end, or for a TPU's program: then its dump's path without ending is returned.
+    """Waits for the child's end, or for a TPU's program. Then it returns the path of the program's dump, without
+    ending.
 
-    For TPUs fusion, layouts, memory and collectives are final when XLA dumps the program with its buffers. Then it
-    generates code, which takes minutes.
+    For TPUs, fusion, layouts, memory and collectives are final when XLA dumps the program with its buffers. After that
+    XLA generates code, which takes minutes.
     """
     while True:
         ended = child.poll() is not None
@@ -200,12 +201,12 @@ def _wait(child: subprocess.Popen, folder: Path) -> Path | None:
         time.sleep(0.1)
 
 
-# The second is written where the program does not fit into the device's memory.
+# The second file is written if the program does not fit into the device's memory.
 _PROGRAM_ENDS = ("after_optimizations_after_buffer_assignment.txt", "oom_intermediate_module.txt")
 
 
 def _is_whole(program: Path, options: Path) -> bool:
-    """XLA writes the options after each of its dumps, so they are older than a program that is still being written."""
+    """Whether a dump is complete. XLA writes the options after each dump, so they are older than an unfinished one."""
     return options.exists() and options.stat().st_mtime_ns >= program.stat().st_mtime_ns and program.stat().st_size > 0
 
 
@@ -229,7 +230,7 @@ def read_memory(report: str, buffers: str) -> tuple[int, int]:
 
 
 def _epitaph(target: Target, status: int, printed: str) -> str:
-    """What ended the child: XLA's own line if it printed one, otherwise the last line."""
+    """What ended the child: XLA's own line if it printed one, else the last line."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     fatal = [line for line in lines if "Check failed" in line or re.match(r"F\d{4} ", line)]
     last = (fatal or lines or ["nothing was printed"])[-1 if not fatal else 0]

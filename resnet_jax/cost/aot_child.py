@@ -2,7 +2,7 @@
 
     python -m resnet_jax.cost.aot_child FOLDER
 
-reads `call.pickle` in FOLDER, and writes `result.pickle` (what `Compiled` needs, or the exception) or XLA's dumps.
+reads `call.pickle` in FOLDER, and writes `result.pickle` (the parts of `Compiled`, or the exception) or XLA's dumps.
 """
 
 import importlib
@@ -25,7 +25,7 @@ NEEDED = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
 
 
 def check_packages(target: Target) -> None:
-    """Raises `ConfigError` where the compiler of the target's devices is not installed."""
+    """Raises `ConfigError` if the compiler for the target's devices is not installed."""
     kind = "tpu" if target.chip.is_tpu else "gpu"
     if not any(map(find_spec, NEEDED[kind])):
         what = "libtpu" if kind == "tpu" else "JAX's CUDA plug-in"
@@ -65,7 +65,7 @@ def load(function: str) -> "Callable[..., jax.stages.Lowered]":
 
 
 def compile_in(folder: Path) -> tuple[str, int, int]:
-    """The optimised program with the bytes of its arguments and of everything else.
+    """The optimised program, the bytes of its arguments, and the bytes of everything else.
 
     For TPUs the parent reads these from XLA's dumps instead, and ends this process before the compilation is over.
     """
@@ -85,7 +85,7 @@ def main(folder: Path) -> None:
         result: Any = compile_in(folder)
     except ResnetJaxError as error:
         result = error
-    except Exception as error:  # XLA's, or of the function that lowers; a traceback says nothing to who asked
+    except Exception as error:  # of XLA, or of the function that lowers; its traceback would not help the user
         target = pickle.loads((folder / "call.pickle").read_bytes())[0]
         text = str(error).strip().partition("\n")[0]
         result = CompileError(f"it could not be compiled for {target.name}: {type(error).__name__}: {text}")

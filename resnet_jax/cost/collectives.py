@@ -1,4 +1,4 @@
-"""What the devices exchange in a compiled program, read off its text. Standard library only."""
+"""What the devices exchange in a compiled program, read from its text. Standard library only."""
 
 import math
 import re
@@ -16,10 +16,10 @@ class Collective:
 
     Attributes:
       kind: one of `KINDS`.
-      arrays: how many arrays it carries: compilers fuse several exchanges into one.
-      bytes: of the whole arrays, before a reduce-scatter, after an all-gather.
-      devices: that take part in one exchange.
-      repeated: it lies in a loop or a branch, so that the program may run it any number of times.
+      arrays: how many arrays it carries; compilers join several exchanges into one.
+      bytes: of the whole arrays: before a reduce-scatter, after an all-gather.
+      devices: number of devices that take part in one exchange.
+      repeated: whether it is in a loop or a branch, so that the program may run it any number of times.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """What each device sends where the devices form a ring (Patarasuk & Yuan 2009), the least for large arrays."""
+        """Bytes that each device sends in a ring (Patarasuk & Yuan 2009), which is the least for large arrays."""
         if self.kind == "collective-permute":
             return self.bytes
         rounds = 2 if self.kind == "all-reduce" else 1
@@ -38,10 +38,10 @@ class Collective:
 
 
 def read_collectives(program: str, devices: int) -> list[Collective]:
-    """The collectives of an optimised HLO module, `compiled.as_text()`, in its order.
+    """The collectives of an optimised HLO module, `compiled.as_text()`, in order.
 
     Args:
-      devices: of the program, for exchanges that do not name theirs: those are between all.
+      devices: number of devices of the program. An exchange that does not name its devices is between all of them.
     """
     found, entry = [], False
     pattern = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
@@ -53,7 +53,7 @@ def read_collectives(program: str, devices: int) -> list[Collective]:
             continue
         shapes = re.findall(r"(\w+)\[([\d,]*)\]", match[1])
         if f" {match[2]}-start(" in line and match[2] != "all-reduce":
-            shapes = shapes[len(shapes) // 2 :]  # an asynchronous one names its operands and then its results
+            shapes = shapes[len(shapes) // 2 :]  # an asynchronous one lists its operands, and then its results
         size = sum(
             bits_of(kind) // 8 * math.prod(int(side) for side in sides.split(",") if side) for kind, sides in shapes
         )
@@ -65,13 +65,13 @@ def read_collectives(program: str, devices: int) -> list[Collective]:
 
 
 def count_collectives(collectives: Sequence[Collective]) -> dict[str, int]:
-    """`{"all-reduce": 2, ...}`, only of those that occur."""
+    """`{"all-reduce": 2, ...}`, with only the kinds that occur."""
     kinds = [collective.kind for collective in collectives]
     return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
 
 
 def _group(line: str) -> int | None:
-    """Of `replica_groups={{0,1,2,3}}` and of `replica_groups=[1,4]<=[4]`."""
+    """The size of a group, from `replica_groups={{0,1,2,3}}` or `replica_groups=[1,4]<=[4]`."""
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return len(match[1].split(","))
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):

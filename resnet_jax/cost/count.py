@@ -1,4 +1,4 @@
-"""What a network costs, computed from the network itself: nothing here is typed in.
+"""The cost of a network, computed from the network itself: no number here is typed in.
 
 A network is traced once, without running it, and the operations of the trace are counted.
 """
@@ -23,7 +23,7 @@ def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
     """Counts the operations of `model` on one image of `image_size` x `image_size` pixels.
 
     Raises:
-      ModelError: an image smaller than the network's stride.
+      ModelError: the image is smaller than the network's stride.
     """
     variables, operations = _trace(model, image_size, channels)
     return Cost(
@@ -35,7 +35,7 @@ def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
 
 
 def usual_size(model: ResNet) -> int:
-    """Height and width in pixels of the images that such networks are for, and that their published costs are of."""
+    """Height and width in pixels of the images that such networks are for, and for which papers state their costs."""
     return 32 if model.stem == "cifar" else 224
 
 
@@ -45,7 +45,7 @@ def count_parameters(model: ResNet, *, channels: int = 3) -> int:
 
 
 def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
-    """Multiply-accumulates of any function of arrays, of which only shapes and types are needed; nothing is run."""
+    """Multiply-accumulates of any function of arrays. Only shapes and types are needed; nothing is run."""
     return sum(map(_macs, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
 
 
@@ -67,7 +67,7 @@ def summary(model: ResNet, *, image_size: int = 224, channels: int = 3, depth: i
     for operation in operations:
         layer = _layer(operation.scope, params)[:depth]
         if layer:
-            shapes[layer] = operation.outputs[0].shape[1:]  # the last operation of a layer makes what it puts out
+            shapes[layer] = operation.outputs[0].shape[1:]  # the last operation of a layer makes the layer's output
             macs[layer] += _macs(operation)
     rows = [("layer", "output", "parameters", "MACs")]
     for layer, shape in shapes.items():
@@ -85,7 +85,7 @@ def summary(model: ResNet, *, image_size: int = 224, channels: int = 3, depth: i
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """An array of the trace; two are the same only if they are the same object."""
+    """An array of the trace. Two values are the same only if they are the same object."""
 
     shape: tuple[int, ...]
     bytes: int
@@ -96,7 +96,7 @@ class Operation:
     """One operation of the trace.
 
     Attributes:
-      scope: the names of the modules that it belongs to, among others.
+      scope: names, among them those of the modules that the operation belongs to.
     """
 
     primitive: str
@@ -120,7 +120,7 @@ def _trace(model: ResNet, image_size: int, channels: int) -> tuple[Any, list[Ope
 
 
 def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) -> Iterator[Operation]:
-    """The operations of `jaxpr` with the functions that it calls written out; enters its results into `values`."""
+    """The operations of `jaxpr`, with the functions that it calls written out. Enters its results into `values`."""
 
     def value(atom: Any) -> Value:
         known = None if isinstance(atom, Literal) else values.get(atom)
@@ -131,7 +131,7 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
         inputs = tuple(map(value, equation.invars))
         called = [param for param in equation.params.values() if isinstance(param, (Jaxpr, ClosedJaxpr))]
         if platforms := equation.params.get("branches_platforms"):
-            # Every platform's form does the same arithmetic: that of a CPU is counted, or that of all others.
+            # Every platform's form does the same arithmetic. The CPU's form is counted, or the form of all others.
             branches = dict(zip(platforms, equation.params["branches"], strict=True))
             called, inputs = [branches[("cpu",) if ("cpu",) in branches else None]], inputs[1:]
         if called:
@@ -148,6 +148,7 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
 
 def _macs(operation: Operation) -> int:
     if operation.primitive == "conv_general_dilated":
+        # Each output value takes as many products as the kernel has numbers for one output channel.
         kernel = operation.inputs[1].shape
         features = operation.params["dimension_numbers"].rhs_spec[0]
         return math.prod(operation.outputs[0].shape) * math.prod(kernel) // kernel[features]
@@ -158,7 +159,7 @@ def _macs(operation: Operation) -> int:
 
 
 def _peak_bytes(operations: list[Operation]) -> int:
-    """The most bytes of intermediate values alive at once, in the order of the trace."""
+    """The most bytes of intermediate values that are alive at once, in the order of the trace."""
     last_use = {value: i for i, operation in enumerate(operations) for value in operation.inputs}
     made = {value for operation in operations for value in operation.outputs}
     alive = peak = 0

@@ -1,4 +1,4 @@
-"""`train.py --dry-run`: what a step will take on devices of this machine, or on ones that it does not have."""
+"""`train.py --dry-run`: what a step will take on devices of this machine, or on devices that it does not have."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,14 +23,14 @@ def dry_run(
     say: Callable[[str], None] = lambda line: None,
     compile_step: CompileStep = compile_ahead,
 ) -> str:
-    """A report.
+    """The report of `--dry-run`.
 
     Args:
-      devices: a number, of this machine's devices or virtual ones of its CPU; or a target such as `v5e:4x4`.
-      say: is told what is being compiled, since that takes minutes.
+      devices: a number (of this machine's devices, or of virtual devices of its CPU), or a target such as `v5e:4x4`.
+      say: is called with what is being compiled, since that takes minutes.
     Raises:
-      ConfigError: impossible devices, or devices that cannot share the batch.
-      CompileError: it could not be compiled.
+      ConfigError: the devices are impossible, or cannot share the batch.
+      CompileError: the step could not be compiled.
     """
     if devices.isdecimal() and int(devices):
         return describe(forecast(config, some_devices(int(devices))))
@@ -56,10 +56,10 @@ def dry_run(
 
 
 def remedies(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
-    """`(option, config with it)`, which save memory and do not change the result; the cheapest in time first.
+    """`(option, config with it)` for options that save memory and do not change the result; the cheapest in time first.
 
-    Parts cost nearly nothing as long as they keep a device busy. Then come stages that compute their activations again,
-    and last parts that are small.
+    Parts cost nearly no time as long as they keep a device busy. Then come stages that compute their activations again,
+    and last small parts.
     """
     stages = tuple(range(1, len(build_model(config).stage_sizes) + 1))
     remat = [

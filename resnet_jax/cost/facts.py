@@ -1,7 +1,7 @@
-"""What every listed network costs, kept in a table: numbers that only change with the network itself.
+"""The cost of every listed network, kept in a table. These numbers only change with the network itself.
 
-Counting them takes a trace of each, more than a minute for all. `tests/cost/store_facts.py` counts and stores them, and
-tests count them again. The standard library is enough to read them, so that `resnet_jax models` answers at once.
+Counting them takes a trace of each network, more than a minute for all. `tests/cost/store_facts.py` counts and stores
+them, and tests count them again. The standard library is enough to read them, so `resnet_jax models` answers at once.
 """
 
 import json
@@ -13,15 +13,16 @@ FILE = Path(__file__).with_name("facts.json")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image's forward pass in evaluation.
+    """The cost of one image's forward pass in evaluation.
 
     Attributes:
       parameters: trainable numbers, without BatchNorm's running statistics.
       macs: multiply-accumulates of convolutions and matrix products, which papers call "FLOPs".
-      activations: numbers that convolutions and matrix products put out (Radosavovic et al. 2020, arXiv:2003.13678).
-      peak_bytes: variables and the largest set of intermediate values alive at once, if each is freed after its last
-        use and element-wise work happens in place. A compiler needs more for scratch: beyond the variables XLA's for
-        CPUs allots 0.8 times as much for ResNet-18 at 224 pixels, 1.8 times for ResNet-50.
+      activations: numbers in the outputs of convolutions and matrix products (Radosavovic et al. 2020,
+        arXiv:2003.13678).
+      peak_bytes: variables and the largest set of intermediate values that are alive at once, if each is freed after
+        its last use and element-wise work happens in place. A compiler needs more for scratch: besides the variables,
+        XLA for CPUs allots 0.8 times as much for ResNet-18 at 224 pixels, 1.8 times for ResNet-50.
     """
 
     parameters: int
@@ -35,7 +36,7 @@ class Fact:
     """The cost of a network with its default options.
 
     Attributes:
-      image_size: height and width in pixels for which it was counted: `count.usual_size` of the network.
+      image_size: height and width in pixels of the counted image: `count.usual_size` of the network.
     """
 
     image_size: int
@@ -43,13 +44,13 @@ class Fact:
 
 
 def stored_facts() -> dict[str, Fact]:
-    """By name, in the order of `list_models()`."""
+    """The stored costs by name, in the order of `list_models()`."""
     rows = json.loads(FILE.read_text())
     return {name: Fact(row.pop("image_size"), Cost(**row)) for name, row in rows.items()}
 
 
 def store_facts(facts: dict[str, Fact]) -> None:
-    """Writes the table, a line per network."""
+    """Writes the table, one line per network."""
     rows = [
         f"{json.dumps(name)}: {json.dumps({'image_size': fact.image_size, **asdict(fact.cost)})}"
         for name, fact in facts.items()

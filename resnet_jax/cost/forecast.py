@@ -1,4 +1,4 @@
-"""What a training step will take, told by compiling it: memory, arithmetic, communication. Nothing is run or read."""
+"""What a training step will take: memory, arithmetic, communication. It is compiled and not run; no data are read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ TRAIN_STEP = "resnet_jax.cost.programs:train_step"
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one update. Bytes are those of one device, as XLA for that kind of device lays them out.
+    """The cost of one update. Bytes are those of one device, as XLA for that kind of device lays them out.
 
     Attributes:
-      state_bytes: parameters, statistics, the optimizer's state; the step updates them in place.
+      state_bytes: parameters, statistics, the optimizer's state. The step updates them in place.
       batch_bytes: a device's share of the images and labels.
       temporary_bytes: activations, gradients and scratch.
-      kept_bytes: what the forward pass keeps for the backward pass, by JAX's count and before any compiler; of a part.
-      flops: of a device: forward and backward pass (three times the forward's), by the convolutions and matrix products
-        of the network; what is computed again for `remat` is not counted.
-      target: the devices that were only compiled for; None = devices of this machine.
-      hbm_bytes: that a device reads from and writes to its memory; None where it is not counted, as for CPUs.
+      kept_bytes: what the forward pass of a part keeps for the backward pass. JAX counts it before any compiler.
+      flops: of a device: forward and backward pass (three times the forward's), from the convolutions and matrix
+        products of the network. What `remat` computes again is not counted.
+      target: the devices for which the step was only compiled; None = devices of this machine.
+      hbm_bytes: that a device reads from and writes to its memory; None where they are not counted, as for CPUs.
     """
 
     config: Config
@@ -59,17 +59,17 @@ class Forecast:
 
     @property
     def fits(self) -> bool:
-        """Into a device's memory, where that is known."""
+        """Whether the step fits into a device's memory, if that memory is known."""
         return self.target is None or self.peak_bytes <= self.target.chip.memory
 
     @property
     def wire_bytes(self) -> float:
-        """What each device sends in a step."""
+        """The bytes that each device sends in a step."""
         return sum(collective.wire_bytes for collective in self.collectives)
 
 
 def some_devices(count: int) -> Sequence[jax.Device]:
-    """So many devices of this machine, or virtual ones of its CPU. To be called before anything else of JAX.
+    """`count` devices of this machine, or virtual devices of its CPU. Call it before anything else of JAX.
 
     Raises:
       RuntimeError: JAX was used before.
@@ -87,8 +87,8 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
     """
     model = build_model(config)
     training = assemble(config, classify(config, model), make_mesh(devices), num_images=IMAGES)
-    # A program that is not run need not be quick: its layout and its collectives are decided before. Scheduled for
-    # speed, as it would be on a CPU, it would take the more memory the more rematerialisation it has.
+    # A program that is not run need not be quick: its layout and its collectives do not depend on this. Scheduled for
+    # speed, as usual on a CPU, it would take more memory with rematerialisation than without.
     options: dict[str, Any] = {
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
@@ -115,7 +115,7 @@ def forecast_for(config: Config, target: Target, compile_step: CompileStep = com
     """Compiles the step of `config` at full size for devices that need not be there.
 
     Args:
-      compile_step: as `aot.compile_ahead`, in whose place a test may put another.
+      compile_step: as `aot.compile_ahead`; a test may pass another function.
     Raises:
       ConfigError: the devices cannot share the batch, or a package that the compiler needs is missing.
       CompileError: XLA refused the program, or ended the process in which it compiled.
@@ -151,7 +151,7 @@ def _flops(config: Config, model: ResNet, devices: int) -> int:
 
 
 def kept_bytes(config: Config, model: ResNet, images: int) -> int:
-    """What the forward pass over so many images keeps for the backward pass, by JAX's count; nothing is compiled."""
+    """What the forward pass over `images` images keeps for the backward pass, by JAX's count. Nothing is compiled."""
     side, channels = config.data.train_size, config.data.channels
     batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, channels)), train=False))
@@ -160,6 +160,6 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
         apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return jax.vjp(lambda params: apply({**variables, "params": params}, images)[0], variables["params"])[1]
 
-    with forms_of("cpu"):  # traced for every platform, it would keep what any of their forms needs
+    with forms_of("cpu"):  # a trace for every platform would keep what any of the platforms' forms needs
         kept = jax.tree.leaves(jax.eval_shape(backward, variables, batch, jax.random.key(0)))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)

@@ -1,11 +1,11 @@
-"""Descriptions of GPUs by which XLA compiles without one: the text form of its `GpuTargetConfigProto`.
+"""Descriptions of GPUs with which XLA compiles without a GPU: the text form of its `GpuTargetConfigProto`.
 
 Figures: NVIDIA's architecture white papers (A100 2020, H100 2022) and appendix "Compute Capabilities" of the CUDA C++
 Programming Guide. Versions are those of the libraries with which the project was tested.
 
 XLA fails without the compute capability, the optional shared memory of a block, and the threads of a warp. It makes
 other programs (fusions, tiles, scratch) without the numbers of cores and units, the clock, the memory's size and speed,
-the cache, or the shared memory of a block: tried on a small network, one field at a time (jax 0.10.2).
+the cache, or the shared memory of a block. This was tried on a small network, one field at a time (jax 0.10.2).
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ CUDA, CUDNN = "13.0.0", (9, 28, 1)
 @dataclass(frozen=True)
 class Gpu:
     """Attributes:
-    capability: major, minor; `accelerated` = with the instructions of that architecture alone (sm_90a).
-    cores: streaming multiprocessors.
-    fpus: float32 units of a core.
+    capability: major, minor; `accelerated` = with the instructions that only this architecture has (sm_90a).
+    cores: number of streaming multiprocessors.
+    fpus: number of float32 units of a core.
     shared: bytes of shared memory of a core.
     cache: bytes of the second-level cache.
     clock: GHz, boosted.
@@ -43,7 +43,7 @@ GPUS = {
 
 
 def target_config(chip: Chip) -> str:
-    """For `jax.experimental.topologies.get_topology_desc(..., target_config=)`."""
+    """The description for `jax.experimental.topologies.get_topology_desc(..., target_config=)`."""
     gpu = GPUS[chip.kind]
     major, minor = gpu.capability
     feature = " feature_extension: ACCELERATED_FEATURES" if gpu.accelerated else ""

@@ -1,6 +1,6 @@
 """The text of an optimised HLO module, as instructions. Standard library only.
 
-XLA's printer (`xla/hlo/ir/hlo_instruction.cc`) writes a line per instruction:
+XLA's printer (`xla/hlo/ir/hlo_instruction.cc`) writes one line per instruction:
 `%name = type op(%operand, ...), attribute=value, ...`.
 """
 
@@ -16,7 +16,7 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_c
 
 
 def bits_of(dtype: str) -> int:
-    """Of an HLO element type: `bits_of("bf16") == 16`, `bits_of("f8e4m3fn") == 8`."""
+    """The number of bits of an HLO element type: `bits_of("bf16") == 16`, `bits_of("f8e4m3fn") == 8`."""
     if dtype in _BITS:
         return _BITS[dtype]
     return int(re.sub(r"\D", "", re.sub(r"e\d.*", "", dtype)))
@@ -27,10 +27,10 @@ class Shape:
     """An array as it is laid out.
 
     Attributes:
-      sides: in logical order.
-      minor_to_major: the order in which they lie in memory, the fastest first.
-      tile: the first tile's sides, the slowest first, as in `T(8,128)`; XLA pads the fastest sides to it.
-      space: of memory; 0 is the device's main memory.
+      sides: lengths of the dimensions, in logical order.
+      minor_to_major: the order in which the dimensions lie in memory, the fastest first.
+      tile: the first tile's sides, the slowest first, as in `T(8,128)`. XLA pads the fastest dimensions to it.
+      space: number of the memory space; 0 is the device's main memory.
     """
 
     dtype: str
@@ -41,12 +41,12 @@ class Shape:
 
     @property
     def logical_bytes(self) -> int:
-        """Without padding."""
+        """Bytes without padding."""
         return math.prod(self.sides) * bits_of(self.dtype) // 8
 
     @property
     def bytes(self) -> int:
-        """With the padding of the first tile."""
+        """Bytes with the padding of the first tile."""
         padded = list(self.sides)
         for length, side in zip(reversed(self.tile), self.minor_to_major, strict=False):
             padded[side] = -(-padded[side] // length) * length
@@ -55,13 +55,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line.
+    """One line of the text.
 
     Attributes:
       op: HLO's name of the operation, such as `fusion`.
       shapes: of the result: one, or those of a tuple in order, also of tuples within tuples.
-      arguments: what lies between the parentheses, as text; a parameter has its number there.
-      attributes: what follows them, as text.
+      arguments: the text between the parentheses. For a parameter it is its number.
+      attributes: the text behind the parentheses.
     """
 
     name: str
@@ -73,40 +73,40 @@ class Instruction:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Names of instructions of the same computation, in order; one may stand there twice."""
+        """Names of instructions of the same computation, in order. A name may occur twice."""
         return tuple(re.findall(r"%([\w.\-]+)", self.arguments))
 
     @property
     def called(self) -> tuple[str, ...]:
-        """The computations that it names."""
+        """The computations that this instruction names."""
         branches = re.search(r"branch_computations=\{([^}]*)\}", self.attributes)
         listed = [name.strip().lstrip("%") for name in branches[1].split(",")] if branches else []
         return (*_CALLED.findall(self.attributes), *listed)
 
     @property
     def custom_call_target(self) -> str:
-        """The function of a library that a custom call calls, such as `__cudnn$convForward`; empty for others."""
+        """The library function that a custom call calls, such as `__cudnn$convForward`. Empty for others."""
         found = re.search(r'custom_call_target="([^"]+)"', self.attributes)
         return found[1] if found else ""
 
     @property
     def source(self) -> str:
-        """The path of JAX's operation, such as `jit(train_step)/jvp(ResNet)/layer1_0/conv1/...`; may be empty."""
+        """The path of JAX's operation, such as `jit(train_step)/jvp(ResNet)/layer1_0/conv1/...`. It may be empty."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else ""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module: the instructions of each computation in their order."""
+    """A module: the instructions of each computation, in order."""
 
     computations: dict[str, tuple[Instruction, ...]]
     entry: str
 
     def trip_count(self, loop: Instruction) -> int:
-        """How often a `while` runs its body; 1 where the text does not tell.
+        """How often a `while` runs its body; 1 if the text does not tell.
 
-        XLA for GPUs writes it beside the loop. For TPUs it does not: there it is the bound of the condition's
+        XLA for GPUs writes the number beside the loop. XLA for TPUs does not. There it is the bound in the condition
         `counter < bound`, since JAX's loops (`scan`, `fori_loop`) count from 0 in steps of 1.
         """
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
@@ -131,7 +131,7 @@ def read_program(text: str) -> Program:
     """Parses `compiled.as_text()` or a dump of XLA.
 
     Raises:
-      ValueError: there is no entry computation in it.
+      ValueError: the text has no entry computation.
     """
     computations: dict[str, list[Instruction]] = {}
     entry, current = None, None
@@ -151,7 +151,7 @@ def read_program(text: str) -> Program:
 
 
 def _split_arguments(rest: str) -> tuple[str, str]:
-    """At the parenthesis that closes the arguments."""
+    """Splits the text at the parenthesis that closes the arguments."""
     depth = 1
     for i, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")

@@ -1,4 +1,4 @@
-"""What named devices can do at most, as their makers publish it."""
+"""The peak speeds of named devices, as their makers publish them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Peak:
-    """Of one device.
+    """The peak speeds of one device.
 
     Attributes:
       flops_16: dense floating-point operations per second in bfloat16 or float16.
-      flops_32: of float32 products at XLA's default precision: TF32 on GPUs that have it, bfloat16 on TPUs.
-      bytes: per second, from and to its memory.
+      flops_32: the same for float32 products at XLA's default precision: TF32 on GPUs that have it, bfloat16 on TPUs.
+      bytes: bytes per second, from and to its memory.
     """
 
     flops_16: float
@@ -25,7 +25,7 @@ class Peak:
         return self.flops_16 if jnp.dtype(dtype).itemsize == 2 else self.flops_32
 
 
-# By the beginning of JAX's `device_kind`; the first that fits counts.
+# By the beginning of JAX's `device_kind`. The first entry that fits counts.
 PEAKS = {
     "NVIDIA H200": Peak(989e12, 495e12, 4.8e12),
     "NVIDIA H100 PCIe": Peak(756e12, 378e12, 2.0e12),
@@ -43,17 +43,18 @@ PEAKS = {
 
 
 def peak_of(device: jax.Device) -> Peak | None:
-    """None where the device is not in the table, as a CPU is not: then no share of a peak is reported."""
+    """The peak of a device. None if the table lacks the device, as for a CPU: then no share of a peak is reported."""
     return next((peak for kind, peak in PEAKS.items() if device.device_kind.startswith(kind)), None)
 
 
 def training_flops(macs: int) -> int:
     """Floating-point operations of an image's forward and backward pass, from the multiply-accumulates of its forward
-    pass: two for each, and the gradients with respect to input and kernel take as many as the layer itself."""
+    pass. Each of these is two operations, and the gradients of input and kernel take as many as the layer itself.
+    """
     return 3 * 2 * macs
 
 
 def images_per_second_at_peak(macs: int, dtype: Any, devices: int) -> float | None:
-    """Of training, if all arithmetic of so many devices went into the network; None where their peak is not known."""
+    """Speed of training if all arithmetic of `devices` went into the network. None if their peak is not known."""
     peak = peak_of(jax.devices()[0])
     return devices * peak.flops(dtype) / training_flops(macs) if peak else None

@@ -1,4 +1,4 @@
-"""The programs of this package, lowered for devices that need not exist: what `aot.compile_ahead` compiles."""
+"""The programs of this package, lowered for devices that need not exist. `aot.compile_ahead` compiles them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
 
-IMAGES = 1_281_167  # of the training set: the schedule needs a number, and the program hardly depends on it
+IMAGES = 1_281_167  # in the training set: the schedule needs a number, and the program hardly depends on it
 
 
 def train_step(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lowered:

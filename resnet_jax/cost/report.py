@@ -1,4 +1,4 @@
-"""A forecast as lines for people."""
+"""Writes a forecast as lines for people."""
 
 from resnet_jax.cost.collectives import count_collectives
 from resnet_jax.cost.count import count_parameters
@@ -7,15 +7,15 @@ from resnet_jax.cost.scaling import efficiency, exchanged_bytes, wire_seconds
 from resnet_jax.cost.targets import Chip, Target
 from resnet_jax.tasks.assemble import build_model
 
-DEFAULT_SHARE = 0.75  # of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+DEFAULT_SHARE = 0.75  # of a GPU's memory: JAX takes this unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 SCALED_TO = {"tpu": (4, 16, 64, 256), "gpu": (8, 64, 512)}
 
 
 def describe(found: Forecast, remedy: str = "") -> str:
-    """What a training step takes; for a target also what the device has, the floors and the scaling.
+    """What a training step takes. For a target also what the device has, the floors and the scaling.
 
     Args:
-      remedy: for a step that does not fit, said beside that.
+      remedy: printed beside the verdict if the step does not fit.
     """
     config, share = found.config, found.config.batch_size // found.devices
     parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
@@ -59,7 +59,7 @@ def _verdict(found: Forecast, chip: Chip, remedy: str) -> str:
 
 
 def _floors(found: Forecast, target: Target, hbm_bytes: int, share: int) -> list[str]:
-    """The least time that a step can take, and what more devices would bring at that time."""
+    """The least time that a step can take, and the speed per device that more devices would have at that time."""
     chip, dtype = target.chip, found.config.model.dtype
     arithmetic = found.flops / chip.peak.flops("float32" if dtype == "tf32" else dtype)
     memory = hbm_bytes / chip.peak.bytes

@@ -1,4 +1,4 @@
-"""How fast a network runs on this machine, on images that lie in its memory, and what limits it."""
+"""How fast a network runs on this machine, on images in the device's memory, and what limits its speed."""
 
 import math
 import statistics
@@ -26,14 +26,14 @@ from resnet_jax.training.step import make_train_step
 
 @dataclass(frozen=True)
 class Program:
-    """Something to be timed.
+    """A program to be timed.
 
     Attributes:
-      launch: does the work once; it may return before the work is done, with what `wait` waits for.
-      images: per launch.
-      compile_seconds: until it could first be launched.
+      launch: does the work once. It may return before the work is done; `wait` waits for what it returns.
+      images: images per launch.
+      compile_seconds: time until the program could be launched.
       peak_bytes: of memory that it needs on a device; None = not known.
-      text: the optimised HLO module, where XLA made it.
+      text: gives the optimised HLO module, if XLA made the program.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Program:
     text: Callable[[], str] | None = None
 
     def turn(self, launches: int) -> float:
-        """Seconds per launch of that many, the last of which is waited for."""
+        """Seconds per launch, measured over `launches` launches. Only the last one is waited for."""
         started = time.perf_counter()
         for _ in range(launches):
             out = self.launch()
@@ -61,7 +61,7 @@ def synthetic_batch(batch_size: int, image_size: int, channels: int, num_classes
 
 
 def forward_program(model: ResNet, images: Array, name: str = "forward") -> Program:
-    """Logits in evaluation."""
+    """The forward pass in evaluation, to logits."""
     variables = init(model, jax.random.key(0), channels=images.shape[-1])
     variables = jax.device_put(variables, replicated(make_mesh()))
     forward = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
@@ -88,7 +88,7 @@ def train_program(model: ResNet, images: Array, labels: Array, name: str = "trai
 
 
 def repeating(step: Callable[..., tuple[Any, Any]], state: Any, *inputs: Any) -> Callable[[], Any]:
-    """A launch that hands each call of `step` the state which the one before has put out."""
+    """A launch that gives each call of `step` the state that the call before has returned."""
     box = [state]
 
     def launch() -> Any:
@@ -106,7 +106,7 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, float]:
 
 
 def peak_bytes(compiled: Any) -> int | None:
-    """What a compiled program needs of a device's memory: arguments, results that do not replace them, and scratch."""
+    """The device memory that a compiled program needs: arguments, results that do not replace them, and scratch."""
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -120,10 +120,10 @@ def time_in_turns(
     """Median seconds per launch of each program.
 
     After a warm-up the programs take turns, so that a disturbance of the machine does not fall on one of them alone. A
-    turn is as many launches as take about `round_seconds`.
+    turn has as many launches as fit into about `round_seconds`.
 
     Args:
-      turns: by name, each program's `Program.turn`.
+      turns: each program's `Program.turn`, by name.
     """
     launches = {}
     for name, turn in turns.items():
@@ -137,7 +137,7 @@ def time_in_turns(
 
 
 def trace(program: Program, folder: Path, launches: int = 3) -> None:
-    """Writes a profile of a few launches that TensorBoard's profile plug-in and xprof open."""
+    """Writes a profile of a few launches, which TensorBoard's profile plug-in and xprof open."""
     program.wait(program.launch())
     with jax.profiler.trace(str(folder)):
         for _ in range(launches):
@@ -146,11 +146,12 @@ def trace(program: Program, folder: Path, launches: int = 3) -> None:
 
 @dataclass(frozen=True)
 class Floor:
-    """The least seconds that an image can take on one device, because of its arithmetic and of its memory.
+    """The least seconds that an image can take on one device, because of its arithmetic and because of its memory.
 
-    The memory's assumes that everything element-wise is fused into convolutions. In training the output of each is then
-    written, read by the next layer and again for the gradient, and the gradient is written and read: five times the
-    activations. In the forward pass it is written and read. Weights are left out; a batch shares them.
+    The memory's floor assumes that everything element-wise is fused into convolutions. In training, the output of each
+    convolution is then written, read by the next layer and again for the gradient, and the gradient is written and
+    read: five times the activations. In the forward pass the output is written and read. Weights are left out; a batch
+    shares them.
     """
 
     flops_seconds: float

@@ -1,10 +1,10 @@
 """The devices that XLA can compile for without having them: `v5e:16x16`, `h100:8`.
 
 Sources, read in November 2026. TPUs: Google Cloud's page of each generation (docs.cloud.google.com/tpu/docs/v4, v5e,
-v5p, v6e) for slices and the interconnect; the memory that a program may use is what XLA itself says when one does not
-fit (libtpu 0.0.42), up to 1.25 GiB below the maker's figure. GPUs: NVIDIA's data sheets of the A100 SXM 80 GB and the
-H100 SXM, and of ConnectX-6 (200 Gbit/s) and ConnectX-7 (400 Gbit/s), one for each GPU as in the maker's DGX systems; of
-80 GiB of memory CUDA reports 79.1. Arithmetic and memory's speed are in `peaks.py`.
+v5p, v6e) for slices and the interconnect. The memory that a program may use is what XLA itself says when a program does
+not fit (libtpu 0.0.42). It is up to 1.25 GiB below the maker's figure. GPUs: NVIDIA's data sheets of the A100 SXM 80 GB
+and the H100 SXM, and of ConnectX-6 (200 Gbit/s) and ConnectX-7 (400 Gbit/s), one for each GPU as in the maker's DGX
+systems. Of 80 GiB of memory CUDA reports 79.1. The speeds of arithmetic and memory are in `peaks.py`.
 """
 
 import math
@@ -37,11 +37,12 @@ class Chip:
     """One kind of device.
 
     Attributes:
-      kind: what JAX calls it (`device_kind`).
+      kind: JAX's name for it (`device_kind`).
       memory: bytes that a program may use.
       link: bytes per second that a device can send over all its links to its neighbours.
-      shapes: of the slices in which TPUs are to be had; none for GPUs.
-      largest: chips of the largest slice; above 64 any sides that are multiples of 4 will do where slices are cubic.
+      shapes: of the slices of TPUs that are offered; none for GPUs.
+      largest: chips of the largest slice. Where slices are cubic, above 64 chips any sides that are multiples of 4 will
+        do.
       island: GPUs that `link` connects; 0 = all devices.
       network: bytes per second of one device between islands.
       latency: seconds of one step of an exchange; assumed.
@@ -82,10 +83,10 @@ CHIPS = {
 
 @dataclass(frozen=True)
 class Target:
-    """So many devices of one kind.
+    """A number of devices of one kind.
 
     Attributes:
-      name: as it was asked for, such as `v5e:16x16`.
+      name: the text that was asked for, such as `v5e:16x16`.
       shape: of the slice; empty for GPUs and for a single chip, which is the first of the smallest slice.
     """
 
@@ -99,7 +100,7 @@ def parse_target(text: str) -> Target:
     """`v5e:4x4`, `v5e:16` (the slice of 16 chips), `v5e:1`, `h100:8`, `h100:64` (eight hosts of eight).
 
     Raises:
-      ConfigError: an unknown device, a slice or a number of GPUs that is not to be had; names those that are.
+      ConfigError: an unknown device, or a slice or number of GPUs that is not offered; names those that are.
     """
     name, _, size = text.strip().lower().partition(":")
     if name not in CHIPS:

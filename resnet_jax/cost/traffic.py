@@ -1,7 +1,7 @@
 """How many bytes a compiled program moves between a device and its memory, counted in its optimised text.
 
-XLA has decided by then what is fused, how each array is laid out and which arrays stay on the chip. Each kernel reads
-its operands and writes its results once; caches are not thought of. Standard library only.
+At this point XLA has decided what is fused, how each array is laid out and which arrays stay on the chip. Each kernel
+reads its operands and writes its results once; caches are not taken into account. Standard library only.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from functools import cache
 
 from resnet_jax.cost.hlo import Instruction, Program, Shape, read_program
 
-# What moves nothing: names for arrays that are there, and the ends of copies whose starts are counted.
+# Operations that move nothing: names for existing arrays, and the ends of copies whose starts are counted.
 _FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "after-all", "partition-id", "replica-id"}
 _MOVES = {"parameter", "copy", "transpose", "bitcast", "tuple", "reshape", "convert", "get-tuple-element"}
 
@@ -23,9 +23,10 @@ class Kernel:
     Attributes:
       kind: `convolution`, `convolution + reduce`, `pool`, `reduce`, `elementwise`, `copy`, ..., the target of a custom
         call, or the name of the HLO operation.
-      read: bytes from memory in one run; `written`: to it.
-      times: that it runs in a step: the trips of the loops around it.
-      results: the arrays that it makes, those on the chip too.
+      read: bytes that one run reads from memory.
+      written: bytes that one run writes to memory.
+      times: how often it runs in a step: the trips of the loops around it.
+      results: the arrays that it makes, also those on the chip.
       source: the path of JAX's operation, such as `jit(train_step)/jvp(ResNet)/layer1_0/conv1/...`; may be empty.
     """
 
@@ -39,16 +40,16 @@ class Kernel:
 
     @property
     def bytes(self) -> int:
-        """Read and written in a step."""
+        """Bytes read and written in a step."""
         return (self.read + self.written) * self.times
 
 
 def read_kernels(text: str, *, on_chip: bool) -> tuple[Kernel, ...]:
-    """The kernels of an optimised HLO module in their order, those of loops and called computations too.
+    """The kernels of an optimised HLO module in order, with those of loops and called computations.
 
     Args:
-      on_chip: arrays in a memory space other than 0 lie on the chip, as on TPUs (`S(1)` is VMEM): they cost no traffic.
-        On GPUs these spaces are parts of the same memory.
+      on_chip: whether arrays in a memory space other than 0 lie on the chip, as on TPUs (`S(1)` is VMEM). Then they
+        cost no traffic. On GPUs these spaces are parts of the same memory.
     """
     program = read_program(text)
 
@@ -70,6 +71,7 @@ def read_kernels(text: str, *, on_chip: bool) -> tuple[Kernel, ...]:
                 inner = instruction.called
                 yield from (kernel for name in inner for kernel in walk(name, times * program.trip_count(instruction)))
             elif op == "conditional":
+                # Which branch runs is not known: the one that moves most bytes counts.
                 branches = [tuple(walk(name, times)) for name in instruction.called]
                 yield from max(branches, key=lambda kernels: sum(kernel.bytes for kernel in kernels))
             elif op == "call":
@@ -90,7 +92,7 @@ def read_kernels(text: str, *, on_chip: bool) -> tuple[Kernel, ...]:
 
 
 def bytes_by_kind(kernels: Iterable[Kernel]) -> dict[str, tuple[int, int]]:
-    """For each kind of kernel `(how many, bytes of a step)`, the largest first."""
+    """For each kind of kernel `(how many, bytes of a step)`, the kind with most bytes first."""
     rows: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for kernel in kernels:
         rows[kernel.kind][0] += 1
@@ -106,7 +108,7 @@ def _moved(instruction: Instruction, made: dict[str, Instruction], program: Prog
 
     arrays = [shape for shape in instruction.shapes if shape.sides]
     if _is_copy(instruction):
-        # The result names both ends and a counter, a copy's the destination first; a slice is the smaller of the two.
+        # The result names both ends and a counter; a copy names its destination first. A slice is the smaller end.
         ends = arrays[:2] if instruction.op != "copy-start" else arrays[1::-1]
         moved = min((end.bytes for end in ends), default=0)
         return moved * bool(size(ends[:1])), moved * bool(size(ends[1:]))
@@ -114,7 +116,7 @@ def _moved(instruction: Instruction, made: dict[str, Instruction], program: Prog
     read = {name: size(made[name].shapes) for name in operands}
     written = size(instruction.shapes)
     if op.endswith("-start") and op != "all-reduce-start":
-        written = size(arrays[len(arrays) // 2 :])  # the result names the operands and then what is made of them
+        written = size(arrays[len(arrays) // 2 :])  # the result names the operands, and then the new arrays
     elif op == "fusion":
         body = program.computations[instruction.called[0]]
         for name, part in _parts_read(body, operands).items():
@@ -129,18 +131,18 @@ def _moved(instruction: Instruction, made: dict[str, Instruction], program: Prog
 
 
 def _source(instruction: Instruction, program: Program) -> str:
-    """Of the instruction, or of the last one with a source within it: XLA for GPUs names a fusion only there."""
+    """The source of an instruction, or of the last one inside it: XLA for GPUs names a fusion's source only there."""
     inner = [part for name in instruction.called for part in program.computations.get(name, ())]
     return next((part.source for part in (instruction, *reversed(inner)) if part.source), "")
 
 
 def _is_copy(instruction: Instruction) -> bool:
-    """Between memories, beside other work: `copy-start`, and the asynchronous slices of TPUs."""
+    """Whether it copies between memories beside other work: `copy-start`, and the asynchronous slices of TPUs."""
     return instruction.op == "copy-start" or "slice-start" in f"{instruction.op} {instruction.name}"
 
 
 def _parts_read(body: tuple[Instruction, ...], operands: list[str]) -> dict[str, int]:
-    """Of a fusion's operands of which it reads no more than slices, the bytes of these."""
+    """For operands of which a fusion reads only slices, the bytes of these slices."""
     parts = {}
     for parameter in (instruction for instruction in body if instruction.op == "parameter"):
         operand = operands[int(parameter.arguments)]
@@ -155,7 +157,7 @@ def _parts_read(body: tuple[Instruction, ...], operands: list[str]) -> dict[str,
 
 
 def _changed_in_place(body: tuple[Instruction, ...]) -> Shape | None:
-    """The slice that a fusion writes into an array in place; None where it makes a new array."""
+    """The slice that a fusion writes into an array in place. None if it makes a new array."""
     made = {instruction.name: instruction for instruction in body}
     root = next(instruction for instruction in body if instruction.is_root)
     while root.op == "bitcast":

@@ -1,8 +1,8 @@
-"""Batches of a source: shuffled for ever in training, in order and padded once in evaluation.
+"""Batches of a source: endless and shuffled in training; in order, once and padded in evaluation.
 
-Everything is a function of the global position, the number of images handed out before this one by all hosts together.
-Shuffling and cropping depend on the seed and that position alone, so the global batches are the same for any
-number of hosts and threads, and a single integer is all that has to be saved to go on where a run stopped.
+Everything is a function of the global position: the number of images that all hosts together handed out before.
+Shuffling and cropping depend only on the seed and that position. So the global batches are the same for any number of
+hosts and threads, and a run can continue where it stopped if it saves this one integer.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, Order, TrainRows
 from resnet_jax.data.sources import Example, Source
 from resnet_jax.errors import DataError, ImageError
 
-# While the device works on a batch, the next two are filled: the second of them so that no thread waits for the last
-# image of the first.
+# While the device works on a batch, the next two are filled. With two of them no thread waits for the last image of the
+# first.
 _AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
-# Examples that are tried to find one that can be read, and so to see what they hold.
+# How many examples are tried to find one that can be read, and so to learn which leaves examples have.
 _TRIES = 8
 
 
 class TrainBatches(grain.DatasetIterator[Batch]):
-    """An endless iterator over batches that can be stopped, saved and continued, also on another number of hosts.
+    """An endless iterator over batches. It can be stopped, saved and continued, also on another number of hosts.
 
-    Its state is `{"position": images handed out so far, over all hosts}` and, if this host had to pass over any,
-    `"broken"`: pairs of an image's index and why it cannot be read.
+    Its state is `{"position": images handed out so far, over all hosts}`. If this host had to pass over images, it also
+    has `"broken"`: pairs of an image's index and why the image cannot be read.
     """
 
     def __init__(self, open_at: Callable[[int], grain.IterDataset], batch_size: int, broken: BrokenImages) -> None:
@@ -94,23 +94,23 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> TrainBatches:
-    """Shuffled batches of this host, for ever.
+    """Endless shuffled batches of this host.
 
-    Every image comes exactly once per epoch, in an order of its own for each epoch; batches run over the end of an
-    epoch, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+    Every image comes exactly once per epoch, in an order of its own for each epoch. A batch may begin in one epoch and
+    end in the next, so nothing is dropped. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
 
-    With `config.repeats` = r, each image of the order is taken r times, cropped differently, and an epoch ends after as
-    many images as ever: it sees the first 1/r of the order, as with torchvision's `RASampler`. The copies of an image
-    lie B / r rows apart in a batch, so that neighbours, which may be mixed or share BatchNorm groups, are different
-    images (there, copies go to different GPUs).
+    With `config.repeats` = r, each image of the order is taken r times, cropped differently. An epoch keeps its number
+    of rows, so it sees the first 1/r of the order, as with torchvision's `RASampler`. The copies of an image lie B / r
+    rows apart in a batch. So neighbours, which may be mixed or share BatchNorm groups, are different images (in
+    torchvision, copies go to different GPUs).
 
-    An image that cannot be read is left out: the next readable one of the epoch's order takes its place, which depends
-    on nothing but the files. It is counted in `broken` and named in the log, once.
+    An image that cannot be read is left out. The next readable image of the epoch's order takes its place, so the
+    result depends only on the files. The image is counted in `broken` and named in the log, once.
 
     Args:
       batch_size: images per batch over all hosts (B).
-      seed: of the order and of what `fill` draws.
-      fill: writes the rows; None = `fills.TrainImage`, images and labels.
+      seed: of the order and of the draws of `fill`.
+      fill: writes the rows; None = `fills.TrainImage`, which writes images and labels.
     Returns:
       An iterator that can be saved over dictionaries of arrays of B/P rows, whose shapes are `fill.leaves`.
     Raises:
@@ -144,18 +144,18 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset[Batch]:
-    """This host's batches of one pass over the source, in order; every image comes exactly once with weight 1.
+    """This host's batches of one pass over the source, in order. Every image comes exactly once, with weight 1.
 
-    The last global batch is filled up with zeros, also their weight, so that all batches have one shape and
-    all hosts have the same number of them. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
+    The last global batch is filled up with zeros, and their weight is 0. So all batches have one shape, and all hosts
+    have the same number of batches. Host p of P gets rows p*B/P to (p+1)*B/P of each global batch.
 
-    An image that cannot be read is an error here: an accuracy over fewer images than the split has is not its accuracy.
+    An image that cannot be read is an error here: an accuracy over fewer images is not the accuracy of the split.
 
     Args:
       batch_size: images per batch over all hosts (B).
-      fill: writes the rows; None = `fills.EvalImage`, images and labels.
+      fill: writes the rows; None = `fills.EvalImage`, which writes images and labels.
     Returns:
-      An iterable, to be used any number of times, over dictionaries of arrays of B/P rows, whose shapes are
+      An iterable that can be used any number of times. It gives dictionaries of arrays of B/P rows, whose shapes are
       `fill.leaves`, and `weight` float32.
     Raises:
       DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
@@ -169,12 +169,12 @@ def eval_batches(
 
 
 def _ahead(batches: grain.MapDataset, config: DataConfig) -> grain.IterDataset:
-    """Batches in order, made while the ones before are used. Of P worker processes, process p makes each P-th."""
+    """Batches in order, made while earlier ones are used. Of P worker processes, process p makes every P-th batch."""
     made = batches.to_iter_dataset(_AHEAD)
     if not config.workers:
         return made
     if not FLAGS.is_parsed():
-        FLAGS.mark_as_parsed()  # Grain's processes read flags of absl, which nobody else here uses
+        FLAGS.mark_as_parsed()  # Grain's processes read flags of absl, which this program does not parse otherwise
     return made.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers))
 
 

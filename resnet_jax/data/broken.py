@@ -1,4 +1,4 @@
-"""Counting images that cannot be read."""
+"""Counts and names images that cannot be read."""
 
 import json
 import logging
@@ -18,18 +18,18 @@ Broken = tuple[int, str]
 
 
 class BrokenImages:
-    """The images of a source that could not be read, each named once in the log. Used from several threads.
+    """The images of a source that could not be read. Each is named once in the log. Several threads use it.
 
     Args:
-      count: of images in the source.
-      max_fraction: how many of them may be broken.
+      count: how many images the source has.
+      max_fraction: the fraction of them that may be broken.
     """
 
     def __init__(self, count: int, max_fraction: float) -> None:
         self._count, self._max_fraction = count, max_fraction
         self._lock = Lock()
         self.reasons: dict[int, str] = {}
-        """Why, by index."""
+        """Why each image cannot be read, by its index."""
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -41,7 +41,7 @@ class BrokenImages:
         """Notes that an image is left out.
 
         Raises:
-          DataError: there are more of them than `max_fraction`.
+          DataError: more images are left out than `max_fraction` allows.
         """
         with self._lock:
             if index in self.reasons:
@@ -51,22 +51,22 @@ class BrokenImages:
         self.check(len(self.reasons))
 
     def remember(self, known: Iterable[Broken]) -> None:
-        """Adds what was found, named and checked before, by the run that is continued."""
+        """Adds images that the run that is continued has found, named and checked before."""
         self.reasons |= {int(index): reason for index, reason in known}
 
     def check(self, broken: int) -> None:
-        """Raises a DataError for so many broken images, if they are too many."""
+        """Raises a DataError if `broken` images are too many."""
         if broken > self._max_fraction * self._count:
             raise too_many(self.reasons, self._count, self._max_fraction, broken)
 
 
 def too_many(reasons: Mapping[int, str], count: int, max_fraction: float, broken: int | None = None) -> DataError:
-    """What to say of too many broken images.
+    """The error for too many broken images.
 
     Args:
-      reasons: of those that are known.
-      count: of all images.
-      broken: how many are broken, if not all reasons are known.
+      reasons: why images cannot be read, for those that are known.
+      count: the number of all images.
+      broken: the number of broken images, if not all reasons are known.
     """
     first = next(iter(reasons.values()), "named in the log of the run that found it")
     return DataError(
@@ -76,9 +76,10 @@ def too_many(reasons: Mapping[int, str], count: int, max_fraction: float, broken
 
 
 def found_by_any_host(reasons: Mapping[int, str]) -> dict[int, str]:
-    """What all hosts together found broken. Each must call this, with what it found itself."""
+    """The images that any host found broken. Each host must call this, with the images that it found itself."""
     if jax.process_count() == 1:
         return dict(sorted(reasons.items()))
+    # Hosts exchange arrays of one shape: JSON as bytes, padded to the longest.
     text = np.frombuffer(json.dumps(list(reasons.items())).encode(), np.uint8)
     lengths = process_allgather(np.array(len(text)))
     texts = process_allgather(np.pad(text, (0, lengths.max() - len(text))))

@@ -1,4 +1,4 @@
-"""Every image of a data set read once before training: what is broken, odd, small, there twice, or rare."""
+"""Reads every image of a data set once before training: which are broken, odd, small, rare, or there twice."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError
 
 PLAIN = ("RGB", "L", "1", "P")
-"""Pillow's modes that need no word: colour, grey, two colours, a palette."""
+"""Pillow's modes that are not reported: colour, grey, two colours, a palette."""
 
 
 class _Looked(NamedTuple):
@@ -35,15 +35,15 @@ class _Looked(NamedTuple):
 
 @dataclass
 class Checked:
-    """What was found in one split.
+    """The findings in one split.
 
     Attributes:
-      broken: what an error says of each image that cannot be read; it names the image.
-      modes: how many images have one of Pillow's modes that is not `PLAIN`; alpha is dropped, CMYK converted.
-      turned: how many are to be turned by EXIF, which counts where `data.exif` is set.
+      broken: the error of each image that cannot be read. The error names the image.
+      modes: how many images have each of Pillow's modes that is not in `PLAIN`. Alpha is dropped, CMYK converted.
+      turned: how many images EXIF says to turn. Training does so if `data.exif` is set.
       sizes: (height, width) in pixels of every image that can be read.
-      per_class: images of each class, in the order of the labels.
-      digests: of the files' bytes or of pixels -> the images that have them, as (name, label).
+      per_class: number of images of each class, in the order of the labels.
+      digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, label).
     """
 
     count: int = 0
@@ -84,13 +84,13 @@ def check(source: Source, threads: int = 8) -> Checked:
 
 
 def in_both(first: Checked, second: Checked) -> Iterator[tuple[str, str]]:
-    """The names of images that are in two splits: what is trained on must not be tested on."""
+    """The names of images that are in both splits. A test on images that were trained on says nothing."""
     for digest in first.digests.keys() & second.digests.keys():
         yield first.digests[digest][0][0], second.digests[digest][0][0]
 
 
 def in_several_classes(found: Checked) -> list[Sequence[str]]:
-    """The names of equal images that are in different classes."""
+    """The names of equal images that have different classes."""
     return [[name for name, _ in group] for group in found.repeated if len({label for _, label in group}) > 1]
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in grey: ITU-R 601 with the digits that torchvision uses for floats."""
+"""Weights of red, green and blue in grey: ITU-R 601, with the digits that torchvision uses for floats."""
 
-# Used as published, though one would expect their square roots next to a normal number.
+# The eigenvalues are used as published, although one would expect their square roots beside a normal number.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 """Of the covariance of ImageNet's colours: rows red, green, blue; a column per component (facebook/fb.resnet.torch)."""
@@ -20,8 +20,8 @@ def jitter(
 ) -> Float[Array, "H W C"]:
     """Changes brightness, contrast, saturation and hue in a random order, by torchvision's `ColorJitter` law.
 
-    The first three factors are uniform in [max(0, 1 - strength), 1 + strength], hue turns by a uniform fraction in
-    [-hue, hue]; a strength of 0 leaves an operation out. Results are clipped to [0, 1] after each.
+    The first three factors are uniform in [max(0, 1 - strength), 1 + strength]. The hue turns by a fraction uniform in
+    [-hue, hue]. A strength of 0 leaves its operation out. The result of each operation is clipped to [0, 1].
     """
     ranges: list[tuple[Callable[[Array, Array], Array], float, float]] = [
         (adjust_brightness, max(0.0, 1 - brightness), 1 + brightness),
@@ -39,17 +39,17 @@ def jitter(
 
 
 def adjust_brightness(image: Float[Array, "H W C"], factor: Float[Array, ""]) -> Float[Array, "H W C"]:
-    """0 gives black, 1 the image."""
+    """Factor 0 gives black, 1 the image."""
     return _blend(image, jnp.zeros_like(image), factor)
 
 
 def adjust_contrast(image: Float[Array, "H W C"], factor: Float[Array, ""]) -> Float[Array, "H W C"]:
-    """0 gives the mean grey of the image, 1 the image."""
+    """Factor 0 gives the mean grey of the image, 1 the image."""
     return _blend(image, jnp.mean(_grey(image), keepdims=True), factor)
 
 
 def adjust_saturation(image: Float[Array, "H W C"], factor: Float[Array, ""]) -> Float[Array, "H W C"]:
-    """0 gives the image in grey, 1 the image."""
+    """Factor 0 gives the image in grey, 1 the image."""
     return _blend(image, _grey(image), factor)
 
 
@@ -64,7 +64,7 @@ def adjust_hue(image: Float[Array, "H W 3"], turn: Float[Array, ""]) -> Float[Ar
         (green - blue) / divisor,
         jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    # Each channel is a trapezoid over the circle; green follows red by 4 sixths, blue by 2.
+    # Over the circle each channel is a trapezoid. Green follows red by 4 sixths, blue follows red by 2.
     phases = (sixths + 6 * turn)[..., None] + jnp.array([5.0, 3.0, 1.0]).reshape(1, 1, 3)
     phases = phases % 6
     return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(phases, 4 - phases), 0, 1)

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, as evaluation needs them: through Pillow, as torchvision does it."""
+"""From the bytes of an image file to pixels, as evaluation needs them: by Pillow, as torchvision does it."""
 
 import io
 import os
@@ -11,12 +11,12 @@ from resnet_jax.data.orientation import orientation, upright
 from resnet_jax.errors import ImageError
 
 _CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
-"""Pillow's modes that it converts to grey and to RGB as a viewer would."""
-_BY_WAY_OF = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}
-_BITS_PER_SAMPLE = 258
+"""Pillow's modes that Pillow converts to grey and to RGB as a viewer would."""
+_BY_WAY_OF = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # Pillow converts these only in two steps
+_BITS_PER_SAMPLE = 258  # TIFF's tag
 
 MAX_PIXELS = 80_000_000
-"""A file that claims more is refused before memory is spent on it: it is damaged, or made to exhaust the machine."""
+"""A file that claims more pixels is refused before memory is spent on it. It is damaged, or made to exhaust memory."""
 
 
 def decode_image(
@@ -24,9 +24,9 @@ def decode_image(
 ) -> UInt8[np.ndarray, "H W C"]:
     """Decodes a file (its path or its bytes) of any format that Pillow reads into 1 or 3 channels.
 
-    As torchvision's loader does: palettes are looked up, CMYK and grey become RGB, RGB becomes grey by ITU-R 601, alpha
-    is dropped, of an animation the first frame counts and EXIF orientation is ignored. Unlike there, grey of 12 or 16
-    bits is scaled to 8 and not clipped, and what has no known white (fractions, 32 bits) is refused.
+    As in torchvision's loader: palettes are looked up, CMYK and grey become RGB, RGB becomes grey by ITU-R 601, alpha
+    is dropped, the first frame of an animation counts, and EXIF orientation is ignored. Two things differ: grey of 12
+    or 16 bits is scaled to 8 and not clipped, and pixels without a known white (fractions, 32 bits) are refused.
 
     Args:
       name: what to call the image in an error; by default the path.
@@ -60,7 +60,7 @@ def image_pixels(
     if white is not None:
         image = Image.fromarray(np.round(np.asarray(image) * (255 / white)).astype(np.uint8))
     elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # what Pillow asks for; straight to RGB it warns and gives the same
+        image = image.convert("RGBA")  # as Pillow asks: a direct conversion to RGB gives the same with a warning
     elif image.mode in _BY_WAY_OF:
         image = image.convert(_BY_WAY_OF[image.mode])
     elif image.mode not in _CONVERTED:
@@ -74,17 +74,17 @@ def image_pixels(
 
 
 def _white_of_deep_grey(image: Image.Image) -> int | None:
-    """The value of white of an image in more than 8 bits; None for all others, and where there is no telling."""
+    """The value of white in a grey image of more than 8 bits. None for all others, and where white is not known."""
     if image.mode == "I" and image.format in ("PPM", "PNG"):
-        return 65535  # these know no deeper ones; Pillow has scaled them up to it
+        return 65535  # these formats have at most 16 bits, and Pillow has scaled their values to 16
     if not image.mode.startswith("I;16"):
         return None
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))  # of TIFF, which may have 12
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))  # a TIFF may have 12 bits
     return 2 ** min(int(bits[0]), 16) - 1
 
 
 def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
-    """Pixels that need no decoding, in as many channels as the network has: grey is repeated, RGB becomes grey.
+    """Pixels that need no decoding, with the network's number of channels: grey is repeated, RGB becomes grey.
 
     Raises:
       ImageError: neither 1 nor 3 channels, or not bytes.

@@ -1,8 +1,8 @@
 """Augmentation and normalisation inside the jitted step. Pure functions of jax arrays.
 
-Every image has a random key of its own, made from the key of the step and its place in the global batch, so that the
-result does not depend on how the batch is spread over devices, and nothing in this file makes devices talk to each
-other.
+Every image has a random key of its own, made from the key of the step and the image's place in the global batch. So the
+result does not depend on how the batch is spread over devices. Nothing in this file makes devices exchange data, except
+mixing in groups that lie on several devices.
 """
 
 import math
@@ -17,9 +17,9 @@ from resnet_jax.data.colour import add_lighting, jitter
 from resnet_jax.data.mixing import box_mask, mix
 
 ERASED_AREAS = (0.02, 0.33)
-"""Of a rectangle that is erased, as fractions of the image (torchvision's and the paper's)."""
+"""Area of a rectangle that is erased, as fractions of the image (torchvision's and the paper's)."""
 ERASED_RATIOS = (0.3, 3.3)
-"""Height to width."""
+"""Height to width of a rectangle that is erased."""
 ERASE_TRIES = 10
 
 
@@ -36,15 +36,15 @@ def augment(
     num_classes: int,
     positions: Int[Array, " N"] | None = None,
 ) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
-    """What the network sees of a training batch, after the steps of `config.augment` that are the device's.
+    """The input of the network for a training batch, after the steps of `config.augment` that run on the device.
 
-    In this order: shift, flip, colour jitter, lighting, normalisation, erasing, mixing.
+    The order is: shift, flip, colour jitter, lighting, normalisation, erasing, mixing.
 
     Args:
-      key: of the step.
+      key: key of the step.
       num_classes: K.
-      positions: places of the images in the global batch, where this is a part of one: whole groups of
-        `mix_group_size` consecutive images. None = from 0.
+      positions: places of the images in the global batch, where `images` are a part of it. The part must hold whole
+        groups of `mix_group_size` consecutive images. None = from 0.
     Returns:
       Normalised float32 images and float32 targets, a distribution over the classes for each image.
     """
@@ -59,7 +59,7 @@ def augment(
 def _augment_image(key: Array, image: UInt8[Array, "H W C"], config: DataConfig) -> Float[Array, "H W C"]:
     options = config.augment
     shift_key, flip_key, jitter_key, lighting_key, erase_key = jax.random.split(key, 5)
-    # Moved as bytes: a quarter of the memory traffic of floats.
+    # Images are moved as bytes, which takes a quarter of the memory traffic of floats.
     if options.shift_pixels:
         image = _shift(shift_key, image, options.shift_pixels)
     if options.flip:
@@ -74,10 +74,10 @@ def _augment_image(key: Array, image: UInt8[Array, "H W C"], config: DataConfig)
 
 
 def erase(key: Key[Array, ""], image: Float[Array, "H W C"], config: AugmentConfig) -> Float[Array, "H W C"]:
-    """Covers a random rectangle with zeros or noise, with odds `config.erase_probability`.
+    """Covers a random rectangle with zeros or noise, with probability `config.erase_probability`.
 
-    The law is torchvision's `RandomErasing` (Zhong et al. 2017, arXiv:1708.04896): the first of ten rectangles that is
-    smaller than the image in both directions; where none is, nothing happens.
+    The law is torchvision's `RandomErasing` (Zhong et al. 2017, arXiv:1708.04896). It takes the first of ten rectangles
+    that is smaller than the image in both directions. If none is, nothing is covered.
     """
     whether_key, area_key, ratio_key, place_key, noise_key = jax.random.split(key, 5)
     height, width, _ = image.shape
@@ -88,7 +88,7 @@ def erase(key: Key[Array, ""], image: Float[Array, "H W C"], config: AugmentConf
     ratios = jnp.exp(jax.random.uniform(ratio_key, (ERASE_TRIES,), minval=math.log(low), maxval=math.log(high)))
     sides = jnp.stack([jnp.round(jnp.sqrt(areas * ratios)), jnp.round(jnp.sqrt(areas / ratios))]).astype(jnp.int32)
     fits = (sides[0] < height) & (sides[1] < width)
-    sides = sides[:, jnp.argmax(fits)]
+    sides = sides[:, jnp.argmax(fits)]  # the first rectangle that fits
     top, left = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]) - sides + 1)
     inside = box_mask(height, width, top, top + sides[0], left, left + sides[1])
     erased = inside & fits.any() & jax.random.bernoulli(whether_key, config.erase_probability)

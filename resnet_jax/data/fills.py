@@ -1,6 +1,6 @@
-"""What the host makes of an example: it fills a row of a batch, right where the row lies.
+"""How the host turns an example into a row of a batch. It writes directly into the memory of the batch.
 
-All this is pickled for worker processes.
+Everything here is pickled for worker processes.
 """
 
 from collections.abc import Mapping
@@ -16,33 +16,33 @@ from resnet_jax.data.transforms import decode, random_crop_into, resize_and_cent
 
 Leaves = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 Row = dict[str, np.ndarray]
-"""Views of one row of every array of a batch; `row["label"][...] = 3` writes a number."""
+"""Views of one row of every array of a batch. `row["label"][...] = 3` writes a number."""
 
-# Streams of random numbers: a shuffle, a crop and a policy never share one.
+# Numbers of the random streams. A shuffle, a crop and a policy never share one.
 SHUFFLE, CROP, POLICY = 0, 1, 2
 
 
 class Draws(NamedTuple):
-    """The randomness of one row, which depends on nothing but the seed and the row's place.
+    """The randomness of one row. It depends only on the seed and the row's place.
 
     Attributes:
-      seed: of the run; 0 in evaluation, where an example is filled the same way every time.
-      position: in training the row's position in the global order; in evaluation the example's index.
+      seed: of the run. In evaluation it is 0, since an example is filled the same way every time.
+      position: in training the row's position in the global order, in evaluation the example's index.
     """
 
     seed: int
     position: int
 
     def stream(self, number: int) -> np.random.Generator:
-        """One of as many independent generators as a fill likes; its results never change."""
+        """The independent generator of this number. A fill may use any number of them; their results never change."""
         return np.random.default_rng([number, self.seed, self.position])
 
 
 class Fill(Protocol):
-    """Fills rows from examples; a value that can be pickled.
+    """Fills rows from examples. A fill is a value that can be pickled.
 
     Attributes:
-      needs: what an example must hold.
+      needs: the leaves that an example must have.
       leaves: shape and type of one row of every array of a batch.
     """
 
@@ -53,7 +53,7 @@ class Fill(Protocol):
     def leaves(self) -> Leaves: ...
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        """Writes every array of `row`. `example` is what the source gave, and always has a `name` for errors.
+        """Writes every array of `row`. `example` is what the source gave. It always has a `name`, for errors.
 
         Raises:
           ImageError: the example cannot be read.
@@ -62,7 +62,7 @@ class Fill(Protocol):
 
 @dataclass(frozen=True)
 class TrainImage:
-    """`image` uint8 (S, S, C), cropped and changed as `config.augment` says of the host, and `label` int32."""
+    """Writes `image` uint8 (S, S, C), cropped and changed as `config.augment` says for the host, and `label` int32."""
 
     config: DataConfig
     needs = ("image", "label")
@@ -87,7 +87,7 @@ class TrainImage:
 
 @dataclass(frozen=True)
 class EvalImage:
-    """`image` uint8 (S, S, C), resized and cropped at the centre, and `label` int32."""
+    """Writes `image` uint8 (S, S, C), resized and cropped at the centre, and `label` int32."""
 
     config: DataConfig
     needs = ("image", "label")

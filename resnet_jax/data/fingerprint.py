@@ -1,4 +1,4 @@
-"""What a data set is, in a few characters: whether two runs had the same one."""
+"""A few characters that identify a data set, to see whether two runs had the same one."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ SAMPLES = 16
 def fingerprint(source: Source) -> str:
     """SHA-256 of the class names, the length, and the arrays and labels of 16 examples spread over the source.
 
-    It tells other data, another order or another decoder; it does not find one changed image among many.
+    It tells other data, another order or another decoder. It does not find one changed image among many.
     """
     digest = hashlib.sha256(json.dumps([list(source.class_names), len(source)]).encode())
     leaves = leaves_of(source)

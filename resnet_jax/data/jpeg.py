@@ -1,8 +1,8 @@
-"""JPEGs as fast as they can be had (measured in docs/data.md): just what a random crop of training needs, or all of it.
+"""Decodes JPEGs fast (measured in docs/data.md): only the part that a random crop of training needs, or the whole.
 
 Nearly all of a JPEG's cost is in its entropy code, which can only be read from the top. So the rows below the box are
-never decoded, and a box that will be shrunk is decoded at 1/2, 1/4 or 1/8 of its size, which the format gives nearly
-for free. Whatever is unusual about a file is left to Pillow, which also decides whether it is broken.
+never decoded. A box that will be shrunk is decoded at 1/2, 1/4 or 1/8 of its size, which the format gives nearly for
+free. Unusual files are left to Pillow, which also decides whether a file is broken.
 """
 
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ _START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _BASELINE = 0xC0
 _FRAMES = (_BASELINE, 0xC1, 0xC2)  # sequential and progressive Huffman codes; all others are rare
-_END_WITHIN = 64  # bytes: some writers pad their files
+_END_WITHIN = 64  # bytes from the end of the file: some writers pad their files
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a JPEG's header says about its picture."""
+    """The description of the picture in a JPEG's header."""
 
     height: int
     width: int
     at: int
     """Where in the file the height is written."""
     baseline: bool
-    """Rows come from top to bottom; in a progressive file the whole picture is refined again and again."""
+    """Rows come from top to bottom. In a progressive file, the whole picture is refined again and again instead."""
 
 
 def read_frame(data: bytes) -> Frame | None:
@@ -50,7 +50,7 @@ def read_frame(data: bytes) -> Frame | None:
 
 
 def decode_exactly(data: bytes, channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"] | None:
-    """What `decode_image` makes of a complete JPEG, to the byte and twice as fast; None for what is left to Pillow.
+    """The pixels of `decode_image` for a complete JPEG, to the byte, in half the time. None for files left to Pillow.
 
     Raises:
       ImageError: more than `MAX_PIXELS` pixels.
@@ -71,7 +71,7 @@ def decode_box(
 ) -> UInt8[np.ndarray, "h w C"]:
     """The pixels of a box, at the smallest of the scales 1, 1/2, 1/4 and 1/8 that leaves both sides at least `size`.
 
-    They are overwritten by the next call in the same thread.
+    The next call in the same thread overwrites the pixels.
 
     Raises:
       ImageError: as `decode_image`.
@@ -79,7 +79,9 @@ def decode_box(
     check_pixels(frame.height, frame.width, name)
     top, left, height, width = box
     rows = top + height if frame.baseline else frame.height
-    if rows < frame.height:  # the last row of blocks is decoded as a whole, and fast upsampling looks at no other
+    # A smaller height is written into the header, so that the decoder stops there. The last row of blocks is decoded as
+    # a whole, and fast upsampling looks at no row below it.
+    if rows < frame.height:
         data = b"".join((data[: frame.at], rows.to_bytes(2), data[frame.at + 2 :]))
     shrink = next((k for k in (8, 4, 2) if min(height, width) >= k * size), 1)
     try:
@@ -91,7 +93,7 @@ def decode_box(
             min_height=-(-rows // shrink),
             min_width=-(-frame.width // shrink),
             buffer=scratch("pixels", rows * frame.width * channels),
-            strict=False,  # as Pillow: small damage within the entropy code leaves a picture
+            strict=False,  # as Pillow: after small damage within the entropy code there is still a picture
         )
     except ValueError:
         pixels, shrink = decode_image(data, channels, name=name), 1

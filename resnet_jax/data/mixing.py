@@ -1,4 +1,4 @@
-"""MixUp and CutMix inside the jitted step: two images, and their targets, become one."""
+"""MixUp and CutMix inside the jitted step: two images become one, and so do their targets."""
 
 from functools import partial
 
@@ -22,15 +22,15 @@ def mix(
 ) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
     """Mixes each image with a partner of its group of `config.mix_group_size` (0: the batch), by one draw per group.
 
-    A draw says whether to mix at all, by MixUp (Zhang et al. 2017, arXiv:1710.09412) or CutMix (Yun et al. 2019,
-    arXiv:1905.04899), and with what weight. The law is that of torchvision's `RandomChoice([MixUp, CutMix])`, or of
-    timm's `Mixup` in its batch mode. Where groups lie whole on the devices, nothing is exchanged between those.
+    The draw decides whether to mix at all, by MixUp (Zhang et al. 2017, arXiv:1710.09412) or by CutMix (Yun et al.
+    2019, arXiv:1905.04899), and with which weight. The law is that of torchvision's `RandomChoice([MixUp, CutMix])`, or
+    of timm's `Mixup` in its batch mode. Where each group lies whole on one device, devices exchange nothing.
 
     Args:
-      positions: places of the images in the global batch, which number the groups; None = from 0.
+      positions: places of the images in the global batch, which give the groups their numbers; None = from 0.
     Returns:
-      The mixed images, and targets with the weights that the two images really have: for CutMix the areas, after the
-      box was clipped to the image.
+      The mixed images, and targets with the weights that the two images really have. For CutMix these are the areas,
+      after the box was clipped to the image.
     """
     size = config.mix_group_size or len(images)
     groups = len(images) // size
@@ -44,7 +44,7 @@ def mix(
 def box_mask(
     height: int, width: int, top: Int[Array, ""], bottom: Int[Array, ""], left: Int[Array, ""], right: Int[Array, ""]
 ) -> Bool[Array, "H W"]:
-    """True in the rows top to bottom - 1 and the columns left to right - 1; what lies outside the image is ignored."""
+    """True in the rows top to bottom - 1 and the columns left to right - 1. Parts outside the image are ignored."""
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None]
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
@@ -59,10 +59,11 @@ def _mix_group(
         cut = jnp.array(bool(config.cutmix_alpha))
     weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
 
+    # Which of the two it is, is known only on the device: so both are computed, and one is chosen.
     height, width = images.shape[1:3]
     outside = ~_cutmix_box(box_key, weight, height, width, config)
     weight = jnp.where(cut, jnp.mean(outside), weight)
-    # The share that an image keeps of each of its pixels: all and nothing, or the same everywhere.
+    # How much of each pixel is the image's own: all or nothing (CutMix), or the same share everywhere (MixUp).
     own = jnp.where(cut, outside, weight)
     mixes = jax.random.bernoulli(whether_key, config.mix_probability)
     weight, own = jnp.where(mixes, weight, 1.0), jnp.where(mixes, own, 1.0)[None, :, :, None]
@@ -71,19 +72,20 @@ def _mix_group(
 
 
 def _draw_beta(key: Array, alpha: float) -> Float[Array, ""]:
-    """A number from Beta(alpha, alpha), out of a table of equally likely ones.
+    """A number from Beta(alpha, alpha), drawn from a table of equally likely values.
 
-    `jax.random.beta` rejects in a loop, and for groups on several devices each round of it is an all-reduce.
+    `jax.random.beta` draws again in a loop until a draw is accepted. For groups on several devices, each round of that
+    loop would be an all-reduce.
     """
     places = (np.arange(BETA_QUANTILES) + 0.5) / BETA_QUANTILES
-    table = betaincinv(alpha, alpha, places) if alpha else places  # 0: never chosen
+    table = betaincinv(alpha, alpha, places) if alpha else places  # with alpha = 0 the result is never used
     return jnp.asarray(table, jnp.float32)[jax.random.randint(key, (), 0, BETA_QUANTILES)]
 
 
 def _cutmix_box(
     key: Array, weight: Float[Array, ""], height: int, width: int, config: AugmentConfig
 ) -> Bool[Array, "H W"]:
-    """A box of about (1 - weight) of the area around a pixel drawn at random; what lies outside the image is lost."""
+    """A box of about (1 - weight) of the area, around a random pixel. Its part outside the image is lost."""
     side = jnp.sqrt(1 - weight)
     limits = jnp.array([height, width])
     centre = jax.random.randint(key, (2,), 0, limits)

@@ -1,7 +1,7 @@
 """RandAugment and TrivialAugmentWide on bytes, on the host. NumPy in, NumPy out.
 
 The operations, their strengths and the order of random draws are torchvision's for PIL images, with the bilinear
-interpolation and the black border of its ImageNet recipes; results are the same to the byte.
+interpolation and the black border of its ImageNet recipes. The results are the same to the byte.
 """
 
 import math
@@ -20,7 +20,7 @@ BINS = 31
 
 
 class Strengths(NamedTuple):
-    """What an operation is called with: one of `values`, and with odds 1/2 its negative where `signed`."""
+    """The strengths of an operation: one of `values`, and where `signed`, its negative with probability 1/2."""
 
     values: tuple[float, ...] = (0.0,)
     signed: bool = False
@@ -45,7 +45,7 @@ def trivial_augment_wide(image: UInt8[np.ndarray, "H W C"], rng: np.random.Gener
 def rand_augment(
     image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator, operations: int, magnitude: int
 ) -> UInt8[np.ndarray, "H W C"]:
-    """So many operations in a row, all at strength `magnitude` of 0 to 30 (Cubuk et al. 2020, arXiv:1909.13719)."""
+    """Several operations in a row, all at strength `magnitude` of 0 to 30 (Cubuk et al. 2020, arXiv:1909.13719)."""
     space = rand_space(image.shape[0], image.shape[1])
     for _ in range(operations):
         name, strengths = _draw_operation(rng, space)
@@ -56,14 +56,14 @@ def rand_augment(
 
 @lru_cache
 def wide_space() -> dict[str, Strengths]:
-    """Strengths of TrivialAugmentWide; translations in pixels, whatever the size of the image."""
+    """Strengths of TrivialAugmentWide. Translations are in pixels, whatever the size of the image."""
     return _space(shear=0.99, translate_x=32, translate_y=32, rotate=135, enhance=0.99, posterize=6)
 
 
 @lru_cache
 def rand_space(height: int, width: int) -> dict[str, Strengths]:
     """Strengths of RandAugment for an image of this size."""
-    # AutoAugment's 150 pixels belong to its training images of 331.
+    # AutoAugment's 150 pixels are for its training images of 331 pixels.
     x, y = 150 / 331 * width, 150 / 331 * height
     return _space(shear=0.3, translate_x=x, translate_y=y, rotate=30, enhance=0.9, posterize=4)
 
@@ -79,7 +79,8 @@ def _affine(image: Image.Image, *matrix: float) -> Image.Image:
 
 
 def _shear(strength: float) -> float:
-    return math.tan(math.radians(math.degrees(math.atan(strength))))  # the roundings of torchvision's detour
+    # torchvision goes by way of an angle in degrees: the same roundings are needed for the same bytes.
+    return math.tan(math.radians(math.degrees(math.atan(strength))))
 
 
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
@@ -123,9 +124,9 @@ def _space(
 
 
 def _evenly(first: float, last: float) -> tuple[float, ...]:
-    """`torch.linspace` in float32 to the bit: a translation is cut to whole pixels, where the last bit counts.
+    """`torch.linspace` in float32 to the bit. A translation is cut to whole pixels, so the last bit counts.
 
-    It counts from both ends with a rounded step, and rounds each value once more.
+    torch counts from both ends with a rounded step, and rounds each value once more.
     """
     low, high = np.float32(first), np.float32(last)
     step = float((high - low) / np.float32(BINS - 1))

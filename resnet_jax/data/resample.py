@@ -1,8 +1,9 @@
-"""Pillow's resizing, byte for byte and ten times as fast, of no more than the part that is wanted.
+"""Pillow's resizing, byte for byte and ten times as fast, for only the part that is wanted.
 
-Evaluation has to show a network the very bytes that torchvision's transforms make with Pillow, and most of its time
-went there. Pillow works pixel by pixel; here a row of the result is a weighted sum of whole rows, which the compiler
-(Numba) turns into vector instructions, and for the other side OpenCV turns the image over. Measured in docs/data.md.
+Evaluation must show a network exactly the bytes that torchvision's transforms make with Pillow, and Pillow's resizing
+took most of its time. Pillow works pixel by pixel. Here a row of the result is a weighted sum of whole rows, which the
+compiler (Numba) turns into vector instructions. For the other side, OpenCV turns the image over. Measured in
+docs/data.md.
 
 The arithmetic is that of Pillow's src/libImaging/Resample.c: antialiased, the width first, rounded to bytes in between.
 """
@@ -17,7 +18,7 @@ from numba import njit
 
 from resnet_jax.data.scratch import scratch
 
-# The pipeline runs one image per thread; OpenCV's own threads on top of those would only fight for the same cores.
+# The pipeline runs one image per thread. OpenCV's own threads would only compete with these for the same cores.
 cv2.setNumThreads(0)
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -25,10 +26,10 @@ Box = tuple[int, int, int, int]
 """Top, left, height and width in pixels."""
 
 _Taps = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, "n K"]]
-"""For each pixel of a resized side: the first one of the side that it is made of, how many, and the weight of each."""
+"""For each pixel of a resized side: the first pixel that it is made of, how many pixels, and the weight of each."""
 
 _SUPPORTS: dict[Interpolation, float] = {"bilinear": 1.0, "bicubic": 2.0}
-# Of a weight, behind the point: what 32 bits have left for a pixel's 8 and the sum's 2.
+# Bits of a weight behind the point: 32 bits, less 8 for a pixel and 2 for the sum.
 _BITS = 22
 _HALF = np.int32(1 << (_BITS - 1))
 
@@ -41,12 +42,12 @@ def resample(
     window: Box | None = None,
     out: UInt8[np.ndarray, "h w C"] | None = None,
 ) -> UInt8[np.ndarray, "h w C"]:
-    """The window of an image that was resized to `size` (height, width), without making the rest of it.
+    """A window of an image that was resized to `size` (height, width). The rest of the resized image is not made.
 
-    Byte for byte Pillow's, except where `height_first`.
+    The bytes are Pillow's, except where `height_first`.
 
     Args:
-      window: by default all of it.
+      window: by default the whole resized image.
       out: contiguous memory to write to, by default new.
     """
     channels = image.shape[2]
@@ -74,19 +75,19 @@ def _turn(image: UInt8[np.ndarray, "H W C"], name: str) -> UInt8[np.ndarray, "W 
 
 
 def height_first(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether Pillow, since version 13, resizes the height of such an image first: its bytes are rounded otherwise."""
+    """Whether Pillow, since version 13, resizes the height of such an image first, which rounds the bytes otherwise."""
     return shape[0] - size[0] > max(2 * (shape[1] - size[1]), 0)
 
 
 def _reach(taps: _Taps) -> tuple[int, int]:
-    """From the first pixel of the side that is used to behind the last one."""
+    """The first pixel of the side that is used, and one more than the last."""
     first, count, _ = taps
     return int(first[0]), int(first[-1] + count[-1])
 
 
 @njit(nogil=True)
 def _taps(length, size, start, outputs, support):  # type: ignore[no-untyped-def]  # Numba infers them
-    """The `_Taps` of `outputs` pixels, from `start` on, of a side of `length` resized to `size`."""
+    """The `_Taps` of `outputs` pixels, from pixel `start` on, for a side of `length` that is resized to `size`."""
     scale = length / size
     stretch = max(scale, 1.0)
     reach = support * stretch
@@ -120,11 +121,11 @@ def _kernel(x, support):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def _weigh_rows(rows, begin, first, count, weights, out):  # type: ignore[no-untyped-def]
-    """Each row of `out` is the weighted sum of its taps among `rows`, which begin with the one of number `begin`."""
+    """Writes the weighted sums of taps into the rows of `out`. `rows` begins with the image's row number `begin`."""
     length = out.shape[1]
     total = np.empty(length, np.int32)
     for i in range(out.shape[0]):
-        total[:] = _HALF
+        total[:] = _HALF  # so that the shift below rounds and does not cut off
         for k in range(count[i]):
             weight, row = weights[i, k], rows[first[i] + k - begin]
             for j in range(length):

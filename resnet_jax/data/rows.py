@@ -1,6 +1,6 @@
-"""The rows of batches: which example belongs where, and batches filled with them.
+"""The rows of batches: which example belongs in which row, and batches filled with rows.
 
-All this is pickled for worker processes.
+Everything here is pickled for worker processes.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from resnet_jax.errors import ImageError
 Batch = dict[str, np.ndarray]
 """N rows of every array that a fill writes and, in evaluation, `weight` float32 (N,)."""
 
-# What handing out a task costs is shared by so many images.
+# To hand out a task costs time. So many rows share one task.
 _ROWS_PER_TASK = 8
 
 
@@ -26,33 +26,34 @@ class Rows(Protocol):
     """The rows of all batches together, by their position in the global order."""
 
     def empty(self, count: int) -> Batch:
-        """So many rows that are not written yet."""
+        """A batch of `count` rows that are not written yet."""
 
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
         """Writes a row of a batch. Returns the images that were passed over because they cannot be read."""
 
 
 class Order:
-    """Which example stands at a position of the global order: all of them in every epoch, shuffled anew for each.
+    """Which example stands at a position of the global order. Every epoch has all examples, shuffled anew.
 
     Args:
       length: how many examples there are.
-      batch_size: of a global batch.
+      batch_size: rows of a global batch.
       repeats: how often an epoch takes each example of its order, see `batches.train_batches`.
-      max_broken_fraction: of examples that may be left out because they cannot be read.
+      max_broken_fraction: fraction of examples that may be left out because they cannot be read.
     """
 
     def __init__(self, length: int, *, batch_size: int, seed: int, repeats: int, max_broken_fraction: float) -> None:
         self._length, self._batch_size, self._seed = length, batch_size, seed
         self._repeats, self._max_broken_fraction = repeats, max_broken_fraction
-        # First copies of all examples, then second ones, ...
+        # The first copies of all examples come first in a batch, then the second copies, and so on.
         self._spread = np.argsort(np.arange(batch_size) % repeats, kind="stable")
         self._orders: dict[int, np.ndarray] = {}
         self._broken: dict[int, str] = {}
 
     def take(self, position: int, read: Callable[[int], None]) -> list[Broken]:
-        """Calls `read` with the index of the example at `position`, or of the next in the epoch's order that it can
-        read; it raises ImageError where it cannot. Returns those that were passed over."""
+        """Calls `read` with the index of the example at `position`. If `read` raises ImageError, the next example of
+        the epoch's order is tried. Returns the examples that were passed over.
+        """
         batch_number, place_in_batch = divmod(position, self._batch_size)
         epoch, offset = divmod(batch_number * self._batch_size + int(self._spread[place_in_batch]), self._length)
         order, first = self._order(epoch), offset // self._repeats
@@ -72,7 +73,7 @@ class Order:
         order = self._orders.get(epoch)
         if order is None:
             order = np.random.default_rng([SHUFFLE, self._seed, epoch]).permutation(self._length)
-            # Where batches run over the end of an epoch, two orders are in use.
+            # Where a batch begins in one epoch and ends in the next, two orders are in use.
             self._orders = {e: kept for e, kept in self._orders.items() if abs(e - epoch) == 1} | {epoch: order}
         return order
 
@@ -125,9 +126,10 @@ def _row(batch: Batch, row: int) -> Row:
 
 
 class MakeBatch:
-    """Makes this host's part of a global batch, its rows at the same time and right where they will lie.
+    """Makes this host's part of a global batch. Its rows are made at the same time, directly in the memory of the
+    batch.
 
-    Filling fresh memory with an image twice, once for itself and once for its batch, would cost as much as resizing it.
+    To make an image first and to copy it into its batch would fill fresh memory twice, which costs as much as resizing.
 
     Args:
       threads: how many rows are made at the same time.
@@ -157,6 +159,7 @@ class MakeBatch:
         return batch, [broken for task in tasks for broken in task.result()]
 
     def __getstate__(self) -> dict[str, Any]:
+        # A pool of threads cannot be pickled: each worker process makes its own.
         return {name: value for name, value in vars(self).items() if name != "_pool"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

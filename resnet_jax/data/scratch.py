@@ -1,4 +1,4 @@
-"""Memory that each thread uses again: fresh memory costs a page fault every 4 kB, a tenth of the time of decoding."""
+"""Memory that each thread uses again. Fresh memory costs a page fault every 4 kB, a tenth of the time of decoding."""
 
 from threading import local
 
@@ -10,7 +10,7 @@ _thread = local()
 
 
 def scratch(name: str, size: int) -> UInt8[np.ndarray, " size"]:
-    """Bytes that hold anything. The next call with this name in this thread gets the same, unless they are many."""
+    """Bytes with any content. The next call with this name in this thread gets the same memory, unless it is large."""
     if size > _KEPT_BYTES:
         return np.empty(size, np.uint8)
     kept = vars(_thread).get(name)

@@ -1,7 +1,7 @@
-"""From a file or its bytes to the uint8 image that the network's host hands to the device. NumPy in, NumPy out.
+"""From a file or its bytes to the uint8 image that the host hands to the device. NumPy in, NumPy out.
 
 Images are (H, W, C) uint8 arrays in RGB order, with C = 1 (grey) or 3. Evaluation has the bytes of Pillow, as
-torchvision's published accuracies do; the random crop of training is made a little faster and less exactly.
+torchvision's published accuracies do. The random crop of training is a little faster and less exact.
 """
 
 import math
@@ -19,7 +19,7 @@ from resnet_jax.data.orientation import orientation, stored_box, upright, uprigh
 from resnet_jax.data.resample import Box, Interpolation, height_first, resample
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
-"""Of a random crop, width to height (Szegedy et al. 2015, section 6)."""
+"""Width to height of a random crop (Szegedy et al. 2015, section 6)."""
 CROP_TRIES = 10
 
 
@@ -33,13 +33,13 @@ def decode_random_crop(
     name: str,
     exif: bool = False,
 ) -> UInt8[np.ndarray, "S S C"]:
-    """`random_resized_crop` of an encoded or decoded image, decoding no more of it than the crop needs.
+    """`random_resized_crop` of an encoded or decoded image. It decodes no more of the image than the crop needs.
 
     Args:
       exif: of the image turned upright, as EXIF says.
 
     Raises:
-      ImageError: as `decode_image`, which `name` is for.
+      ImageError: as `decode_image`; the error names the image by `name`.
     """
     out = np.empty((size, size, channels), np.uint8)
     random_crop_into(out, image, rng, min_area, name=name, exif=exif)
@@ -55,7 +55,7 @@ def random_crop_into(
     name: str,
     exif: bool = False,
 ) -> None:
-    """`decode_random_crop` into memory that is there already, such as a row of a batch."""
+    """`decode_random_crop` into existing memory, such as a row of a batch."""
     channels = out.shape[2]
     frame = read_frame(image) if isinstance(image, bytes) else None
     if frame is None:
@@ -74,7 +74,7 @@ def random_crop_into(
 def decode(
     image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str, exif: bool = False
 ) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of an image as a source gives it: the bytes of a file, or pixels already. Raises `ImageError`.
+    """The pixels of an image that a source gave as the bytes of a file or as pixels. Raises `ImageError`.
 
     Args:
       exif: turn the image of a file upright, as EXIF says.
@@ -101,9 +101,10 @@ def random_resized_crop(
 
 
 def resize_square_into(out: UInt8[np.ndarray, "S S C"], image: UInt8[np.ndarray, "H W C"]) -> None:
-    """Makes an image square, fast.
+    """Resizes an image to a square, fast.
 
-    Bilinear, and antialiased where it shrinks more than twofold: up to there two taps per side leave out no pixel.
+    It is bilinear. Where it shrinks more than twofold it is also antialiased; up to there two taps per side leave out
+    no pixel.
     """
     size = len(out)
     if image.shape == out.shape:
@@ -125,7 +126,7 @@ def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area:
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
-    # No box fitted, as happens with extreme shapes: the largest central one of an allowed aspect ratio.
+    # No box fitted, as happens with extreme shapes. Take the largest central box with an allowed aspect ratio.
     w = min(width, round(height * high))
     h = min(height, round(width / low))
     return (height - h) // 2, (width - w) // 2, h, w
@@ -142,11 +143,11 @@ def resize_and_center_crop(
 ) -> UInt8[np.ndarray, "S S C"]:
     """Resizes the shorter side to `resize` pixels (antialiased) and takes the central `size` x `size`.
 
-    Byte for byte what torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image; where the resized
-    image is smaller than `size`, it is padded with zeros.
+    The bytes are those that torchvision's `Resize(resize)` and `CenterCrop(size)` make of a PIL image. Where the
+    resized image is smaller than `size`, it is padded with zeros.
 
     Args:
-      squash: resize both sides.
+      squash: resize both sides to `resize`.
       crop_rounds_down: where the middle falls between two pixels, begin at the first, as transformers does.
     """
     shape = (resize, resize) if squash else _resized_shape(image, resize)
@@ -166,7 +167,7 @@ def resize_short_side(
     """Resizes the shorter side to `size` pixels, as torchvision's `Resize` does a PIL image.
 
     Raises:
-      ImageError: so long an image that the result would have more than `decode.MAX_PIXELS` pixels.
+      ImageError: the image is so long that the result would have more than `decode.MAX_PIXELS` pixels.
     """
     shape = _resized_shape(image, size)
     return _resize(image, shape, interpolation, (0, 0, *shape))
@@ -175,7 +176,7 @@ def resize_short_side(
 def _resized_shape(image: UInt8[np.ndarray, "H W C"], size: int) -> tuple[int, int]:
     height, width, _ = image.shape
     short, long = sorted((height, width))
-    resized_long = int(size * long / short)  # truncated, as there
+    resized_long = int(size * long / short)  # truncated, as in torchvision
     shape = (size, resized_long) if height <= width else (resized_long, size)
     check_pixels(*shape, name=f"an image of {height} x {width} pixels, resized to {size} on its shorter side")
     return shape

@@ -1,4 +1,4 @@
-"""The picture of a run: what is best, loss and learning rate over epochs."""
+"""The picture of a run: its best number, loss and learning rate over epochs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from resnet_jax.display import in_figure
 from resnet_jax.files import write_atomically
 from resnet_jax.logs.shown import Shown
 
-if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
+if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself does not need it
     from matplotlib.axes import Axes
 
 TRAIN, EVALUATION, RATE = "#4c78a8", "#e4572e", "#6b7280"
-LOG_SCALE_RATIO = 20.0  # of the largest loss to the smallest: beyond it a linear axis hides the end of the run
-FEW_POINTS = 30  # up to so many are drawn as dots too
+LOG_SCALE_RATIO = 20.0  # largest loss to smallest: beyond this, a linear axis hides the end of the run
+FEW_POINTS = 30  # lines of up to this many points are drawn with dots
 Records = Sequence[Mapping[str, Any]]
 
 
 def plot_curves(records: Records, path: epath.PathLike, title: str, best: str, shown: Shown) -> None:
-    """Draws the log of a run as a PNG; any part of it may be missing.
+    """Draws the log of a run as a PNG. Any part of the log may be missing.
 
     Args:
       records: as `read_metrics` gives them.
       path: the file to write.
-      best: the name of the number by which one evaluation is better than another; larger is better.
-      shown: how it is called and written.
+      best: the name of the number by which evaluations are compared; larger is better.
+      shown: the label of that number, and how it is written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def _line(axes: "Axes", records: Records, name: str, color: str, label: str) -> 
 
 
 def _best(records: Records, name: str) -> tuple[float, float] | None:
-    """Epoch and value of the best evaluation, of equals the newest."""
+    """Epoch and value of the best evaluation; of equal ones the newest."""
     points = list(zip(*_points(records, name), strict=True))
     return max(points, key=lambda point: (point[1], point[0]), default=None)
 

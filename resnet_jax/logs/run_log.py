@@ -19,7 +19,7 @@ from resnet_jax.logs.shown import Names
 from resnet_jax.logs.sinks import JsonLines, Screen, Sink, TensorBoard
 from resnet_jax.survival.non_finite import DIAGNOSIS, SKIPPED_AT_MOST, was_finite
 
-if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
+if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself does not need them
     from rich.console import Console
 
 log = logging.getLogger("resnet_jax")
@@ -28,43 +28,43 @@ FILE_NAME = "metrics.jsonl"
 
 
 class RunLog:
-    """Writes what a run measures; a context manager.
+    """Writes the measurements of a run. It is a context manager.
 
     `metrics.jsonl` holds one JSON object per line, with `kind` ("train" or "eval"), `step`, `epoch`, `seconds` and:
 
-      train  the means over the steps since the last such line of what the step reports (`loss`, ...), `lr` of the
-             last of them, `images_per_second`, the share of the time that was spent waiting for data
-             (`data_wait`), and `mfu` where the devices' peak is known
+      train  the means over the steps since the last such line of the metrics of a step (`loss`, ...); `lr` of the last
+             of these steps; `images_per_second`; `data_wait`, the share of the time that was spent waiting for data;
+             and `mfu` if the devices' peak is known
       eval   the report of the evaluation (`loss`, the task's own numbers, `count`)
 
-    What is not finite is null. `seconds` counts the sessions of a resumed run together.
+    Numbers that are not finite are written as null. `seconds` is the total over all sessions of a resumed run.
 
-    `images_per_second` is that of training alone: its clock starts anew at the first step (after its compilation) and
-    after every line written, so it sees neither compilation nor evaluation. Where no step was timed (the first line,
-    if it follows the first step) it is left out. `mfu` is the share of the devices' peak that the arithmetic of the
-    network alone makes; `data_wait` is of the same clock: at 0 the host keeps the devices busy.
+    `images_per_second` is that of training alone. Its clock starts again at the first step (after its compilation) and
+    after every line that is written, so it counts neither compilation nor evaluation. If no step was timed (the first
+    line, if it follows the first step), it is left out. `mfu` is the share of the devices' peak that the arithmetic of
+    the network alone reaches. `data_wait` is measured by the same clock: at 0 the host keeps the devices busy.
 
-    With several processes, all keep the time and check the loss, and the first one writes.
+    With several processes, all of them keep the time and check the loss, and the first one writes.
 
     Attributes:
-      seconds_before: what earlier sessions of the run took, up to `start_step`.
+      seconds_before: how long earlier sessions of the run took, up to `start_step`.
 
     Args:
-      workdir: a folder, also on `gs://`; made where missing.
-      start_step: the step the run goes on from. What an earlier session logged after it is cut away, so that the log
-        has neither gap nor duplicate; 0 starts a new log.
+      workdir: a folder, also on `gs://`. It is made if it is missing.
+      start_step: the step from which the run continues. Lines that an earlier session logged after it are cut away, so
+        that the log has neither gap nor duplicate. 0 starts a new log.
       steps_per_epoch: need not be a whole number.
-      learning_rate: of a step.
+      learning_rate: the learning rate of a step.
       names: how the task's own numbers are shown on the screen.
-      layers: names, for the steps' `worst_layer`.
-      images_per_second_at_peak: what the devices could do if all their arithmetic went into the network; None = not
-        known.
-      log_state: what `get_state` gave at `start_step`.
-      forgive_failed_writes: say that a file could not be written and go on; the lines are kept until they can be.
+      layers: the names to which the steps' `worst_layer` refers.
+      images_per_second_at_peak: the speed if all arithmetic of the devices went into the network; None = not known.
+      log_state: the result of `get_state` at `start_step`.
+      forgive_failed_writes: warn about a file that could not be written, and go on. The lines are kept until they can
+        be written.
       console: where to show progress; standard output by default.
 
     Raises:
-      StorageError: the files cannot be written at all; likewise every method that writes.
+      StorageError: the files cannot be written at all. Every method that writes raises it too.
     """
 
     def __init__(
@@ -104,25 +104,25 @@ class RunLog:
 
     @contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Around what gives the next batch."""
+        """Put this around the code that gets the next batch."""
         started = time.perf_counter()
         yield
         self._waited += time.perf_counter() - started
 
     def collect(self, step: int, metrics: Mapping[str, Float[Array, ""]]) -> None:
-        """Keeps what step `step` reported, without waiting for the device."""
+        """Keeps the metrics of step `step`, without waiting for the device."""
         self._collected.append((step, metrics))
-        if self._first_step_at is None:  # it was just handed to the device: compiled, but perhaps not yet computed
+        if self._first_step_at is None:  # the device has just got the step: compiled, but perhaps not computed
             self._first_step_at = time.perf_counter()
             self._restart_clock()
         else:
             self._timed_steps += 1
 
     def write_train(self, step: int) -> None:
-        """Waits for what was collected and writes its means.
+        """Waits for the metrics that were collected, and writes their means.
 
         Raises:
-          NonFiniteLossError: a step among them was not finite and not skipped, or too many were; nothing is written.
+          NonFiniteLossError: one of the steps was not finite and not skipped, or too many were. Nothing is written.
         """
         if not self._collected:
             return
@@ -143,7 +143,7 @@ class RunLog:
         self._write(self._record("eval", step) | {name: _plain(value) for name, value in report.items()})
 
     def get_state(self) -> list[Any]:
-        """What was collected and not yet written, as JSON. What was written is on the disk when this returns.
+        """The metrics that were collected and not yet written, as JSON. The written ones are on the disk on return.
 
         Raises:
           NonFiniteLossError: as `write_train`.
@@ -179,7 +179,7 @@ class RunLog:
         self._clock, self._timed_steps, self._waited = time.perf_counter(), 0, 0.0
 
     def _seconds_left(self, step: int) -> float | None:
-        """At the pace since the first step, evaluations and checkpoints included."""
+        """The time that is left at the pace since the first step, with evaluations and checkpoints."""
         steps = step - self._start_step - 1
         if self._first_step_at is None or steps < 1:
             return None
@@ -212,12 +212,12 @@ class RunLog:
             )
         if len(bad) == len(collected) >= SKIPPED_AT_MOST:
             raise NonFiniteLossError(f"{what}, and all of those were skipped: there is nothing left to train", step)
-        if "loss_scale" not in metrics:  # with float16 that happens now and then, and is logged as `skipped`
+        if "loss_scale" not in metrics:  # with float16 steps are skipped now and then, and logged as `skipped`
             log.warning("%s. Their updates were skipped (on_non_finite = skip)", what)
 
 
 def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Of the steps that were not skipped, where all metrics are; and how many were skipped, where that can happen."""
+    """Means over the steps that were not skipped, and the number of skipped steps, where steps can be skipped."""
     values = [metrics for _, metrics in collected]
     taken = [metrics for metrics in values if not metrics.get("skipped")]
     names = [name for name in values[0] if name not in (*DIAGNOSIS, "skipped")]
@@ -228,7 +228,7 @@ def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The records of a run's log, oldest first; empty where there is none. A line torn by a crash is left out."""
+    """The records of a run's log, oldest first. Empty if there is no log. A line torn by a crash is left out."""
     records = []
     path = open_folder(workdir) / FILE_NAME
     for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:

@@ -1,16 +1,16 @@
-"""How a number of a task is called and written for people: on the screen, in the curves, in a run's last line."""
+"""How a number of a task is named and written for people: on the screen, in the curves, in a run's last line."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 
 class Shown(NamedTuple):
-    """Of one number, by the name that it has in the log.
+    """How one number of the log is shown.
 
     Attributes:
-      label: such as `top-1`.
-      form: how a value is written, such as `{:.2%}`; with a percent sign, values are fractions.
-      title: of an axis, such as `top-1 accuracy`; empty = the label.
+      label: its name for people, such as `top-1`.
+      form: how a value is written, such as `{:.2%}`. With a percent sign, values are fractions.
+      title: title of an axis, such as `top-1 accuracy`; empty = the label.
     """
 
     label: str
@@ -26,4 +26,4 @@ class Shown(NamedTuple):
 
 
 Names = Mapping[str, Shown]
-"""What is shown of a task's numbers, in this order."""
+"""How a task's numbers are shown, by their names in the log, in this order."""

@@ -1,6 +1,6 @@
 """Where a run's log goes: JSON lines, TensorBoard's files, the screen.
 
-What cannot be written is a `StorageError`. Lines are kept until they can be, so that a log never has a gap.
+A line that cannot be written is a `StorageError`. Lines are kept until they can be written, so that a log has no gap.
 """
 
 import json
@@ -19,7 +19,7 @@ from resnet_jax.display import plain_console
 from resnet_jax.files import open_growing
 from resnet_jax.logs.shown import Names
 
-if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself needs neither
+if TYPE_CHECKING:  # rich and tensorboardX are imported where a log is opened: training itself does not need them
     from rich.console import Console
 
 
@@ -28,10 +28,10 @@ class Sink(Protocol):
         """Shows or keeps a record."""
 
     def sync(self) -> None:
-        """Returns when what was written outlives the machine."""
+        """Returns when the written records are stored so that they survive a crash of the machine."""
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
 
 
 class JsonLines:
@@ -53,13 +53,13 @@ class JsonLines:
 class TensorBoard:
     """Charts named `train/loss`, `eval/loss`, ... over steps.
 
-    tensorboardX only makes the events: its own writer is a thread that, where it fails, hangs the run.
+    tensorboardX only makes the events. Its own writer is a thread that hangs the run if it fails.
     """
 
     def __init__(self, folder: epath.Path, start_step: int):
         self._event, self._scalar, self._checksum = _import_tensorboard_x()
         head = self._framed(file_version="brain.Event:2")
-        if start_step:  # TensorBoard is to forget what an earlier session wrote from this step on
+        if start_step:  # makes TensorBoard forget what an earlier session wrote from this step on
             head += self._framed(step=start_step + 1, session_log={"status": 1})
         self._file = open_growing(folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}", head)
 
@@ -82,8 +82,8 @@ class TensorBoard:
 
 
 def _import_tensorboard_x() -> tuple[Any, Any, Any]:
-    # tensorboardX imports torch where it finds it, to accept tensors: seconds, and a second OpenMP runtime beside
-    # XLA's. Python takes a module that is None for one that is not installed.
+    # tensorboardX imports torch if it is installed, to accept tensors. That takes seconds, and adds a second OpenMP
+    # runtime beside XLA's. Python treats a module that is None as one that is not installed.
     hide_torch = "torch" not in sys.modules
     if hide_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -108,10 +108,10 @@ _BAR_STYLES = {"loss": "bold", "images_per_second": "cyan", "left": "dim"}
 
 
 class Screen:
-    """A progress bar on a terminal; elsewhere (a file, a batch system) one plain line per record.
+    """A progress bar on a terminal. Elsewhere (a file, a batch system), one plain line per record.
 
     Args:
-      names: the task's numbers that are shown; the bar has room for the first of an evaluation.
+      names: the task's numbers that are shown. The bar has room only for the first one of an evaluation.
     """
 
     def __init__(self, console: "Console | None", total_steps: int, start_step: int, names: Names):

@@ -126,7 +126,7 @@ class BasicBlock(Block):
     """Two 3x3 convolutions (He et al. 2015, Figure 5, left)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act = self.parts.conv, self.parts.norm, self.parts.act
         y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(x)
         y = self.blur(act(norm(name="bn1")(y)))
@@ -142,7 +142,7 @@ class Bottleneck(Block):
     widens = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
         y = conv(self.inner, 1, name="conv1")(x)
         y = act(norm(name="bn1")(y))
@@ -159,7 +159,7 @@ class BottleneckV1(Block):
     widens = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
         y = self.strided_conv(self.inner, 1, name="conv1")(x)
         y = self.blur(act(norm(name="bn1")(y)))
@@ -175,7 +175,7 @@ class PreactBasicBlock(Block):
     preactivation = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         norm, act = self.parts.norm, self.parts.act
         z = act(norm(name="bn1")(x))
         y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(z)
@@ -192,7 +192,7 @@ class PreactBottleneck(Block):
     preactivation = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 D"]:
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
         z = act(norm(name="bn1")(x))
         y = conv(self.inner, 1, name="conv1")(z)

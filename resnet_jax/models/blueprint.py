@@ -1,7 +1,7 @@
-"""A network's arithmetic: its parts looked up, and the channels, strides and dilations of every block.
+"""The plan of a network: its parts looked up by name, and the channels, strides and dilations of every block.
 
-It is drawn when a `ResNet` is constructed, so that an impossible combination is refused there, and again when the
-network is called.
+The plan is drawn when a `ResNet` is constructed, so that an impossible combination is refused there. It is drawn again
+when the network is called.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +32,11 @@ class BlockPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What `ResNet` builds.
+    """The parts and numbers from which `ResNet` builds a network.
 
     Attributes:
       stages: the blocks of each stage.
-      stride: of the whole network, in pixels of the image.
+      stride: stride of the whole network, in pixels of the image.
     """
 
     stem: Stem
@@ -78,7 +78,7 @@ def draw(net: "ResNet") -> Blueprint:
 
 
 def _pick(kind: str, table: Mapping[str, Any], choice: Any) -> Any:
-    """The part that a name stands for; anything but a string stands for itself."""
+    """The part that a name stands for. Anything but a string is the part itself."""
     if isinstance(choice, str) and choice not in table:
         raise ModelError(unknown_name(kind, choice, table))
     return table[choice] if isinstance(choice, str) else choice
@@ -87,11 +87,11 @@ def _pick(kind: str, table: Mapping[str, Any], choice: Any) -> Any:
 def _lay_out(
     sizes: tuple[int, ...], width: int, stem_stride: int, output_stride: int | None, last_drop_rate: float
 ) -> tuple[tuple[tuple[BlockPlan, ...], ...], int]:
-    """Stages at twice the width and half the resolution each, and the stride of the whole.
+    """Stages at twice the width and half the resolution each, and the stride of the whole network.
 
-    A stage that would exceed `output_stride` dilates instead: its first block still looks at pixels as far apart as its
-    input's, the others twice as far (torchvision's `replace_stride_with_dilation`). Drop rates rise linearly from 0 in
-    the first block to the given one in the last (timm's form of Huang et al. 2016, section 3).
+    A stage whose stride would exceed `output_stride` dilates instead. Its first block keeps the distance between pixels
+    that its input has; the other blocks look twice as far (torchvision's `replace_stride_with_dilation`). Drop rates
+    rise linearly from 0 in the first block to the given rate in the last (timm's form of Huang et al. 2016, section 3).
     """
     stages, total, dilation, done = [], stem_stride, 1, 0
     slope = last_drop_rate / max(1, sum(sizes) - 1)
@@ -116,7 +116,7 @@ def _lay_out(
 
 
 def _check_numbers(net: "ResNet") -> None:
-    """Each number by itself."""
+    """Checks each number by itself."""
     for name, low in {
         "num_classes": 0,
         "width": 1,
@@ -149,7 +149,7 @@ def _check_numbers(net: "ResNet") -> None:
 
 
 def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
-    """Parts that are right by themselves but not together: what, value, rule and remedy of each."""
+    """Parts that are right by themselves but do not fit together. Each message has what, value, rule and remedy."""
     block, name = plan.block, plan.block.__name__
     widths = [stage[0].width for stage in plan.stages]
     outputs = [width * block.expansion for width in widths]

@@ -1,7 +1,7 @@
-"""Networks for small images (He et al. 2015, section 4.2), a row each: the arguments of `ResNet`.
+"""Networks for small images (He et al. 2015, section 4.2). Each row has the arguments of `ResNet`.
 
-A 3x3 stem of 16 channels and three stages of n blocks. The depth in a name counts layers with weights: 6n+2 with basic
-blocks, 9n+2 with bottlenecks, 6n+4 for Wide ResNets (which count their projections).
+A network has a 3x3 stem of 16 channels and three stages of n blocks. The depth in a name counts layers with weights:
+6n+2 with basic blocks, 9n+2 with bottlenecks, 6n+4 for Wide ResNets (which count their projections).
 """
 
 from typing import Any

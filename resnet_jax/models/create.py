@@ -14,7 +14,7 @@ from resnet_jax.models.resnet import ResNet
 VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS}
 
 
-# Options of torchvision's and timm's create_model, and what does the same here.
+# Options of torchvision's and timm's create_model, and the option or function with the same effect here.
 CALLED_HERE = {
     "pretrained": "resnet_jax.load_pretrained(name), which gives the network and its weights",
     "weights": "resnet_jax.load_pretrained(name, weights), which gives the network and its weights",
@@ -39,7 +39,7 @@ CALLED_HERE = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` knows, in the tables' order; `pattern` is a shell wildcard such as `resnet*`."""
+    """The names that `create_model` knows, in the order of the tables. `pattern` is a shell wildcard like `resnet*`."""
     return [name for name in VARIANTS if fnmatchcase(name, pattern)]
 
 
@@ -70,7 +70,8 @@ def init(model: ResNet, key: Array, *, channels: int = 3) -> PyTree[Array]:
 
     Args:
       key: from `jax.random.key`.
-      channels: of the images that the network will see.
+      channels: channels of the images that the network will see.
     """
     images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
+    # Under jit the forward pass is not computed, since nothing uses its result.
     return jax.jit(lambda key: model.init(key, jnp.zeros(images.shape, images.dtype), train=False))(key)

@@ -1,7 +1,8 @@
-"""Operations that are fast in another form on each platform. The form is chosen where a program is lowered.
+"""Operations that have another fast form on each platform. The form is chosen where a program is lowered.
 
-So lowering for a platform that this machine does not have gives that platform's form. All forms of an operation compute
-the same numbers, but for rounding (`tests/models/test_forms.py`). docs/performance.md has what each was chosen for.
+So lowering for a platform that this machine does not have gives the form of that platform. All forms of an operation
+compute the same numbers, except for rounding (`tests/models/test_forms.py`). docs/performance.md says why each was
+chosen.
 """
 
 import os
@@ -17,15 +18,15 @@ from jaxtyping import Array, Float
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-# A platform whose forms are used on every platform. Tests set it, so that a CPU computes with what a TPU would use.
+# The platform whose forms are used on every platform. Tests set it, so that a CPU computes with the forms of a TPU.
 _forced: ContextVar[str | None] = ContextVar("forms", default=os.environ.get("RESNET_JAX_FORMS"))  # noqa: B039 (a string)
 
 
 @contextmanager
 def forms_of(platform: str) -> Iterator[None]:
-    """What is traced inside has the forms of `platform` ("cpu", "cuda", "tpu"), whatever it is lowered for.
+    """Everything that is traced inside has the forms of `platform` ("cpu", "cuda", "tpu"), on any platform.
 
-    A function that `jax.jit` has traced before keeps the forms that it has.
+    A function that `jax.jit` has traced before keeps its forms.
     """
     token = _forced.set(platform)
     try:
@@ -35,10 +36,10 @@ def forms_of(platform: str) -> Iterator[None]:
 
 
 def per_platform(*arguments: Array, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
-    """`forms[platform](*arguments)`, or `default` where there is none, of the platform that the program is lowered for.
+    """`forms[platform](*arguments)` for the platform that the program is lowered for, or `default` without such a form.
 
     Args:
-      forms: by JAX's name of the platform: `cpu`, `cuda`, `tpu`. All give arrays of the same shapes and dtypes.
+      forms: by JAX's name of the platform: `cpu`, `cuda`, `tpu`. All must give arrays of the same shapes and dtypes.
     """
     forced = _forced.get()
     if forced:
@@ -51,9 +52,10 @@ def pointwise(
 ) -> Float[Array, "*N H2 W2 C"]:
     """A 1x1 convolution.
 
-    On CPUs a product of two matrices: there XLA's `dot` is faster than its `conv`, and of two dimensions it needs no
-    transposed copy of the activations for the kernel's gradient. Elsewhere a convolution, which moves less memory. Of a
-    product behind a strided slice, XLA for GPUs makes a Triton kernel that ends the process (openxla/xla#47381).
+    On CPUs it is a product of two matrices: XLA's `dot` is faster there than its `conv`, and with two dimensions it
+    needs no transposed copy of the activations for the kernel's gradient. Elsewhere it is a convolution, which moves
+    less memory. From a product behind a strided slice, XLA for GPUs makes a Triton kernel that ends the process
+    (openxla/xla#47381).
     """
 
     def product(x: Array, kernel: Array) -> Array:
@@ -78,10 +80,10 @@ def pointwise(
 def in_halves(
     x: Float[Array, "N K"], kernel: Float[Array, "K C"], dimensions: Any, precision: Any = None, **options: Any
 ) -> Float[Array, "N C"]:
-    """`lax.dot_general` of the last layer, as flax calls it; on a TPU, the columns of the kernel in two halves.
+    """`lax.dot_general` for the last layer, as flax calls it. On a TPU it takes the kernel's columns in two halves.
 
-    The TPU's compiler takes a float32 kernel that is an argument of the program into its fast memory early, and then
-    has no room there for activations: the forward pass of ResNet-152 moves 6.5 GB with one product, 5.6 with two.
+    The TPU's compiler takes a float32 kernel that is an argument of the program into its fast memory early. Then it has
+    no room there for activations: the forward pass of ResNet-152 moves 6.5 GB with one product, 5.6 with two.
     """
 
     def whole(x: Array, kernel: Array) -> Array:
@@ -96,8 +98,10 @@ def in_halves(
 
 @jax.custom_jvp
 def kept(x: Array) -> Array:
-    """`x` itself; on a TPU, written to memory once. Its compiler may otherwise compute `x` again in each of the kernels
-    that read it, out of arrays that are larger, or write it twice. A GPU's compiler fuses less behind a barrier."""
+    """`x` itself. On a TPU it is written to memory once: the compiler may otherwise compute `x` again in each kernel
+    that reads it, from arrays that are larger, or write it twice. On a GPU there is no barrier, since its compiler
+    fuses less behind one.
+    """
     return per_platform(x, tpu=lax.optimization_barrier, default=lambda x: x)
 
 

@@ -1,6 +1,7 @@
-"""Networks for ImageNet, a row each: the arguments of `ResNet`, written as a depth and what changes it.
+"""Networks for ImageNet. Each row has the arguments of `ResNet`, written as a depth and the options that change it.
 
-The names are torchvision's, or timm's where torchvision has none. What is left out has `ResNet`'s default.
+The names are torchvision's, or timm's where torchvision has none. Arguments that a row leaves out have `ResNet`'s
+defaults.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ R152: Row = {"block": "bottleneck", "stage_sizes": (3, 8, 36, 3)}
 R200: Row = {"block": "bottleneck", "stage_sizes": (3, 24, 36, 3)}
 R269: Row = {"block": "bottleneck", "stage_sizes": (3, 30, 48, 8)}
 
-# The first 1x1 carries the stride, as first published; without it a network here is "v1.5", He et al. 2018's ResNet-B.
+# The first 1x1 carries the stride, as first published. Without this row a network is "v1.5", He et al. 2018's ResNet-B.
 V1: Row = {"block": "bottleneck_v1"}
 # Full pre-activation (He et al. 2016, arXiv:1603.05027).
 V2_BASIC: Row = {"block": "preact_basic"}

@@ -1,7 +1,7 @@
 """Convolution, pooling, gating and stochastic depth with PyTorch's semantics, in NHWC layout.
 
-Everything that a port is usually silent about is explicit here: padding in numbers, He fan-out initialisation, what a
-pooling window at the border averages over.
+A port usually does not say these things, and they are explicit here: padding in numbers, He fan-out initialisation, and
+which pixels a pooling window at the border averages over.
 """
 
 from collections.abc import Callable
@@ -40,13 +40,13 @@ Sides = int | tuple[int, ...]  # one number for all axes, or one for each
 
 
 class Conv(nn.Module):
-    """Convolution along all axes between the first and the last, padded by `(kernel_size - 1) // 2 * dilation` on every
-    side as torchvision's are.
+    """Convolution along all axes between the first and the last. As in torchvision, every side is padded by
+    `(kernel_size - 1) // 2 * dilation`.
 
     Attributes:
-      kernel_size, stride, dilation: of all axes, or one number for each: of (N, T, H, W, C) a kernel of (1, 3, 3) sees
-        a frame at a time.
-      padding: (before, after) in pixels of every axis instead.
+      kernel_size, stride, dilation: one number for all axes, or one for each axis. On (N, T, H, W, C) a kernel
+        of (1, 3, 3) sees one frame at a time.
+      padding: (before, after) in pixels, for every axis; replaces the padding above.
       precision: of products of float32 numbers; None = the platform's default.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
@@ -67,14 +67,14 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"], *, deferred: bool = False) -> Float[Array, "N *S2 D"] | Convolution:
-        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features), and so on for one axis or three.
+        """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), features), and likewise for one axis or three.
 
         Args:
-          deferred: return the convolution before it is computed, for `norms.BatchNorm`; only without a bias, and of
-            (N, H, W, C).
+          deferred: return the convolution before it is computed, for `norms.BatchNorm`. Only without a bias, and only
+            for (N, H, W, C).
 
         Raises:
-          ModelError: `groups` that do not divide the channels, or fields of another number of axes.
+          ModelError: `groups` do not divide the channels, or a field has another number of axes than `x`.
         """
         sizes = self._of_axes("kernel_size", x)
         if x.shape[-1] % self.groups or self.features % self.groups:
@@ -100,11 +100,11 @@ class Conv(nn.Module):
         return y + bias.astype(y.dtype).reshape(*[1] * (y.ndim - 1), -1)
 
     def output_dtype(self, x: Array) -> Dtype:
-        """That of activations, in which the convolution is computed."""
+        """The dtype of the activations, in which the convolution is computed."""
         return jnp.dtype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
 
     def widens(self, x: Array) -> bool:
-        """Whether it is a plain 1x1 convolution to at least twice as many channels: see `deferred.Product`."""
+        """Whether this is a plain 1x1 convolution to at least twice as many channels: see `deferred.Product`."""
         plain = x.ndim == 4 and self._is_pointwise(x) and self.groups == 1 and not self.use_bias
         return plain and 2 * x.shape[-1] <= self.features
 
@@ -143,7 +143,7 @@ class Conv(nn.Module):
 
 @jax.custom_jvp
 def relu(x: Array) -> Array:
-    """The positive part. Its derivative looks at what it put out, which the next layer keeps anyway, not at `x`."""
+    """The positive part. Its derivative looks at its output, which the next layer keeps anyway, and not at `x`."""
     return jnp.maximum(x, 0)
 
 
@@ -155,29 +155,29 @@ def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Arr
 
 @jax.custom_jvp
 def kept_relu(x: Array) -> Array:
-    """`kept(relu(x))`, with a derivative that looks at what is kept."""
+    """`kept(relu(x))`, with a derivative that looks at the kept output."""
     return kept(jnp.maximum(x, 0))
 
 
 @kept_relu.defjvp
 def _kept_relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = kept_relu(*primals)
-    # The barrier: XLA for GPUs would look at the sum before the maximum instead, keep it for that, and fuse neither
-    # into the product before.
+    # Without the barrier, XLA for GPUs would look at the sum before the maximum instead. It would keep the sum for
+    # that, and fuse neither into the product before.
     out = per_platform(y, cuda=lax.optimization_barrier, default=lambda y: y)
     return y, jnp.where(out > 0, tangents[0], jnp.zeros((), y.dtype))
 
 
 def trained(act: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """`act` for what training reads several times: `kept_relu` of 16-bit numbers for `relu`, else `act` itself."""
+    """The form of `act` for values that training reads several times: `kept_relu` for a 16-bit `relu`, else `act`."""
     return (lambda x: kept_relu(x) if x.dtype.itemsize == 2 else relu(x)) if act is relu else act
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate computed from the means of all (Hu et al. 2017, arXiv:1709.01507).
+    """Scales each channel by a gate that is computed from the means of all channels (Hu et al. 2017, arXiv:1709.01507).
 
-    The hidden width is `channels / ratio` rounded to a multiple of 8, at least 8, and the activation there is ReLU
-    whatever the network's, as in timm's `SEModule`.
+    The hidden width is `channels / ratio` rounded to a multiple of 8, and at least 8. The activation in the gate is
+    always ReLU, whatever the network's is, as in timm's `SEModule`.
     """
 
     ratio: int
@@ -199,13 +199,14 @@ def squeezed(channels: int, ratio: int) -> int:
 def stochastic_depth(
     y: Float[Array, "N *S C"], key: Array, drop_rate: float, positions: Int[Array, " N"] | None = None
 ) -> Float[Array, "N *S C"]:
-    """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the rate of keeping.
+    """Zeroes the whole branch of each image with probability `drop_rate`, else divides it by the probability of
+    keeping.
 
-    Huang et al. 2016, arXiv:1603.09382, who scale in evaluation instead.
+    Huang et al. 2016, arXiv:1603.09382, scale in evaluation instead.
 
     Args:
-      positions: places of the images in the global batch, to which the draws belong, so that these depend neither on
-        the number of devices nor on what part of the batch `y` is; None = from 0.
+      positions: places of the images in the global batch; None = from 0. Each draw belongs to a place, so it depends
+        neither on the number of devices nor on which part of the batch `y` is.
     """
     places = jnp.arange(y.shape[0]) if positions is None else positions
     keep = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - drop_rate))(places)
@@ -226,7 +227,7 @@ def _sides(x: Array) -> tuple[int, ...]:
     return tuple(range(1, x.ndim - 1))
 
 
-# What `act=` and `pool=` may name. timm's names for the pools.
+# The names that `act=` and `pool=` accept. The names of the pools are timm's.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
     "leaky_relu": nn.leaky_relu,

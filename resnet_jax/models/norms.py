@@ -1,4 +1,4 @@
-"""Normalisation: batch normalisation with PyTorch's semantics, and the table of what `norm=` may name."""
+"""Normalisation: batch normalisation with PyTorch's semantics, and the names that `norm=` accepts."""
 
 import math
 from collections.abc import Callable
@@ -18,23 +18,27 @@ from resnet_jax.models.moments import Moments, widened
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) with the semantics of `torch.nn.BatchNorm2d`, or 1d and 3d.
 
-    Differences from `flax.linen.BatchNorm`: the running variance is the unbiased one, the variance is computed around
-    the mean rather than as E[x^2] - E[x]^2 (of 16 bits, around the running mean), statistics are taken over fixed
-    groups of images, and *normalising with batch statistics* and *updating the running ones* are separate switches.
+    Differences from `flax.linen.BatchNorm`:
 
-    Statistics are float32 (float64 for float64 input). With groups, the running statistics move towards the mean over
-    the groups of each group's own statistics.
+    - The running variance is the unbiased one.
+    - The variance is computed around the mean (for 16 bits, around the running mean), not as E[x^2] - E[x]^2.
+    - Statistics are taken over fixed groups of images.
+    - *Normalising with batch statistics* and *updating the running statistics* are separate switches.
+
+    Statistics are float32 (float64 for float64 input). With groups, each group has its own statistics, and the running
+    statistics move towards the mean of these over the groups.
 
     Attributes:
-      use_batch_stats: normalise with the statistics of this batch rather than the running ones.
+      use_batch_stats: normalise with the statistics of this batch, not with the running ones.
       update_stats: move the running statistics towards those of this batch (`batch_stats` must be mutable).
-      group_size: consecutive images that share statistics, 0 = the whole batch. A fixed number, not "whatever is on
-        this device", so that a config means the same on any number of devices.
-      axis_name: of `jax.shard_map` or `vmap`: where groups are the whole batch, that of all members of the axis.
-      momentum: of the running average, flax's convention: 0.9 here is 0.1 in PyTorch.
-      one_pass: compute the statistics in one pass over the activations, around the running mean, and those of a 1x1
-        convolution that widens without its output (see `deferred`); None = where activations have 16 bits. It moves
-        less memory, and rounds differently.
+      group_size: consecutive images that share statistics, 0 = the whole batch. It is a fixed number, not "all images
+        on this device", so that a config means the same on any number of devices.
+      axis_name: an axis of `jax.shard_map` or `vmap`. Where a group is the whole batch, it is that of all members of
+        the axis.
+      momentum: of the running average, in flax's convention: 0.9 here is 0.1 in PyTorch.
+      one_pass: compute the statistics in one pass over the activations, around the running mean, and the statistics of
+        a 1x1 convolution that widens without its output (see `deferred`). None = only for activations of 16 bits. One
+        pass moves less memory, and rounds differently.
     """
 
     use_batch_stats: bool
@@ -50,12 +54,12 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"] | Convolution) -> Float[Array, "N *S2 C"]:
-        """Normalises each channel of (N, H, W, C), (N, T, H, W, C) and so on, or of a convolution that is not computed
-        yet.
+        """Normalises each channel of (N, H, W, C), (N, T, H, W, C) and so on, or of a convolution before it is
+        computed.
 
         Raises:
-          ValueError: the batch is not divisible by `group_size`, or a group holds a single value per channel, whose
-            unbiased variance does not exist.
+          ValueError: the batch is not divisible by `group_size`, or a group has only one value per channel, so that it
+            has no unbiased variance.
         """
         channels = x.channels if isinstance(x, Convolution) else x.shape[-1]
         scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
@@ -75,7 +79,7 @@ class BatchNorm(nn.Module):
             self._check_groups(values.x, groups)
             batch_mean, batch_var = self._batch_statistics(values, groups, broad(mean))
             if self.update_stats and not self.is_initializing():
-                # values that each statistic was taken over
+                # How many values each statistic was taken over.
                 count = groups * math.prod(values.x.shape[1:-1]) * self._members
                 self._move(running_mean, batch_mean)
                 self._move(running_var, batch_var * (count / (count - 1)))
@@ -83,16 +87,16 @@ class BatchNorm(nn.Module):
                 size, mean, var, scale, bias = groups, batch_mean, batch_var, broad(scale), broad(bias)
         factor = lax.rsqrt(var + self.epsilon) * scale
         shift = bias - mean * factor
-        if size is None:  # the same for all images
+        if size is None:  # running statistics: the same for all images
             ones = [1] * (values.x.ndim - 1)
             return values.scaled(None, factor.reshape(*ones, -1), shift.reshape(*ones, -1))
-        # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of their own, beside
-        # the sums of each group that the gradient of `mean` needs.
+        # The barrier: XLA would otherwise sum the gradients of `bias` over all images in a pass of its own, although
+        # the gradient of `mean` needs the sums of each group anyway.
         factor, shift = lax.optimization_barrier((factor, shift))
         return values.scaled(size, factor, shift)
 
     def takes_convolutions(self, dtype: Dtype) -> bool:
-        """Whether it normalises with batch statistics of activations of this dtype that it computes in one pass."""
+        """Whether this norm uses batch statistics, and computes them in one pass for activations of this dtype."""
         return self.use_batch_stats and (jnp.dtype(dtype).itemsize == 2 if self.one_pass is None else self.one_pass)
 
     def _check_groups(self, x: Array, size: int) -> None:
@@ -111,14 +115,14 @@ class BatchNorm(nn.Module):
     def _batch_statistics(self, values: Any, size: int, running_mean: Array) -> Moments:
         """Means and biased variances of the groups."""
         mean, var = values.moments(size, lax.stop_gradient(widened(running_mean)), one_pass=self.one_pass)
-        if self._members > 1:  # one exchange: the variance is that within the members and that between them
+        if self._members > 1:  # one exchange: the variance is the one within the members plus the one between them
             mean, var, square = lax.pmean(jnp.stack([mean, var, jnp.square(mean)]), self.axis_name)
             var = var + (square - jnp.square(mean))
         return mean, var
 
     @property
     def _members(self) -> int:
-        """Of the axis, which share the statistics of this one."""
+        """How many members of the axis share one set of statistics."""
         return 1 if self.group_size or self.axis_name is None else lax.axis_size(self.axis_name)
 
     def _move(self, running: nn.Variable, batch: Array) -> None:
@@ -126,7 +130,7 @@ class BatchNorm(nn.Module):
         running.value = self.momentum * running.value + (1 - self.momentum) * new
 
 
-# What `norm=` may name. GroupNorm (Wu & He 2018, arXiv:1803.08494) is flax's own, made PyTorch's.
+# The names that `norm=` accepts. GroupNorm (Wu & He 2018, arXiv:1803.08494) is flax's own, with PyTorch's settings.
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": BatchNorm,
     "frozen": partial(BatchNorm, use_batch_stats=False, update_stats=False),
@@ -144,7 +148,7 @@ def bind(
     dtype: Dtype | None,
     param_dtype: Dtype,
 ) -> Callable[..., nn.Module]:
-    """`norm` (a module class, or a `partial` of one, whose own keywords win) with the options of this network and call.
+    """`norm` (a module class, or a `partial` of one, whose keywords win) with the options of this network and call.
 
     Only a norm with a field `use_batch_stats` is told how to treat batch statistics.
     """
@@ -156,7 +160,7 @@ def bind(
 
 
 def field_default(norm: Callable[..., nn.Module], name: str) -> Any:
-    """What `norm` has for the field `name` until it is told: None where it has no such field."""
+    """The value that `norm` has for the field `name` before options are passed: None if it has no such field."""
     if isinstance(norm, partial) and name in norm.keywords:
         return norm.keywords[name]
     module: Any = norm.func if isinstance(norm, partial) else norm

@@ -85,25 +85,27 @@ def _nine(x: Array, stride: int, border: float) -> list[Array]:
     return [lax.slice(padded, start, (n, start[1] + h, start[2] + w, c), (1, stride, stride, 1)) for start in starts]
 
 
-def halving_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H2 W2 C"]:
+def halving_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 C"]:
     """2x2, stride 2; at the end of an odd side the mean is of the pixels that exist (torch's `ceil_mode`)."""
-    ends = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding=ends, count_include_pad=False)
+    two = (2,) * (x.ndim - 2)
+    ends = [(0, side % 2) for side in x.shape[1:-1]]
+    return nn.avg_pool(x, two, strides=two, padding=ends, count_include_pad=False)
 
 
-def smoothing_average_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N H W C"]:
+def smoothing_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
     """2x2, stride 1, with zeros beyond the last row and column, as timm's D nets pool where they dilate."""
-    return nn.avg_pool(x, (2, 2), strides=(1, 1), padding=((0, 1), (0, 1)))
+    axes = x.ndim - 2
+    return nn.avg_pool(x, (2,) * axes, strides=(1,) * axes, padding=((0, 1),) * axes)
 
 
-def blur_pool(x: Float[Array, "N H W C"], stride: int) -> Float[Array, "N H2 W2 C"]:
-    """The binomial filter (1, 2, 1) / 4 in both directions, then every `stride`-th pixel; borders are reflected.
+def blur_pool(x: Float[Array, "N *S C"], stride: int) -> Float[Array, "N *S2 C"]:
+    """The binomial filter (1, 2, 1) / 4 along each axis, then every `stride`-th pixel; borders are reflected.
 
     Zhang 2019, arXiv:1904.11486; timm's `BlurPool2d`.
     """
-    for axis in (1, 2):
+    for axis in range(1, x.ndim - 1):
         size = x.shape[axis]
-        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)], mode="reflect")
+        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)], mode="reflect")
         taps = [lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3)]
         x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
     return x

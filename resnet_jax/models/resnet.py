@@ -1,8 +1,8 @@
 """ResNet (He et al. 2015, arXiv:1512.03385) and its relatives as one functional Flax Linen module.
 
-Every relative is this one forward path with other parts: a stem, blocks, shortcuts, norms, each a name in a table or a
-callable of your own. Submodules carry torchvision's names, with `layer1.0` written `layer1_0`, so that a weight
-converter is a rename and a transpose.
+Every relative is this one forward path with other parts: a stem, blocks, shortcuts, norms. Each part is a name in a
+table or a callable of your own. Submodules carry torchvision's names, with `layer1.0` written `layer1_0`. So a weight
+converter only renames and transposes.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
       block: `"basic"`, `"bottleneck"`, `"bottleneck_v1"` (stride in the first 1x1), `"preact_basic"`,
         `"preact_bottleneck"`, or a subclass of `blocks.Block`.
       stage_sizes: blocks per stage.
-      num_classes: columns of the logits; 0 = no `fc`, the network returns what it pooled.
+      num_classes: columns of the logits; 0 = no `fc`: the network returns the pooled features.
       width: channels of the first stage (before a bottleneck's factor of 4).
       stem: `"imagenet"` = 7x7 stride 2; `"cifar"` = 3x3 stride 1 and no max-pool (section 4.2); `"deep"` and
         `"deep_tiered"` = three 3x3; `"space_to_depth"` = the 7x7 in another layout; or a `stems.Stem`.
@@ -44,14 +44,15 @@ class ResNet(nn.Module):
       pool: `"avg"`, `"max"`, `"avgmax"`, `"catavgmax"`, or a function (N, H, W, C) -> (N, D).
       stem_width: channels of the stem; None = `width`.
       groups, base_width: of a bottleneck's 3x3: `groups` times `width * base_width / 64` channels (ResNeXt, Wide).
-      se_ratio: squeeze-and-excitation that narrows channels by this much, 0 = none.
+      se_ratio: factor by which squeeze-and-excitation narrows the channels, 0 = no squeeze-and-excitation.
       antialias: blur before every subsampling after the first convolution.
       weight_standardization: of every convolution; for use with `norm="group"`.
-      width_multiplier: of `width` and `stem_width`.
-      output_stride: 8, 16 or 32: stages that would make the stride larger dilate instead; None = they stride.
+      width_multiplier: multiplies `width` and `stem_width`.
+      output_stride: 8, 16 or 32: a stage that would make the stride larger dilates instead; None = every stage strides.
       stochastic_depth: rate at which training drops the last block's branch, per image; it rises linearly from 0 at
         the first block. `apply` then needs `rngs={"dropout": key}`.
-      remat: the stages (from 1) whose activations are computed again in the backward pass, block by block, not kept.
+      remat: the stages (from 1) whose activations are not kept, but computed again in the backward pass, block by
+        block.
       zero_init_residual: start the last scale of each branch at 0 (the last kernel in pre-activation blocks), so that a
         block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1; torchvision reports 0.2-0.3
         points of accuracy).
@@ -59,11 +60,11 @@ class ResNet(nn.Module):
       bn_axis_name: the axis of `jax.shard_map` or `vmap` whose members hold the whole batch together.
       precision: of products of float32 numbers, `"highest"` or None = the platform's default, which is TF32 on GPUs and
         bfloat16 on TPUs.
-      dtype: of activations and convolutions; None = that of images and parameters. Logits are at least float32.
+      dtype: of activations and convolutions; None = the dtype of images and parameters. Logits are at least float32.
       param_dtype: of parameters and statistics.
 
     Raises:
-      ModelError: on construction, an unknown name, a number out of range, or parts that do not fit each other.
+      ModelError: on construction: an unknown name, a number out of range, or parts that do not fit each other.
     """
 
     block: str | type[Block]
@@ -93,7 +94,7 @@ class ResNet(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        draw(self)
+        draw(self)  # only to refuse impossible options at once
         super().__post_init__()
 
     @nn.compact
@@ -113,11 +114,11 @@ class ResNet(nn.Module):
           train: normalise with batch statistics and update the running ones (`apply` then needs
             `mutable=["batch_stats"]`), and drop branches.
           features: return a dict instead: `stem` (before any max-pool), `stage1`, ... (N, H', W', C'), `pooled` (N, C')
-            and `logits`. Under `jit` what is not used is not computed.
-          use_batch_stats: overrides `train` for what BatchNorm normalises with; False = frozen.
+            and `logits`. Under `jit`, entries that are not used are not computed.
+          use_batch_stats: overrides `train` for the statistics with which BatchNorm normalises; False = frozen.
           update_stats: overrides `train` for whether BatchNorm's running statistics move.
-          positions: places of the images in the global batch, where this is a part of one: what is drawn at random for
-            an image depends on its place.
+          positions: places of the images in the global batch, where `images` are a part of it. The random draws for an
+            image depend on its place.
 
         Raises:
           ModelError: images that are not four-dimensional, not floating point or smaller than the network's stride;
@@ -180,10 +181,11 @@ class ResNet(nn.Module):
         return out if features else x
 
     def _stem(self, plan: Blueprint, parts: Parts, images: Array, out: dict[str, Array], features: bool) -> Array:
-        """What the first stage sees; enters what comes before any max-pool into `out`."""
+        """The input of the first stage. Enters the activations before any max-pool into `out`."""
         conv, x = plan.stem.layers(parts, images, plan.stem_width)
         if plan.block.preactivation:
             x = out["stem"] = conv(x)
+        # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
             return pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool, act)

@@ -13,13 +13,14 @@ from resnet_jax.models.blocks import Block
 from resnet_jax.models.deferred import norm_of
 from resnet_jax.models.pooling import halving_average_pool, smoothing_average_pool
 
-Image = Float[Array, "N H W C"]
+Image = Float[Array, "N *S C"]
 Shortcut = Callable[[Block, Image, int], Image | None]
 
 
 def zero_pad(block: Block, x: Image, features: int) -> Image:
     """Option A: every `stride`-th pixel, and zeros for the channels that are missing. No parameters."""
-    return jnp.pad(x[:, :: block.stride, :: block.stride], ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+    kept = x[:, *[slice(None, None, block.stride)] * (x.ndim - 2)]
+    return jnp.pad(kept, [(0, 0)] * (x.ndim - 1) + [(0, features - x.shape[-1])])
 
 
 def project_changes(block: Block, x: Image, features: int) -> Image:

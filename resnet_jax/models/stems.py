@@ -19,9 +19,9 @@ class Stem:
     """The layers before the first stage.
 
     Attributes:
-      layers: `(parts, images, channels) -> (convolution, its input)`, called in the network's compact method: all that
-        comes before the last convolution, and that convolution, which the network computes. A norm and the activation
-        follow, except before pre-activation blocks.
+      layers: `(parts, images, channels) -> (convolution, its input)`, called in the network's compact method. It
+        computes everything before the last convolution. The network then computes that convolution, a norm and the
+        activation (before pre-activation blocks only the convolution).
       stride: of these convolutions together.
       pool: whether a 3x3 max-pool of stride 2 comes next.
     """
@@ -49,9 +49,9 @@ def deep(parts: Parts, images: Image, channels: int, *, first: float = 0.5) -> t
 
 
 def space_to_depth(parts: Parts, images: Image, channels: int) -> tuple[Any, Image]:
-    """The 7x7 stride-2 convolution as a 4x4 one of stride 1 on 2x2 pixels folded into channels, which keeps a matrix
-    unit busier than three channels do (MLPerf's TPU submissions). An odd side is extended by the zeros that the 7x7
-    sees there.
+    """The 7x7 stride-2 convolution as a 4x4 one of stride 1, on images whose 2x2 pixels are folded into channels. This
+    keeps a matrix unit busier than three channels do (MLPerf's TPU submissions). An odd side is extended by the zeros
+    that the 7x7 sees there.
     """
     n, h, w, c = images.shape
     x = jnp.pad(images, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
@@ -61,10 +61,10 @@ def space_to_depth(parts: Parts, images: Image, channels: int) -> tuple[Any, Ima
 
 
 def space_to_depth_kernel(kernel: Float[Array, "7 7 C D"]) -> Float[Array, "4 4 C4 D"]:
-    """A 7x7 stem's kernel as that of the `space_to_depth` stem: exact, the same numbers in another place.
+    """A 7x7 stem's kernel as the kernel of the `space_to_depth` stem. It is exact: the same numbers in other places.
 
-    Tap k of seven reads pixel 2i + k - 3. With a zero before the first it is tap k + 1 = 2a + b of eight, and reads
-    part b of folded pixel i + a - 2.
+    Tap k of the seven reads pixel 2i + k - 3. A zero is put before the first tap. Then it is tap k + 1 = 2a + b of
+    eight, and reads part b of the folded pixel i + a - 2.
     """
     channels, features = kernel.shape[2:]
     eight = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(4, 2, 4, 2, channels, features)

@@ -1,4 +1,4 @@
-"""Proof that a network here and PyTorch's of the same name agree."""
+"""Compares a network of this package with PyTorch's network of the same name, to prove that they agree."""
 
 from resnet_jax.parity.comparison import CHECKS, compare, compare_networks
 from resnet_jax.parity.reference import import_torchvision, make_reference, randomize

@@ -1,4 +1,4 @@
-"""One network on both sides: outputs, gradients, running statistics, training."""
+"""Compares one network on both sides: outputs, gradients, running statistics, training."""
 
 import copy
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from resnet_jax.parity.report import Report, Section
 from resnet_jax.parity.tolerances import Tolerances, tolerances_for
 from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
 from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
-from resnet_jax.weights import from_torchvision, layout_of, read_state_dict, to_tensors, translate
-from resnet_jax.weights.torchvision import head_and_channels
+from resnet_jax.weights import from_torchvision, head_and_channels, layout_of, read_state_dict, to_tensors, translate
 
 DType = Literal["float32", "float64", "bfloat16"]
 Check = Literal["forward", "gradients", "statistics", "trajectory"]
@@ -42,20 +41,20 @@ def compare(
     """Compares our network `name` with torchvision's (or timm's) of that name.
 
     Args:
-      weights: a weight file that both load, each by its own means; None = random weights, with BatchNorm scales,
-        biases and statistics that hide nothing.
-      dtype: of parameters and arithmetic on both sides; `bfloat16` = our activations alone, against float32.
+      weights: a weight file that both sides load, each in its own way; None = random weights, with BatchNorm scales,
+        biases and statistics that hide no error.
+      dtype: of parameters and arithmetic on both sides; `bfloat16` = only our activations, compared with float32.
       images: normalised images for the forward comparison, instead of noise.
       image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding.
       train_image_size: of the noise for gradients, statistics and trajectory, in pixels.
       batch_size: images of noise in every comparison.
       steps: of the trajectory.
-      optimizers: names from `OPTIMIZERS`: one trajectory each.
+      optimizers: names from `OPTIMIZERS`; each gives a trajectory.
       checks: what to compare.
-      argmax_images: further images, of noise of the last size, on which both sides must name the same class.
+      argmax_images: number of further images, of noise of the last size, for which both sides must name the same class.
 
     Raises:
-      WeightsError: PyTorch has no network of that name, or the weights do not fit it.
+      WeightsError: PyTorch has no network of that name, or the weights do not fit the network.
     """
     import torch
 
@@ -113,9 +112,9 @@ def compare_networks(
       variables: of `model`; the module's own parameters must be the same numbers (`from_torchvision`).
       module: is left as it was.
       images: batches for the forward comparison.
-      train_images: the first for the gradients, the first three for the running statistics, all for the trajectories,
-        one batch per step. Labels are drawn at random.
-      argmax_images: batches on which both sides must name the same class.
+      train_images: batches. The first is used for the gradients, the first three for the running statistics, all for
+        the trajectories, one batch per step. Labels are drawn at random.
+      argmax_images: batches for which both sides must name the same class.
       tolerances: such as `tolerances_for("float32")`.
     """
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The other side: PyTorch's network of the same name, with weights that hide nothing."""
+"""PyTorch's network of the same name, with weights that hide no error."""
 
 import sys
 from typing import Any
@@ -7,7 +7,7 @@ from resnet_jax.errors import WeightsError, unknown_name
 
 
 def import_torchvision() -> Any:
-    """torchvision, also where its compiled operators do not fit the build of torch: no ResNet calls one of them.
+    """torchvision, even if its compiled operators do not fit the build of torch: no ResNet calls one of them.
 
     Raises:
       WeightsError: torch or torchvision is not installed.
@@ -22,7 +22,7 @@ def import_torchvision() -> Any:
         import torchvision
     except ImportError as error:
         raise WeightsError("torchvision is needed to compare with; `pip install torchvision`") from error
-    except RuntimeError:  # "operator torchvision::nms does not exist"
+    except RuntimeError:  # "operator torchvision::nms does not exist": define the operators, and import again
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
         for operator in ("nms", "qnms"):
@@ -32,10 +32,10 @@ def import_torchvision() -> Any:
 
 
 def make_reference(name: str, num_classes: int = 1000) -> Any:
-    """torchvision's network called `name`, or timm's where torchvision has none, freshly initialised.
+    """torchvision's network called `name`, or timm's if torchvision has none, freshly initialised.
 
     Raises:
-      WeightsError: neither has one, or what is needed is not installed.
+      WeightsError: neither has a network of that name, or a package is not installed.
     """
     known = import_torchvision().models.list_models()
     if name in known:
@@ -53,10 +53,10 @@ def make_reference(name: str, num_classes: int = 1000) -> Any:
 def randomize(module: Any, images: Any, seed: int = 0) -> None:
     """Gives every BatchNorm of `module` a scale, a bias and running statistics of its own, in place.
 
-    At initialisation scale 1, bias 0, mean 0 and variance 1 (or scale 0 at the end of a branch) hide most errors that a
-    port can make. The statistics are those of `images` (N, C, H, W) disturbed at random, so that activations stay of
-    moderate size however deep the network is. For the same reason the norm that ends a branch gets a small scale: with
-    large ones the gradients of a deep network explode, and training it multiplies rounding errors by 100 in every step.
+    At initialisation, scale 1, bias 0, mean 0 and variance 1 (or scale 0 at the end of a branch) hide most errors of a
+    port. The statistics are those of `images` (N, C, H, W), disturbed at random. So activations keep a moderate size,
+    however deep the network is. For the same reason the norm that ends a branch gets a small scale. With large scales
+    the gradients of a deep network explode, and training it multiplies rounding errors by 100 in every step.
     """
     import torch
 
@@ -71,7 +71,7 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
         for norm in norms:
             norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
             norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
-            norm.momentum = 1.0
+            norm.momentum = 1.0  # one pass then sets the running statistics to those of `images`
         for head in (part for part in module.modules() if isinstance(part, torch.nn.Linear)):
             head.bias.copy_(draw(head.bias, -0.5, 0.5))
         module.train()(images)

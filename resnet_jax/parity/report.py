@@ -1,4 +1,4 @@
-"""What a comparison found: rows of numbers, a verdict, and the place where the two sides part."""
+"""The result of a comparison: rows of numbers, a verdict, and the place where the two sides begin to differ."""
 
 import dataclasses
 import json
@@ -16,14 +16,14 @@ class Row:
     """One tensor on both sides.
 
     Attributes:
-      name: PyTorch's.
+      name: PyTorch's name.
       ours: shape of our tensor in PyTorch's order of axes.
-      theirs: shape of PyTorch's.
+      theirs: shape of PyTorch's tensor.
       max_abs: largest difference.
-      relative: that, over the largest magnitude of PyTorch's tensor.
-      cosine: of the angle between the two, as vectors.
-      tolerance: of `relative`.
-      min_cosine: of `cosine`.
+      relative: largest difference, divided by the largest magnitude in PyTorch's tensor.
+      cosine: of the angle between the two tensors, as vectors.
+      tolerance: the largest `relative` that passes.
+      min_cosine: the least `cosine` that passes.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Row:
 
 
 def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, min_cosine: float = -1.0) -> Row:
-    """Compares two arrays in the same order of axes; where the shapes differ the row fails with infinite error."""
+    """Compares two arrays in the same order of axes. If the shapes differ, the row fails with infinite error."""
     if ours.shape != theirs.shape:
         return Row(name, ours.shape, theirs.shape, np.inf, np.inf, np.nan, tolerance, min_cosine)
     a, b = (np.asarray(x, np.float64).ravel() for x in (ours, theirs))
@@ -59,7 +59,7 @@ class Section:
 
     Attributes:
       rows: in the order in which the network computes them.
-      shown: names of the rows for the short table; None = the worst ones.
+      shown: names of the rows of the short table; None = the worst rows.
     """
 
     title: str
@@ -89,11 +89,11 @@ class Section:
 
 @dataclass
 class Report:
-    """Everything that one comparison found.
+    """The results of one comparison.
 
     Attributes:
-      title: what was compared, how.
-      difference: where the two sides part, in words; None where they agree.
+      title: what was compared, and how.
+      difference: where the two sides begin to differ, in words; None if they agree.
     """
 
     title: str
@@ -121,7 +121,7 @@ class Report:
         return "\n".join(lines)
 
     def content(self) -> dict[str, Any]:
-        """Every number, as JSON has it."""
+        """Every number, in a form for JSON."""
         return {
             "title": self.title,
             "passed": self.passed,
@@ -155,7 +155,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """A Markdown table that is also readable as it stands; the first row is the header."""
+    """A Markdown table that is also readable as plain text. The first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -169,7 +169,7 @@ RESULTS = ("<!-- results -->", "<!-- end of results -->")
 def write_reports(reports: list[Report], path: Path, verbose: bool = False) -> None:
     """Writes all reports as Markdown to `path`, and every number as JSON beside it.
 
-    A page that has the marks `RESULTS`, such as docs/parity.md, keeps its text and gets a summary between them.
+    A page with the marks `RESULTS`, such as docs/parity.md, keeps its text and gets a summary between the marks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     contents = [report.content() for report in reports]

@@ -1,4 +1,4 @@
-"""How close is close enough, by arithmetic: relative to the largest magnitude in each tensor."""
+"""How far our numbers may lie from PyTorch's, relative to the largest magnitude in each tensor."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ import jax
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
-    """Largest relative errors.
+    """The largest relative errors that pass, and the least cosines.
 
     Attributes:
-      forward: of every module's output, in evaluation mode.
-      logits: likewise.
-      gradients: of the loss by every parameter, in training mode.
-      statistics: of running mean and variance after passes in training mode.
-      trajectory: of the loss of every step of SGD, and of how far the steps moved every parameter.
-      cosine: the least, between our gradient by a parameter and theirs.
-      trajectory_cosine: the least, between our movement of a parameter and theirs.
-      reason: why not less.
+      forward: error of every module's output, in evaluation mode.
+      logits: error of the logits, in evaluation mode.
+      gradients: error of the gradient with respect to every parameter, in training mode.
+      statistics: error of running mean and variance, after passes in training mode.
+      trajectory: error of the loss of every step of SGD, and of how far the steps moved every parameter.
+      cosine: the least cosine between our gradient and PyTorch's, parameter by parameter.
+      trajectory_cosine: the least cosine between our movement of a parameter and PyTorch's.
+      reason: why the tolerances are not smaller.
     """
 
     forward: float
@@ -42,7 +42,8 @@ _FLOAT64 = Tolerances(
     trajectory=1e-9,
     cosine=1 - 1e-12,
     trajectory_cosine=1 - 1e-12,
-    reason="rounding of 1e-16 in another order of summation, through up to 152 layers; every step of SGD multiplies it",
+    reason="the order of summation differs, which rounds by 1e-16 in up to 152 layers; every step of SGD multiplies "
+    "the rounding",
 )
 _FLOAT32 = Tolerances(
     forward=1e-4,
@@ -52,8 +53,9 @@ _FLOAT32 = Tolerances(
     trajectory=1.0,
     cosine=0.99,
     trajectory_cosine=0.9,
-    reason="rounding of 6e-8; where an activation lies that close to 0 one side's ReLU passes it and the other's does "
-    "not, so entries of a gradient differ by percents (as PyTorch's own float32 and float64 do), its direction hardly",
+    reason="rounding of 6e-8. Where an activation lies that close to 0, the ReLU of one side passes it and the ReLU of "
+    "the other does not. So entries of a gradient differ by percents (as PyTorch's own float32 and float64 do); its "
+    "direction hardly differs",
 )
 _TF32 = Tolerances(
     forward=2e-2,
@@ -82,7 +84,7 @@ TOLERANCES: dict[str, Tolerances] = {
     "gpu float64": _like(_FLOAT64, "as on a CPU"),
     "gpu float32 highest": _like(_FLOAT32, "as on a CPU: TF32 is off"),
     "gpu float32 default": _TF32,
-    "tpu float32 highest": _like(_FLOAT32, "as on a CPU: six passes in bfloat16 make up float32"),
+    "tpu float32 highest": _like(_FLOAT32, "as on a CPU: six passes in bfloat16 are as exact as float32"),
     "tpu float32 default": _like(
         _BFLOAT16, "one pass in bfloat16: the inputs of products have 7 bits of mantissa (4e-3)"
     ),

@@ -12,16 +12,16 @@ from resnet_jax.models import ResNet
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.weights import layout_of
-from resnet_jax.weights.torchvision import torch_module
+from resnet_jax.weights.names import torch_module
 
 Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input, output)
 
-# torchvision's and timm's names of what has no module of its own here.
+# torchvision's and timm's names of steps that have no module of their own here.
 _STEM, _MAX_POOL, _POOL, _HEAD = ("relu", "act1"), "maxpool", ("avgpool", "global_pool"), "fc"
 
 
 def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
-    """What goes into every submodule of `model` and what comes out, in evaluation mode, by PyTorch's module names."""
+    """Input and output of every submodule of `model` in evaluation mode, by PyTorch's module names."""
     layout = layout_of(model)
 
     @jax.jit
@@ -53,10 +53,10 @@ def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N 
 def compare_forward(
     ours: Trace, module: Any, images: Float[np.ndarray, "N H W C"], tolerances: Tolerances
 ) -> tuple[Section, str | None]:
-    """Runs `module` in evaluation mode and compares what every submodule puts out with `ours`.
+    """Runs `module` in evaluation mode and compares the output of every submodule with `ours`.
 
     Returns:
-      The rows in the order of computation, and where the two sides part (None: nowhere).
+      The rows in the order of computation, and where the two sides begin to differ (None: nowhere).
     """
     import torch
 
@@ -96,7 +96,7 @@ def compare_forward(
 def compare_argmax(
     model: ResNet, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
 ) -> Section:
-    """Whether both sides name the same class on every image; the relative error is the fraction where they do not."""
+    """Whether both sides name the same class for every image. The relative error is the fraction where they do not."""
     import torch
 
     apply = jax.jit(lambda images: model.apply(variables, images, train=False))
@@ -125,7 +125,7 @@ def to_torch(images: Float[np.ndarray, "N H W C"]) -> Any:
 
 
 def _squeeze(tensor: Any, like: np.ndarray) -> np.ndarray:
-    """PyTorch's pool keeps (N, C, 1, 1) where ours gives (N, C)."""
+    """Drops the last two axes of PyTorch's pool, which keeps (N, C, 1, 1) where ours gives (N, C)."""
     array = tensor.detach().numpy()
     return (
         array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim == 4 and array[0, 0].size == 1 else array.copy()

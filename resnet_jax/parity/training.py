@@ -23,13 +23,13 @@ from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import new_state
 from resnet_jax.training.step import make_train_step
 from resnet_jax.weights import layout_of, to_torchvision
-from resnet_jax.weights.torchvision import torch_key
+from resnet_jax.weights.names import torch_key
 
 Images = Float[np.ndarray, "N H W C"]
 Labels = Int[np.ndarray, " N"]
 
-# The rate keeps a network of random weights and labels from chaos, which would multiply rounding errors by 10 and more
-# in every step. An epoch is one step; the rate drops after the third and the seventh.
+# The small rate keeps a network of random weights and labels from chaos, which would multiply rounding errors by 10 and
+# more in every step. An epoch is one step. In the step schedule the rate drops after the third and the seventh.
 _PLAIN = OptimConfig(base_lr=1e-4, warmup_epochs=0.0, schedule="constant", momentum=0.0, weight_decay=0.0)
 _MOMENTUM = replace(_PLAIN, momentum=0.9)
 _DECAY = replace(_MOMENTUM, weight_decay=1e-3)
@@ -45,9 +45,9 @@ OPTIMIZERS: dict[str, OptimConfig] = {
     "label smoothing": _DECAY,
     "all together": _RECIPE,
 }
-"""Optimizers that a trajectory can be compared under; `all together` is what a recipe would use."""
+"""The optimizers of the trajectories. `all together` is what a recipe would use."""
 LABEL_SMOOTHING = {"label smoothing": 0.1, "all together": 0.1}
-"""Of the trajectories, 0 where it is not said."""
+"""The label smoothing of the trajectories; 0 for those that are not named."""
 
 
 def compare_gradients(
@@ -101,8 +101,8 @@ def compare_trajectory(
 ) -> Section:
     """One step of SGD per batch: the loss of every step, then how far the steps moved every parameter.
 
-    Ours is the compiled step that `train.py` runs, on one device; theirs is `torch.optim.SGD` with a scheduler of
-    `torch.optim.lr_scheduler`. The error is relative to the largest change, a far smaller number than the parameter.
+    Ours is the compiled step that `train.py` runs, on one device. PyTorch's is `torch.optim.SGD` with a scheduler of
+    `torch.optim.lr_scheduler`. The error is relative to the largest change, which is far smaller than the parameter.
     """
     config, smoothing = OPTIMIZERS[optimizer], LABEL_SMOOTHING.get(optimizer, 0.0)
     ours, losses = _train(model, variables, batches, config, smoothing)
@@ -119,7 +119,7 @@ def compare_trajectory(
 def _train(
     model: ResNet, variables: PyTree[Array], batches: list[tuple[Images, Labels]], config: OptimConfig, smoothing: float
 ) -> tuple[PyTree[Array], list[float]]:
-    # base_lr is per 256 images; that nominal batch makes it the rate itself.
+    # base_lr is stated for 256 images. With this nominal batch it is the rate itself.
     optimizer = make_optimizer(config, make_schedule(config, 256, Fraction(1), len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     # The images are normalised already.
@@ -128,7 +128,7 @@ def _train(
     step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size)
     copied = jax.tree.map(jnp.copy, {name: variables[name] for name in ("params", "batch_stats")})  # the step donates
     state = new_state(copied, optimizer, jax.random.key(0))
-    state = jax.device_put(state, replicated(mesh))  # as the step returns it, or it would be compiled twice
+    state = jax.device_put(state, replicated(mesh))  # as the step returns it, to compile only once
     losses = []
     for images, labels in batches:
         state, metrics = step(state, {"image": jnp.asarray(images), "label": jnp.asarray(labels, jnp.int32)})
@@ -190,7 +190,7 @@ def _as_torch(model: ResNet, tree: PyTree[Array]) -> dict[str, np.ndarray]:
 def _rows(
     ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], tolerance: float, min_cosine: float = -1.0
 ) -> list[Row]:
-    """In PyTorch's order. A tensor that only one side has shows as empty on the other."""
+    """Rows in PyTorch's order. A tensor that only one side has is empty on the other side."""
     nothing = np.zeros((0,))
     names = [*theirs, *(name for name in ours if name not in theirs and "num_batches" not in name)]
     return [

@@ -1,1 +1,1 @@
-"""The front doors: train, evaluate, predict, and what a run leaves in its folder."""
+"""The functions that users call: train, evaluate, predict. Also what a run leaves in its folder."""

@@ -1,4 +1,4 @@
-"""What a run was made with: `environment.json`, one entry per session, and how two runs differ."""
+"""How a run was made: `environment.json`, one entry per session, and how two runs differ."""
 
 import dataclasses
 import json
@@ -46,8 +46,8 @@ def append_session(workdir: epath.PathLike, session: dict[str, Any]) -> list[str
     """Adds a session to `environment.json`.
 
     Returns:
-      what differs from the session before, as `versions.jax: 0.10.2 -> 0.11.0`; such a run may not be bit for bit the
-      one that was not interrupted.
+      the differences from the session before, as `versions.jax: 0.10.2 -> 0.11.0`. After such a change the run may not
+      be the same, bit for bit, as one that was not interrupted.
     """
     sessions = read_sessions(workdir)
     write_atomically(open_folder(workdir) / FILE_NAME, json.dumps([*sessions, session], indent=2) + "\n")
@@ -59,7 +59,7 @@ def append_session(workdir: epath.PathLike, session: dict[str, Any]) -> list[str
 
 
 def read_sessions(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The sessions of a run, oldest first; empty where there is no record.
+    """The sessions of a run, oldest first. Empty if there is no record.
 
     Raises:
       ConfigError: `environment.json` is not what a run writes.
@@ -77,7 +77,7 @@ def read_sessions(workdir: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def last_command(workdir: epath.PathLike) -> str:
-    """` with: python train.py ...`, the command of a run's last session; empty where it was none of a shell's."""
+    """` with: python train.py ...`, the command of a run's last session. Empty if it was not started from a shell."""
     command = str(read_sessions(workdir)[-1].get("command", "")) if read_sessions(workdir) else ""
     program = command.split(" ")[0]
     if program.endswith("__main__.py"):
@@ -88,9 +88,9 @@ def last_command(workdir: epath.PathLike) -> str:
 
 
 def compare_runs(first: epath.PathLike, second: epath.PathLike) -> dict[str, tuple[Any, Any]]:
-    """`config.optim.base_lr` -> the values of both runs, for all in which they differ; None where one has no value.
+    """`config.optim.base_lr` -> the values of both runs, for all names whose values differ. None if a run has no value.
 
-    Compared are the config, the last session of the environment, and the result.
+    It compares the config, the last session of the environment, and the result.
 
     Raises:
       ConfigError: one of the folders holds no run.
@@ -112,7 +112,7 @@ def _facts(workdir: epath.PathLike) -> dict[str, Any]:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the code that runs, and whether it was changed since; None where it is no git checkout."""
+    """The commit of the code that runs, and whether the code was changed since. None if it is no git checkout."""
     folder = Path(__file__).parent
     try:
         commit, changes = (

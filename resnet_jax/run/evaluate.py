@@ -23,14 +23,14 @@ from resnet_jax.training.state import TrainState
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a run evaluates. With names of their own, an evaluation's numbers are called `NAME/top1` and so on.
+    """The evaluations of a run. If an evaluation has a name, its numbers are called `NAME/top1` and so on.
 
     Attributes:
       passes: the evaluations, each `variables -> report`.
       sources: the splits, in the same order.
-      best: the number of the first by which one checkpoint is better than another.
-      count: the number of the first that says how many examples there are.
-      names: how the numbers are shown, of the evaluations and of training.
+      best: the name of the number of the first evaluation by which checkpoints are compared.
+      count: the name of the number of the first evaluation that says how many examples there are.
+      names: how the numbers are shown, for the evaluations and for training.
     """
 
     passes: tuple[Evaluate, ...]
@@ -56,12 +56,12 @@ def make_evaluations(config: Config, task: Task) -> Evaluations:
 
 
 def key(evaluation: str, number: str) -> str:
-    """What a number of an evaluation is called in the log."""
+    """The name that a number of an evaluation has in the log."""
     return f"{evaluation}/{number}" if evaluation else number
 
 
 def shown_names(config: Config, task: Task) -> Names:
-    """How the numbers of a run are shown: those of its evaluations, and of training."""
+    """How the numbers of a run are shown: those of its evaluations and of training."""
     named = {
         key(one.name, number): shown._replace(label=f"{one.name} {shown.label}", title=f"{one.name} {shown.title}")
         for one in config.evals
@@ -71,13 +71,13 @@ def shown_names(config: Config, task: Task) -> Names:
 
 
 def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> dict[str, float]:
-    """What the task reports of the config's evaluation split, and `count`.
+    """The report of the task for the config's evaluation split, and `count`.
 
-    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions. A config with `evals` has all of their
-    numbers, as `NAME/top1` and so on.
+    Classification reports `{"loss", "top1", "top5"}`, accuracies as fractions. A config with `evals` gives the numbers
+    of all of them, as `NAME/top1` and so on.
 
     Args:
-      task: the one that `state` was trained for; None = the one that the config names.
+      task: the task that `state` was trained for; None = the task that the config names.
     """
     variables = state.eval_variables
     reports = [run(variables) for run in make_evaluations(config, task or task_of(config)).passes]
@@ -85,7 +85,7 @@ def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> 
 
 
 def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
-    """As `evaluate`, of the first evaluation, with the confusion matrix, accuracies of classes and the calibration."""
+    """As `evaluate`, for the first evaluation, with the confusion matrix, accuracies of classes and the calibration."""
     task = task_of(config)
     measure = make_measure(build_model(config), task.prepare, in_detail=True)
     source = _source(config.evaluations[0], config, task)
@@ -93,7 +93,7 @@ def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
 
 
 def batching(batch_size: int) -> dict[str, Any]:
-    """Which rows of a batch this process makes, as `data` is told."""
+    """The arguments that tell `data` which rows of a batch this process makes."""
     return {
         "batch_size": batch_size,
         "process_index": jax.process_index(),

@@ -15,9 +15,9 @@ from resnet_jax.models import ResNet, create_model
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.catalog import Preset
 from resnet_jax.weights.files import read_state_dict
+from resnet_jax.weights.fit import candidates, head_and_channels, identify
 from resnet_jax.weights.hub import hub_network
-from resnet_jax.weights.layouts import where_networks_lie
-from resnet_jax.weights.torchvision import candidates, head_and_channels, identify, layout_of
+from resnet_jax.weights.names import layout_of, where_networks_lie
 
 log = logging.getLogger("resnet_jax")
 

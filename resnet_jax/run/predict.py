@@ -1,4 +1,4 @@
-"""Runs read back from their folders, and what they say of images."""
+"""Reads runs back from their folders, and predicts with them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +30,7 @@ CLASS_NAMES = "class_names.json"
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run as its folder holds it."""
+    """A trained run, read from its folder."""
 
     config: Config
     task: Task
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def model(self) -> ResNet:
-        """The network that the config describes; a task of your own may have another."""
+        """The network that the config describes. A task of your own may have another."""
         return assemble.build_model(self.config)
 
 
@@ -48,11 +48,11 @@ def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | Non
 
     Args:
       which: the newest checkpoint, or the one whose evaluation was best.
-      task: the one that was trained for; None = the one that the config names.
+      task: the task that was trained for; None = the task that the config names.
 
     Raises:
       ConfigError: the folder holds no run.
-      CheckpointError: it holds no whole checkpoint, or the weights that it started from are not the same any more.
+      CheckpointError: it holds no whole checkpoint, or the weights that the run started from are not the same any more.
     """
     workdir = open_folder(workdir)
     config = saved_config(workdir)
@@ -76,15 +76,15 @@ def open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoi
     """The checkpoints of a run.
 
     Args:
-      best: the number that decides which are the best ones.
+      best: the name of the number that decides which checkpoints are best.
     """
     keep = config.checkpoint
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
 
 
 def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
-    """What the run's task says of uint8 images as `resnet_jax.data.load_image` prepares them, by name.
+    """The predictions of the run's task for uint8 images as `resnet_jax.data.load_image` prepares them, by name.
 
-    Classification says `probability` (N, K), of each class.
+    Classification predicts `probability` (N, K), for each class.
     """
     return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})

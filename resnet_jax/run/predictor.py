@@ -1,4 +1,4 @@
-"""A network that names what is on image files: of a run, of a weight file, or published."""
+"""Classifies image files with a network from a run, from a weight file, or with published weights."""
 
 import glob
 import os
@@ -34,7 +34,7 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictor:
-    """How to read an image for a network, and what the network says of a batch of them.
+    """How to read an image for a network, and the network's predictions for a batch of images.
 
     Attributes:
       load: a path -> pixels of one size. Raises DataError.
@@ -56,12 +56,12 @@ def load_predictor(
 
     Args:
       network: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
-      checkpoint: of a run.
-      model: the network in a file; by default the one that its keys and shapes are those of.
-      exif: turn photographs upright; of a run its config says so.
+      checkpoint: the checkpoint to take, where `network` is a run.
+      model: the name of the network in a file; by default its keys and shapes decide.
+      exif: turn photographs upright; where `network` is a run, its config decides.
 
     Raises:
-      ConfigError, CheckpointError, WeightsError: it names none, or what it names cannot be read.
+      ConfigError, CheckpointError, WeightsError: `network` names no network, or the network cannot be read.
     """
     name, _, weight_set = network.partition(":")
     if not is_remote(network) and Path(network).is_file():
@@ -106,9 +106,9 @@ def predictor_of(network: Network, *, exif: bool = False) -> Predictor:
 
 
 def expand(images: Sequence[str]) -> list[Path]:
-    """The files that words on a command line name: as they are, all of a folder, or those that match a pattern.
+    """The files that the words of a command line name: files, all images of a folder, or files that match a pattern.
 
-    A name that exists is that file, whatever characters it has.
+    A word that is the name of a file or folder means that file or folder, whatever characters it has.
 
     Raises:
       DataError: a folder without images, or a pattern that nothing matches.
@@ -135,7 +135,7 @@ def predictions(
     """Each image that can be read. All batches have one size, and one program.
 
     Args:
-      broken: what could not be read is added to it, as text that names the file.
+      broken: for each image that could not be read, a text that names the file is added.
     """
     batch_size = min(batch_size, len(paths))
     waiting: list[tuple[Path, Pixels]] = []

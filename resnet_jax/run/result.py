@@ -1,4 +1,4 @@
-"""`result.json`: what a complete run came to, and by which it is known to be complete."""
+"""`result.json`: the result of a complete run. A folder with this file counts as complete."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from resnet_jax.logs.shown import Names, Shown
 
 RESULT = "result.json"
 BROKEN_IMAGES = "broken_images.json"
-PLACE = ("kind", "step", "epoch", "seconds")  # in every line of a log
+PLACE = ("kind", "step", "epoch", "seconds")  # every line of a log has these
 
 
 def write_result(
@@ -29,14 +29,15 @@ def write_result(
     devices: int,
     broken: Mapping[int, str],
 ) -> dict[str, Any]:
-    """Draws the curves, then writes `result.json`, by which a complete run is known.
+    """Draws the curves, then writes `result.json`, which marks the run as complete.
 
-    It holds the report of the last evaluation, and `best_NAME` and `best_step` of the one with the highest `best`.
+    It holds the report of the last evaluation, and `best_NAME` and `best_step` of the evaluation with the highest
+    `best`.
 
     Args:
       best: the name of a number of the report; larger is better.
       names: how the numbers are shown.
-      broken: the training images that were left out, and why; written to a file of their own if there are any.
+      broken: the training images that were left out, and why. They are written to a file of their own if there are any.
     """
     records = read_metrics(workdir)
     evaluations = [record for record in records if record["kind"] == "eval" and best in record]
@@ -65,7 +66,7 @@ def write_result(
 
 
 def summary(result: dict[str, Any], best: str, names: Names, count: str = "count") -> str:
-    """One line for a person.
+    """The result in one line for people.
 
     Args:
       count: the name of the number of examples.
@@ -80,7 +81,7 @@ def summary(result: dict[str, Any], best: str, names: Names, count: str = "count
 
 
 def _rank(record: Mapping[str, Any], best: str) -> float:
-    return -math.inf if record[best] is None else record[best]  # null: it was not finite
+    return -math.inf if record[best] is None else record[best]  # null in the log: it was not finite
 
 
 def _text(shown: Shown, value: float | None) -> str:

@@ -1,7 +1,7 @@
-"""What a run begun by an earlier version would compute otherwise now: said where such a run is continued.
+"""Changes of numerics since earlier versions. A run that an earlier version began says them when it is continued.
 
-`environment.json` holds the number of the revision that a session was made with; sessions from before there was one are
-of revision 1. `CHANGELOG.md` lists the same changes.
+`environment.json` holds the revision with which a session was made. A session without a revision is of revision 1.
+`CHANGELOG.md` lists the same changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def _length_moved(config: Config, plan: Plan) -> bool:
     return (total, min(round(config.optim.warmup_epochs * plan.steps_per_epoch), total)) != (plan.total, plan.warmup)
 
 
-# Revision -> what changed with it, and whether a config notices.
+# Revision -> its changes, each with a function that says whether a config is affected.
 CHANGES: dict[int, tuple[tuple[Applies, str], ...]] = {
     2: (
         (
@@ -48,10 +48,10 @@ CHANGES: dict[int, tuple[tuple[Applies, str], ...]] = {
 
 
 def changes_since(sessions: Sequence[dict[str, Any]], config: Config, plan: Plan) -> list[str]:
-    """What has changed for this config since the last session of a run; empty for a run that has none.
+    """The changes since the last session of a run that affect this config. Empty for a run without a session.
 
     Args:
-      sessions: what `record.read_sessions` says.
+      sessions: as `environment.read_sessions` gives them.
     """
     before = sessions[-1].get("revision", 1) if sessions else REVISION
     return [

@@ -1,4 +1,4 @@
-"""What a process holds of a run: put together from the config before anything is written."""
+"""Everything that a process needs for a run, put together from the config before anything is written."""
 
 import json
 from collections.abc import Callable
@@ -36,13 +36,13 @@ class Session:
     """A run in this process.
 
     Attributes:
-      stream: the batches of the data, with what was left out of them as broken.
-      batches: those of `stream`, without what rollbacks leave out.
-      beginning: loads what the run starts from, once; None = random variables.
+      stream: the batches of the data. It remembers the broken images that were left out.
+      batches: those of `stream`, without the batches that rollbacks leave out.
+      beginning: loads the weights that the run starts from, once; None = random variables.
       say: prints a line, on the first process.
       console: where progress is shown.
       first: whether this is the process that writes.
-      forgive: whether a failed write is said and survived.
+      forgive: whether the run goes on, with a warning, after a failed write.
     """
 
     config: Config
@@ -70,7 +70,7 @@ class Session:
         return self.training.init_state.eval_shape(self.key)
 
     def lay_out_folder(self) -> None:
-        """Writes what tells a run apart from any other folder."""
+        """Writes the files that tell a run apart from any other folder."""
         if not self.first:
             return
         with explain_failed_write(self.workdir):
@@ -79,10 +79,10 @@ class Session:
         save_config(self.config, self.workdir)  # last: a folder with a config is a run
 
     def record(self, from_step: int, continued: bool, **facts: Any) -> None:
-        """Enters this session into `environment.json`, and says what has changed since the one before.
+        """Enters this session into `environment.json`, and prints what has changed since the session before.
 
         Args:
-          facts: what else to enter.
+          facts: further entries.
         """
         if not self.first:
             return
@@ -121,14 +121,14 @@ class Session:
 def prepare(
     config: Config, workdir: epath.Path, task: Task, *, known: bool, console: Console, say: Callable[[str], None]
 ) -> Session:
-    """Opens the data and assembles what trains the config. Writes nothing.
+    """Opens the data and assembles the functions that train the config. It writes nothing.
 
     Args:
       known: whether the folder holds this run already.
     Raises:
-      ConfigError: the config cannot be run here, or what it starts from does not fit.
-      DataError: the data set cannot be read, or is not what the config says.
-      WeightsError: what it starts from cannot be had.
+      ConfigError: the config cannot be run here, or the weights that it starts from do not fit.
+      DataError: the data set cannot be read, or does not fit the config.
+      WeightsError: the weights that it starts from cannot be found, downloaded or read.
     """
     mesh = make_mesh()
     source = data.load_source(config.data, config.data.train_split)
@@ -155,6 +155,6 @@ def prepare(
         say=say,
         console=console,
         first=jax.process_index() == 0,
-        # Several processes must stay together.
+        # Several processes must stay together, so a failed write stops all of them.
         forgive=config.checkpoint.on_error == "continue" and jax.process_count() == 1,
     )

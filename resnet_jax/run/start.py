@@ -1,4 +1,4 @@
-"""A start from weights that exist: where they come from, how they fit, and what checkpoints need not hold of them."""
+"""A start from existing weights: where they come from, how they fit, and which of them checkpoints need not hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from resnet_jax.training.frozen import combine, trained_of
 from resnet_jax.training.state import TrainState, trained_variables
 from resnet_jax.weights import load_pretrained
 
-SHOWN = 10  # of the arrays that do not fit
+SHOWN = 10  # arrays that do not fit, in an error
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Beginning:
     """Variables that a run starts from.
 
     Attributes:
-      weights: what they were asked for by.
-      arrays: `params/conv1/kernel` -> the array; of those that fit.
+      weights: the text of `config.start.weights`.
+      arrays: `params/conv1/kernel` -> the array, for the arrays that fit.
       new: names of the arrays of the last layer that do not fit, and so stay random.
-      groups: of parameters; what is frozen and comes from here is in no checkpoint.
+      groups: of parameters. Frozen parameters that come from these weights are in no checkpoint.
     """
 
     weights: str
@@ -40,21 +40,21 @@ class Beginning:
 
     @cached_property
     def digest(self) -> str:
-        """Of all arrays: SHA-256. All processes must ask together."""
+        """SHA-256 of all arrays. All processes must ask for it together."""
         return digest_json(digest_arrays({name: jax.numpy.asarray(array) for name, array in self.arrays.items()}))
 
     def begin(self, state: TrainState) -> TrainState:
-        """The state before the first update, with these variables in place of random ones, and in its averages."""
+        """The state before the first update, with these variables in place of random ones, also in its averages."""
         variables = self._filled(state.variables)
         state = state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
         if state.ema is None:
             return state
-        # A copy, since the step gives the memory of its arguments away.
+        # A copy, since the step donates its arguments: one array must not be in two places.
         changed = trained_variables(variables, trained_of(variables["params"], self.groups))
         return state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), changed))
 
     def to_save(self, state: TrainState) -> TrainState:
-        """What a checkpoint holds of a state: None in place of what is frozen and comes from here."""
+        """The part of a state that a checkpoint holds: None in place of frozen arrays that come from these weights."""
         kept = trained_variables(state.variables, trained_of(state.params, self.groups))
         saved = jax.tree_util.tree_map_with_path(
             lambda path, leaf, moves: leaf if moves is not None or _name(path) not in self.arrays else None,
@@ -63,12 +63,12 @@ class Beginning:
         return state.replace(params=saved["params"], batch_stats=saved["batch_stats"])
 
     def restore(self, saved: TrainState, like: TrainState) -> TrainState:
-        """The whole state out of what a checkpoint held; `like` says where the rest lies."""
+        """The whole state, from the part that a checkpoint held. `like` says where the other arrays are to lie."""
         variables = combine(saved.variables, self._filled(like.variables))
         return saved.replace(params=variables["params"], batch_stats=variables["batch_stats"])
 
     def check_same(self, memory: Mapping[str, Any], workdir: Any) -> None:
-        """Raises a CheckpointError where a run was begun with other weights of this name."""
+        """Raises a CheckpointError if a run was begun with other weights of this name."""
         if memory.get("start") != self.digest:
             raise CheckpointError(
                 f"{workdir} was started from start.weights = {self.weights!r}, and these are not the same weights any "
@@ -81,18 +81,18 @@ class Beginning:
             array = self.arrays.get(_name(path))
             if array is None:
                 return leaf
-            # Every process has read the whole array, and its devices take theirs.
+            # Every process has read the whole array, and its devices take their parts.
             return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
 
         return jax.tree_util.tree_map_with_path(fill, variables)
 
 
 def load_beginning(config: Config, task: Task) -> Beginning | None:
-    """What `config.start` names; None where a run starts from random variables.
+    """The variables that `config.start` names. None if a run starts from random variables.
 
     Raises:
-      ConfigError: the weights do not fit the network, but for its last layer; lists all arrays that do not.
-      WeightsError, CheckpointError: they cannot be had or read.
+      ConfigError: the weights do not fit the network, apart from its last layer; lists all arrays that do not fit.
+      WeightsError, CheckpointError: they cannot be found, downloaded or read.
     """
     if not config.start.weights:
         return None
@@ -109,12 +109,12 @@ def load_beginning(config: Config, task: Task) -> Beginning | None:
 
 
 def load_frozen(config: Config, task: Task) -> Beginning | None:
-    """What checkpoints of this run lack; None where they lack nothing, and a run is read without its start."""
+    """What checkpoints of this run lack. None if they lack nothing; then a run is read without its start."""
     return load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
 
 
 def _variables(config: Config) -> PyTree[Array]:
-    from resnet_jax.run.predict import load_run  # which reads runs that have a start themselves
+    from resnet_jax.run.predict import load_run  # imported here, since it imports this module
 
     weights = config.start.weights
     if (open_folder(weights) / FILE_NAME).exists():

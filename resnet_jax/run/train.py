@@ -1,4 +1,4 @@
-"""Training, from the first step or from the newest checkpoint to the end."""
+"""Trains from the first step, or from the newest checkpoint, to the end."""
 
 import json
 import time
@@ -37,28 +37,28 @@ def train(
 ) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
-    Leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
+    It leaves in `workdir`: `config.json`, `class_names.json`, `environment.json`, `metrics.jsonl`, `tensorboard/`,
     `checkpoints/`, `curves.png` and, once complete, `result.json` (and `broken_images.json`, if images were left out).
     A complete run is not trained again.
 
     Args:
-      task: what to train for; None = the one that the config names. It is no part of the config and is not saved:
-        whoever continues, evaluates or reads the run gives the same task again.
+      task: what to train for; None = the task that the config names. A task of your own is not part of the config and
+        is not saved. Pass the same task again to continue, evaluate or read the run.
 
     Returns the final state.
 
     Raises:
       ConfigError: the config cannot be run here, or `workdir` holds a run with another config.
-      DataError: the data set cannot be read, or is not what the config says.
-      NonFiniteLossError: training diverged, and `config.on_non_finite` does not help; the last checkpoint is whole.
-      StorageError: something could not be written; the last checkpoint is whole.
-      Preempted: SIGTERM or SIGINT; the run is saved and can be continued.
+      DataError: the data set cannot be read, or does not fit the config.
+      NonFiniteLossError: training diverged, and `config.on_non_finite` does not help. The last checkpoint is whole.
+      StorageError: a file could not be written. The last checkpoint is whole.
+      Preempted: SIGTERM or SIGINT. The run is saved and can be continued.
     """
     started = time.perf_counter()
     console = console or Console(quiet=jax.process_index() > 0)
     say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     workdir, config = open_folder(workdir), settled(config)
-    # The pipeline and the optimizer would not notice: each process would go on with its own idea of the run.
+    # The pipeline and the optimizer would not notice a difference: each process would train its own version of the run.
     check_same_everywhere({"config": json.dumps(asdict(config)), "workdir": str(workdir), **describe_code()})
     known = check_same_run(config, workdir)
     if known and (workdir / RESULT).exists():
@@ -79,7 +79,7 @@ def _read_complete(config: Config, workdir: epath.Path, task: Task | None, say: 
 
 
 def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
-    """The last state, and the seconds that earlier sessions of the run took."""
+    """Returns the last state, and the seconds that earlier sessions of the run took."""
     config, batches = session.config, session.batches
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
     with (
@@ -112,7 +112,7 @@ def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
 def _train_from_newest(
     session: Session, loop: Loop, checkpoints: Checkpoints, beginning: dict[str, Any]
 ) -> tuple[TrainState, float]:
-    """As `_train_past_rollbacks`, but for those.
+    """As `_train_past_rollbacks`, without handling rollbacks.
 
     Args:
       beginning: what a checkpoint from before the first step would remember.
@@ -141,7 +141,7 @@ def _train_from_newest(
 
 
 def _finish(session: Session, seconds: float) -> None:
-    """Writes the result, by which the run is known to be complete, and says it."""
+    """Writes the result, which marks the run as complete, and prints it."""
     broken = data.found_by_any_host(session.stream.broken.reasons)
     if not session.first:
         return

@@ -1,4 +1,4 @@
-"""The processes of one run: how they find each other, and that they are about to do the same."""
+"""The processes of one run: how they find each other, and check that they are about to do the same."""
 
 import contextlib
 import hashlib
@@ -22,16 +22,16 @@ class Hosts(Checked):
     """How the processes of a run find each other."""
 
     distributed: bool = False
-    """Join the other processes of a TPU pod slice, a Slurm or Open MPI job, or of GKE, which JAX finds by itself."""
+    """Join the other processes of a TPU pod slice, of a Slurm or Open MPI job, or of GKE. JAX finds these by itself."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where JAX cannot find the others by itself; then also `processes` and `process`."""
+    """HOST:PORT of process 0, where JAX cannot find the others by itself. Then also pass `processes` and `process`."""
     processes: Annotated[int, NotNegative] = 0
     process: Annotated[int, NotNegative] = 0
-    """The number of this one, from 0."""
+    """The number of this process, from 0."""
     join_seconds: Annotated[int, AtLeastOne] = 300
     """How long to wait for the others at the start."""
     lost_after_seconds: Annotated[int, AtLeastOne] = 100
-    """A process that is silent for so long is given up, and the others stop."""
+    """A process that is silent for this long counts as lost, and the others stop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,9 +50,9 @@ class Hosts(Checked):
 
 
 def join(hosts: Hosts) -> None:
-    """Joins the other processes, where there are to be any. To be called before anything else of JAX.
+    """Joins the other processes of the run, if there are to be any. Call it before anything else of JAX.
 
-    Ends this process, with a message that names the coordinator, where they do not all come together in time.
+    If they do not all come together in time, it ends this process with a message that names the coordinator.
 
     Raises:
       ConfigError: JAX finds no other processes by itself.
@@ -61,7 +61,7 @@ def join(hosts: Hosts) -> None:
         return
     import jax
 
-    if hosts.coordinator:  # the last words, should the coordinator refuse this process
+    if hosts.coordinator:  # JAX may end the process if the coordinator refuses it: then this line says what was tried
         print(
             f"Joining {hosts.coordinator} as process {hosts.process} of {hosts.processes}", file=sys.stderr, flush=True
         )
@@ -71,7 +71,8 @@ def join(hosts: Hosts) -> None:
                 coordinator_address=hosts.coordinator,
                 num_processes=hosts.processes or None,
                 process_id=hosts.process if hosts.coordinator else None,
-                initialization_timeout=hosts.join_seconds + 60,  # it would abort without saying for whom it waited
+                # Later than our own timer: JAX would abort without saying for whom it waited.
+                initialization_timeout=hosts.join_seconds + 60,
                 heartbeat_timeout_seconds=hosts.lost_after_seconds,
             )
         except ValueError as error:
@@ -86,7 +87,7 @@ def check_same_everywhere(facts: Mapping[str, str]) -> None:
     """Refuses to begin where a process has other `facts` than process 0. All processes must call it together.
 
     Raises:
-      ConfigError: in every process; says which facts differ, and where.
+      ConfigError: in every process; says which facts differ, and in which processes.
     """
     import jax
     import numpy as np
@@ -112,16 +113,16 @@ def check_same_everywhere(facts: Mapping[str, str]) -> None:
 
 
 def describe_code() -> dict[str, str]:
-    """What runs here: the text of this package, and the versions of what it stands on."""
+    """The code that runs here: the text of this package, and the versions of the packages that it uses."""
     package = Path(__file__).parents[1]
     texts = [f"{path.relative_to(package)}\n{path.read_text()}" for path in sorted(package.rglob("*.py"))]
     return {"code": "\n".join(texts), "versions": " ".join(f"{name}={version(name)}" for name in VERSIONS)}
 
 
 def explain_lost_process(error: Exception) -> None:
-    """Ends this process where `error` says that another one of the run is gone; does nothing where it does not.
+    """Ends this process where `error` says that another process of the run is gone. Otherwise it does nothing.
 
-    An ordinary exit would first wait minutes for that one.
+    An ordinary exit would first wait minutes for the process that is gone.
     """
     import jax
 
@@ -139,7 +140,7 @@ def explain_lost_process(error: Exception) -> None:
 
 @contextlib.contextmanager
 def _end_after(hosts: Hosts) -> Iterator[None]:
-    """Ends the process where its body takes longer than `join_seconds`: it cannot be interrupted from within."""
+    """Ends the process where the body takes longer than `join_seconds`. The body cannot be interrupted from within."""
 
     def end() -> None:
         from jax._src import distributed  # the only place that knows what JAX found by itself

@@ -14,10 +14,10 @@ AXIS = "data"
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The devices, by default all of all hosts, along the axis `data`.
+    """The devices, by default all devices of all hosts, along the axis `data`.
 
-    Those of a host lie together, and hosts in their order: so the rows that host p reads are the p-th share of a batch,
-    which `jax.make_mesh` would not promise.
+    The devices of a host lie together, and hosts are in their order. So the rows that host p reads are the p-th share
+    of a batch. `jax.make_mesh` would not promise this order.
     """
     chosen = jax.devices() if devices is None else devices
     in_order = sorted(chosen, key=lambda device: (device.process_index, device.id))
@@ -35,15 +35,15 @@ def split_batch(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, Array]:
-    """Assembles this host's rows, and implicitly every other host's, into global arrays on the devices."""
+    """Puts this host's rows on its devices, as part of global arrays whose other rows come from the other hosts."""
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
 def check_batch_size(batch_size: int, bn_group_size: int, devices: int, accumulate: int = 1) -> None:
-    """Refuses a batch whose BatchNorm groups would not lie whole on the devices, in each of the parts they compute.
+    """Refuses a batch whose BatchNorm groups would not lie whole on the devices, in each of the parts of the batch.
 
     Raises:
-      ConfigError: `batch_size` is not a multiple of devices x parts x group size; names the nearest that are.
+      ConfigError: `batch_size` is not a multiple of devices x parts x group size; names the nearest multiples.
     """
     unit = devices * accumulate * max(bn_group_size, 1)
     if batch_size % unit:

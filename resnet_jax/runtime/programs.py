@@ -33,7 +33,7 @@ def tell_of_compiling(function: Callable[P, R], what: str, say: Callable[[str], 
         first = False
         say(f"compiling {what} ...")
         started = time.perf_counter()
-        result = function(*args, **kwargs)  # returns once it is compiled; what it computes is still under way
+        result = function(*args, **kwargs)  # returns when the program is compiled, while the device still computes
         say(f"compiled {what} in {time.perf_counter() - started:.1f} s")
         return result
 

@@ -12,13 +12,14 @@ FLAG = "--restart-on-failure"
 
 
 def run_with_restarts(command: Sequence[str], restarts: int, *, pause_seconds: float = 5.0) -> int:
-    """Runs `command` until it ends well, in a mistake or preempted, or has crashed `restarts` + 1 times.
+    """Runs `command` until it ends without a crash, or has crashed `restarts` + 1 times.
 
-    A crash is an end by a signal (killed for memory, a segmentation fault), an unforeseen error or a hang. SIGTERM and
-    SIGINT are handed on, and nothing is started after one.
+    A crash is an end by a signal (killed for memory, a segmentation fault), an unforeseen error or a hang. A mistake of
+    the user or a preemption is no crash. SIGTERM and SIGINT are handed on to the child, which is then not started
+    again.
 
     Returns:
-      the exit status of the last attempt, 128 + n for signal n as shells have it.
+      the exit status of the last attempt; for signal n 128 + n, as in shells.
     """
     stopped = False
     child: subprocess.Popen | None = None
@@ -32,7 +33,7 @@ def run_with_restarts(command: Sequence[str], restarts: int, *, pause_seconds: f
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         for attempt in range(restarts + 1):
-            # A group of its own: Ctrl-C on a terminal reaches whole groups, and the child must get it once.
+            # A process group of its own: Ctrl-C on a terminal reaches a whole group, and the child must get it once.
             child = subprocess.Popen(command, process_group=0)
             status = child.wait()
             crashed = status < 0 or status in (EXIT_CRASHED, EXIT_HUNG)
@@ -50,7 +51,7 @@ def run_with_restarts(command: Sequence[str], restarts: int, *, pause_seconds: f
 
 
 def without_flag(arguments: Sequence[str]) -> list[str]:
-    """The arguments of the child: without `--restart-on-failure N`, in both of the ways to write it."""
+    """The arguments of the child: without `--restart-on-failure N` or `--restart-on-failure=N`."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

@@ -1,1 +1,1 @@
-"""What lets a run go on: checkpoints, signals, a watchdog, and what to do about numbers that are not finite."""
+"""What keeps a run alive: checkpoints, signals, a watchdog, and the handling of numbers that are not finite."""

@@ -1,9 +1,9 @@
-"""Checkpoints: saved in the background, kept by age and by accuracy, restored past damage.
+"""Checkpoints: saved in the background, kept by age and by accuracy. Damaged ones are passed over in restoring.
 
-What one of them holds, and how damage is told, is in `step_folder.py`.
+`step_folder.py` says what a checkpoint holds, and how damage is found.
 
-Reading goes past Orbax's manager, straight to the folders: the manager cannot even be opened where one step's metrics
-are damaged, and an evaluation must be able to read the folder of a run in progress without changing anything in it.
+Checkpoints are read directly from their folders, without Orbax's manager. The manager cannot even be opened where one
+step's metrics are damaged. And an evaluation must be able to read the folder of a run in progress without changing it.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from resnet_jax.survival.step_folder import (
     read_state,
 )
 
-# What must reach the user of any front end, and a progress bar's console without tearing it, goes through logging.
+# Messages go through logging: so they reach the user of any front end, and do not disturb a progress bar.
 log = logging.getLogger("resnet_jax")
 
 STEP_DIGITS = 8
 
 
 class Restored(NamedTuple):
-    """A checkpoint as it was saved; `memory` is what the run must remember besides its state."""
+    """A checkpoint as it was saved. `memory` is what the run must remember besides its state."""
 
     step: int
     state: PyTree
@@ -48,13 +48,13 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for the last save.
+    """The checkpoints of one run. It is a context manager that waits for the last save.
 
-    Kept are the newest `keep_last` and, of all, the `keep_best` with the highest `metrics[best]`. Opening, restoring
-    and closing change nothing on disk; `save` and `set_aside` are for the one run that owns the folder.
+    It keeps the newest `keep_last`, and of all checkpoints the `keep_best` with the highest `metrics[best]`. Opening,
+    restoring and closing change nothing on disk. `save` and `set_aside` are only for the one run that owns the folder.
 
     Raises:
-      ValueError: from here with `keep_best`, and from `restore_best`: no name of what is best was given.
+      ValueError: `best` is missing. Raised here with `keep_best`, and by `restore_best`.
     """
 
     def __init__(self, directory: epath.PathLike, *, keep_last: int, keep_best: int, best: str | None = None):
@@ -66,25 +66,25 @@ class Checkpoints:
         self._options = ocp.CheckpointManagerOptions(
             step_format_fixed_length=STEP_DIGITS,
             cleanup_tmp_directories=True,
-            # Without best_fn Orbax keeps the metrics in memory only, and a resumed run would forget which was best.
+            # Without best_fn Orbax keeps the metrics only in memory, and a resumed run would forget which was best.
             best_fn=self._rank,
             preservation_policy=AnyPreservationPolicy(
                 [LatestN(keep_last), BestN(get_metric_fn=self._rank, n=keep_best)]
             ),
-            # Called once all is written, before the folder gets its name and before an older one is deleted.
+            # Called when all files are written, before the folder gets its name and before an older one is deleted.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._check_written),
         )
         self._manager: ocp.CheckpointManager | None = None
         self._being_saved: tuple[int, Record] | None = None
 
     def save(self, step: int, state: PyTree, memory: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Copies the state to the host and returns; the files are written in the background.
+        """Copies the state to the host and returns. The files are written in the background.
 
-        `memory` must be JSON. `metrics` may lack what is best (no evaluation yet): such a step ranks last.
+        `memory` must be JSON. `metrics` may lack `best` if nothing was evaluated yet: such a step ranks last.
 
         Raises:
           CheckpointError: this step is saved already.
-          StorageError: the save before this one failed (this one is not started), or this one cannot be begun.
+          StorageError: the save before this one failed (and this one is not started), or this one cannot be begun.
           TypeError: `memory` is not JSON.
         """
         self.wait()
@@ -101,16 +101,16 @@ class Checkpoints:
             self._manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore_newest(self, like: PyTree, *, set_aside: bool = False) -> Restored | None:
-        """The newest whole checkpoint, or None where there is none at all, whole or damaged.
+        """The newest whole checkpoint, or None if there is no checkpoint at all, whole or damaged.
 
-        Damaged ones that are newer are reported. Nothing is renamed where no checkpoint can be restored: then the fault
-        may be the machine's, not the files'.
+        Newer checkpoints that are damaged are reported. If no checkpoint can be restored, nothing is renamed: then the
+        fault may be in the machine, not in the files.
 
         Args:
-          set_aside: rename damaged ones to `damaged-...`, so that their steps can be saved again. For the one run that
-            owns the folder.
+          set_aside: rename damaged checkpoints to `damaged-...`, so that their steps can be saved again. Only for the
+            one run that owns the folder.
           like: the state as a tree of arrays or `jax.ShapeDtypeStruct`. Each array is put where the template's
-            `.sharding` says, on however many devices it was saved; without one, on the default device.
+            `.sharding` says, however many devices saved it. Without a sharding it goes to the default device.
 
         Raises:
           CheckpointError: there are checkpoints, but none is whole; or the model or optimiser is another one.
@@ -129,9 +129,11 @@ class Checkpoints:
         return restored
 
     def restore_best(self, like: PyTree) -> Restored:
-        """The whole checkpoint with the highest `metrics[best]`, of equals the newest; see `restore_newest` for `like`.
+        """The whole checkpoint with the highest `metrics[best]`; of equal ones the newest. For `like` see
+        `restore_newest`.
 
-        Damaged ones that are better are reported. Nothing is renamed: another process may be training here.
+        Better checkpoints that are damaged are reported. Nothing is renamed, since another process may be training
+        here.
 
         Raises:
           CheckpointError: no checkpoint at all, none that is whole, or another model or optimiser.
@@ -157,14 +159,14 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          StorageError: the last save failed; its half is no checkpoint.
+          StorageError: the last save failed. Its half is no checkpoint.
         """
         if self._manager is not None:
             with self._explain_failed_save():
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, then lets go of the threads; raises what `wait` raises."""
+        """Waits, then ends the threads. Raises the errors of `wait`."""
         try:
             self.wait()
         finally:
@@ -179,7 +181,7 @@ class Checkpoints:
     def _let_go(self) -> None:
         manager, self._manager = self._manager, None
         if manager is not None:
-            with contextlib.suppress(Exception):  # what failed has been said by `wait`
+            with contextlib.suppress(Exception):  # `wait` has reported the failure
                 manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -196,10 +198,10 @@ class Checkpoints:
         return {int(path.name): path for path in self.directory.iterdir() if path.name.isdecimal()}
 
     def _check_written(self) -> None:
-        """Raises `Damaged` where what was just written cannot be found again. Called by a thread of Orbax's."""
+        """Raises `Damaged` if the arrays that were just written cannot be found again. A thread of Orbax calls this."""
         assert self._being_saved is not None
         step, record = self._being_saved
-        name = f"{step:0{STEP_DIGITS}}"  # until it is complete, Orbax puts an ending of its own behind it
+        name = f"{step:0{STEP_DIGITS}}"  # until the checkpoint is complete, its folder's name has an ending of Orbax
         (path,) = (path for path in self.directory.iterdir() if path.name.split(".")[0] == name)
         check_listing(path, record)
 
@@ -211,7 +213,7 @@ class Checkpoints:
                 state, reason = read_state(path, record, like), ""
             except Damaged as error:
                 state, reason = None, str(error)
-            # All processes must go on from the same step, also where only one of them could not read its part.
+            # All processes must continue from the same step, even if only one of them could not read its part.
             if _everywhere(not reason):
                 try:
                     check_digests(state, record)
@@ -238,7 +240,7 @@ class Checkpoints:
         try:
             return self._rank(read_record(path)["metrics"])
         except Damaged:
-            return math.inf  # it may have been the best: tried first, it is reported
+            return math.inf  # it may have been the best: so it is tried first, and reported
 
     def _set_aside(self, step: int, reason: str) -> None:
         path = self._steps()[step]
@@ -258,7 +260,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._let_go()  # the next save opens it anew, which sweeps up what this one has left
+            self._let_go()  # the next save opens the manager anew, which removes the remains of this save
             raise StorageError(
                 f"a checkpoint could not be written under {self.directory}: {type(error).__name__}: {error}. "
                 "Those saved before are as they were; see that there is room and that it is writable, then resume."

@@ -1,7 +1,7 @@
-"""Content digests: how a checkpoint knows that it is read back as it was written.
+"""Content digests: they show whether a checkpoint is read back as it was written.
 
-They are taken of what is saved, not of the files, so that they hold whatever the storage format does. They find damage,
-not forgery: who can write the arrays can write the digests.
+Digests are computed from the arrays that are saved, not from the files. So they hold whatever the storage format does.
+They find damage, not forgery: someone who can write the arrays can write the digests too.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ def describe(tree: PyTree) -> dict[str, str]:
 def digest_arrays(tree: PyTree) -> dict[str, str]:
     """`params/conv1/kernel` -> SHA-256 of its bytes, type and shape. All processes must call it together.
 
-    Waits for the arrays. About a second for a gigabyte.
+    It waits for the arrays, and takes about a second for a gigabyte.
     """
     return {name: _digest(_host(leaf), f"{leaf.dtype} {leaf.shape}") for name, leaf in by_name(tree).items()}
 
 
 def digest_json(value: Any) -> str:
-    """SHA-256 of a JSON value, however its file is laid out."""
+    """SHA-256 of a JSON value, whatever the layout of its file."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -39,7 +39,7 @@ def by_name(tree: PyTree) -> dict[str, Any]:
 
 
 def _host(array: jax.Array) -> np.ndarray:
-    if not (array.is_fully_addressable or array.is_fully_replicated):  # parts of it lie with other processes
+    if not (array.is_fully_addressable or array.is_fully_replicated):  # other processes hold parts of the array
         array = multihost_utils.process_allgather(array, tiled=True)
     return np.ascontiguousarray(array)
 

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT: the first asks the run to stop at the next step, a second one ends the process at once.
+"""SIGTERM and SIGINT: the first signal asks the run to stop at the next step, a second one ends the process at once.
 
-A thread reads the signals from a pipe, so that also the second one is answered while the main thread is inside XLA,
+A thread reads the signals from a pipe. So the second signal is answered even while the main thread is inside XLA,
 compiling or waiting for a device, where Python's own handlers do not run.
 """
 
@@ -21,11 +21,12 @@ from resnet_jax.runtime.mesh import replicated, split_batch
 log = logging.getLogger("resnet_jax")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # Cloud TPU announces maintenance and preemption by SIGTERM
-STEPS_OF_DELAY = 2  # between asking the other processes and reading their answers, so that no step waits for one
+# Steps between asking the other processes and reading their answers, so that no step waits for an answer.
+STEPS_OF_DELAY = 2
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop; a context manager, during which the signals do not end the process.
+    """Whether somebody asked the run to stop. It is a context manager; inside it the signals do not end the process.
 
     Outside the main thread of Python no signals are taken.
     """
@@ -37,7 +38,7 @@ class StopRequest:
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
 
     def asked(self) -> bool:
-        """To be called after every step, by all processes, which all get the same answer after the same step."""
+        """All processes must call it after every step. All get the same answer after the same step."""
         if jax.process_count() == 1:
             return self._asked
         own = np.full(jax.local_device_count(), self._asked)
@@ -48,7 +49,7 @@ class StopRequest:
         self._taken = threading.current_thread() is threading.main_thread()
         if self._taken:
             self._read_end, self._write_end = os.pipe()
-            os.set_blocking(self._write_end, False)
+            os.set_blocking(self._write_end, False)  # as `set_wakeup_fd` demands
             self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
             self._wakeup_fd = signal.set_wakeup_fd(self._write_end)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -65,7 +66,7 @@ class StopRequest:
             os.close(self._read_end)
 
     def _ask(self, *_: object) -> None:
-        """Python's own handler: where the main thread runs Python, it knows of the signal before its next step."""
+        """Python's own handler: if the main thread runs Python, the answer is there before the next step."""
         self._asked = True
 
     def _listen(self) -> None:

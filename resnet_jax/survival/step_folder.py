@@ -2,9 +2,9 @@
 
     00000120/state    the training state: parameters, statistics, optimiser, rng, step
     00000120/record   JSON: what else the run must remember, the digests of every array, and a digest of all this
-    00000120/metrics  what the last evaluation said, JSON, where Orbax looks for the best ones
+    00000120/metrics  JSON: the report of the last evaluation, where Orbax looks for the best checkpoints
 
-Reading it either gives exactly what was saved or raises `Damaged`.
+Reading a checkpoint either gives exactly what was saved or raises `Damaged`.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ Record = dict[str, Any]
 
 
 class Damaged(Exception):
-    """A checkpoint cannot be read, or is not what was saved; the message says why."""
+    """A checkpoint cannot be read, or is not what was saved. The message says why."""
 
 
 def make_record(state: PyTree, memory: Mapping[str, Any], metrics: Mapping[str, float]) -> Record:
-    """What is saved beside the state; `memory` is what else the run must remember, as JSON.
+    """The record that is saved beside the state. `memory` is what else the run must remember, as JSON.
 
     Raises:
       TypeError: `memory` is not JSON.
     """
     record = {"memory": memory, "metrics": metrics, "arrays": describe(state), "digests": digest_arrays(state)}
-    record = json.loads(json.dumps(record))  # a copy, since it is written later, by a thread
+    record = json.loads(json.dumps(record))  # a copy, since a thread writes it later
     return record | {"digest": digest_json(record)}
 
 
@@ -44,32 +44,33 @@ SINCE = {"ema_due": 0.0}
 
 
 def read_record(path: epath.Path) -> Record:
-    """The record of a step's folder. Raises `Damaged` for all that is wrong but can be seen without the arrays."""
+    """The record of a step's folder. Raises `Damaged` for everything wrong that shows without reading the arrays."""
     if not ocp.utils.is_checkpoint_finalized(path):
         raise Damaged("its save was never finished")
     record, metrics = _read_json(path / "record" / "metadata"), _read_json(path / "metrics" / "metrics")
     whole = isinstance(record, dict) and record.keys() == {"memory", "metrics", "arrays", "digests", "digest"}
     if not whole or record.pop("digest") != digest_json(record):
         raise Damaged("record/metadata: the content is not what was saved")
-    if digest_json(metrics) != digest_json(record["metrics"]):  # by their text, in which nan equals nan
+    if digest_json(metrics) != digest_json(record["metrics"]):  # compared as text, in which nan equals nan
         raise Damaged("metrics/metrics: the content is not what was saved")
     return record
 
 
 def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
-    """The state as Orbax reads it, of the names, types and shapes that were saved. Processes need not act together.
+    """The state as Orbax reads it, with the names, types and shapes that were saved. Processes need not act together.
 
     Raises:
-      Damaged: the files cannot be read, or speak of other arrays than those saved.
+      Damaged: the files cannot be read, or list other arrays than those that were saved.
       CheckpointError: `like` is another model or optimiser.
     """
     asked = by_name(jax.tree.map(_with_sharding, like))
     later = {name: SINCE[name] for name in asked if name in SINCE and name not in record["arrays"]}
     _check_same_model(record["arrays"], {name: x for name, x in describe(like).items() if name not in later}, path)
-    # The handler, not a Checkpointer around it: that would wait for the other processes, also where this one fails.
+    # The handler, and not a Checkpointer around it: a Checkpointer would wait for the other processes even if this one
+    # fails.
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
         saved = _read_listing(reader, path, record)
-        # The arrays are the same, but not their tree, which may have got empty branches since.
+        # The arrays are the same, but their tree may differ: later versions may have added empty branches.
         template = jax.tree.unflatten(jax.tree.structure(saved), [asked[name] for name in by_name(saved)])
         arrays = by_name(reader.restore(path / "state", args=ocp.args.StandardRestore(template)))
         for name, value in later.items():
@@ -79,13 +80,13 @@ def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
 
 
 def check_listing(path: epath.Path, record: Record) -> None:
-    """Raises `Damaged` where the files lack arrays of the names, types and shapes in `record`; reads no array."""
+    """Raises `Damaged` if the files lack arrays of the names, types and shapes in `record`. It reads no array."""
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
         _read_listing(reader, path, record)
 
 
 def check_digests(state: PyTree, record: Record) -> None:
-    """Raises `Damaged` where an array is not bit for bit what was saved. All processes must call it together."""
+    """Raises `Damaged` if an array is not bit for bit what was saved. All processes must call it together."""
     found = digest_arrays(state)
     wrong = [name for name, digest in record["digests"].items() if found.get(name) != digest]
     if wrong:
@@ -113,7 +114,7 @@ def _any_error_is_damage() -> Iterator[None]:
         yield
     except Damaged:
         raise
-    except Exception as error:  # Orbax, TensorStore, zarr and JSON have no error in common
+    except Exception as error:  # the errors of Orbax, TensorStore, zarr and JSON have no class in common
         cause = error.__cause__ or error
         reason = str(cause).partition(" [tensorstore_spec")[0].strip()
         raise Damaged(f"{type(cause).__name__}: {reason}") from error

@@ -1,4 +1,4 @@
-"""A run that hangs ends with an error, and says where it hung."""
+"""Ends a run that hangs with an error that says where it hung."""
 
 import faulthandler
 import logging
@@ -14,14 +14,15 @@ from resnet_jax.errors import EXIT_HUNG
 
 log = logging.getLogger("resnet_jax")
 
-PATIENCE = 10.0  # for a first step (it compiles), an evaluation or a checkpoint, times the bound of a step
+PATIENCE = 10.0  # a first step (it compiles), an evaluation or a checkpoint may take this many times longer
 
 
 class Watchdog:
-    """Ends the process with status 76 where nothing is heard within `seconds`; 0 switches it off. A context manager.
+    """Ends the process with status 76 if nothing is heard within `seconds`; 0 switches it off. A context manager.
 
-    A collective that another host never joins, or a dead driver, blocks for ever and cannot be interrupted from within:
-    so the process is ended as it is. The last checkpoint is whole, and `train.py --restart-on-failure` goes on from it.
+    A collective that another host never joins, or a dead driver, blocks for ever, and cannot be interrupted from
+    within. So the process is ended as it is. The last checkpoint is whole, and `train.py --restart-on-failure`
+    continues from it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -31,7 +32,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def expect(self, what: str, patience: float = 1.0) -> None:
-        """From now on `what` is done; the next call is due within `patience` times the bound."""
+        """Says that `what` begins now. The next call is due within `patience` times the bound."""
         self._what, self._since = what, time.monotonic()
         self._deadline = self._since + patience * self._seconds
 
@@ -51,7 +52,8 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        threading.Timer(10, os._exit, [EXIT_HUNG]).start()  # should the device not even answer questions
+        # The device may not even answer the questions below: then this timer ends the process.
+        threading.Timer(10, os._exit, [EXIT_HUNG]).start()
         waited = time.monotonic() - self._since
         print(f"\nerror: {self._what} is not over after {waited:.0f} s; every thread:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(sys.stderr, all_threads=True)

@@ -1,1 +1,1 @@
-"""What a network is trained for, a folder each. They stand on `training` and `data`, and never import each other."""
+"""What a network is trained for. Each task has a folder. Tasks use `training` and `data`, never each other."""

@@ -1,4 +1,4 @@
-"""A config as the functions that train it, for any devices and without its data."""
+"""Turns a config into the functions that train it, for any devices and without its data."""
 
 import logging
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ log = logging.getLogger("resnet_jax")
 
 @dataclass(frozen=True)
 class Training:
-    """What trains a config.
+    """The functions that train a config.
 
     Attributes:
-      batch: shapes of a global batch, and how it is split over the devices.
+      batch: shapes of a global batch, and how the batch is split over the devices.
     """
 
     plan: Plan
@@ -41,7 +41,7 @@ class Training:
 
 
 def compute_dtype(config: Config) -> jnp.dtype:
-    """Of activations and convolutions."""
+    """The dtype of activations and convolutions."""
     return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
 
 
@@ -73,10 +73,10 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     """The plan, the first state and the step of a config.
 
     Args:
-      num_images: of the training set.
+      num_images: size of the training set.
     Raises:
-      ConfigError: `optim.groups` cannot be meant, or the batch cannot be shared by the devices of `mesh`, in the parts
-        that `accumulate` asks for.
+      ConfigError: `optim.groups` must be a mistake, or the devices of `mesh` cannot share the batch in the parts that
+        `accumulate` asks for.
     """
     optim = config.optim
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
@@ -123,10 +123,10 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
 
 
 def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
-    """The function that makes the state before the first update, or tells its shapes; no batch is thought of yet."""
+    """The function that makes the state before the first update, or tells its shapes. It needs no batch size."""
     return make_init_state(
         task.init,
-        make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the state is the same whatever the schedule
+        make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the schedule does not change the state
         mesh,
         keep_ema=bool(config.optim.ema_decay),
         scale_loss=config.model.dtype == "float16",

@@ -1,4 +1,4 @@
-"""Which function makes the task that a config names. It alone knows all the tasks."""
+"""Which function makes the task that a config names. Only this module knows all tasks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +12,11 @@ from resnet_jax.tasks.task import Task
 TASKS: dict[type, Callable[[Config], Task]] = {
     Classify: lambda config: classify(config, assemble.build_model(config)),
 }
-"""By the class of `config.task`."""
+"""The function for each class of `config.task`."""
 
 
 def settled(config: Config) -> Config:
-    """The config with what it leaves to the data set: the number of classes.
+    """The config with the number of classes filled in, if the config leaves it to the data set.
 
     Raises:
       DataError: the data set cannot be read.

@@ -1,4 +1,4 @@
-"""A task is a value: the functions by which the one loop trains any network for any purpose."""
+"""A task is a value: the functions with which the one loop trains any network for any purpose."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from resnet_jax.training.evaluate import Measure, Report
 from resnet_jax.training.state import Init
 from resnet_jax.training.step import Loss
 
-if TYPE_CHECKING:  # a loss by itself needs none of the data's libraries
+if TYPE_CHECKING:  # a loss alone needs none of the data's libraries
     from resnet_jax.data import Source
     from resnet_jax.data.fills import Fill
 
@@ -22,26 +22,26 @@ Predict = Callable[[PyTree[Array], Batch], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Task:
-    """What `training` and `data` are given of a task. They never see the task itself, nor does one task see another.
+    """The functions of a task that `training` and `data` get. They never see the task itself. No task sees another.
 
     Attributes:
-      fills: what the host makes of an example, for training and for evaluation.
+      fills: how the host turns an example into a row of a batch, for training and for evaluation.
       init: makes the variables of the network.
-      prepare: what the device makes of a batch before the network sees it. With a key, that of the step, it is random
-        augmentation; then the batch holds `position`. With None it only normalises.
-      loss: of a part of a batch as the data gave it; it calls `prepare` itself.
-      measure: what evaluation keeps of a batch; it calls `prepare` itself, without a key.
-      report: what follows from that for a whole split: numbers by name, among them `loss`.
-      predict: what is asked of a trained network, by name, for each example of a batch as `fills[1]` gives it: class
+      prepare: changes a batch on the device before the network sees it. With a key, that of the step, it augments at
+        random; the batch then holds `position`. With None it only normalises.
+      loss: the loss of a part of a batch as the data gave it. It calls `prepare` itself.
+      measure: what evaluation keeps of a batch. It calls `prepare` itself, without a key.
+      report: the results for a whole split, from everything measured: numbers by name, among them `loss`.
+      predict: what users ask of a trained network, by name, for each example of a batch as `fills[1]` gives it: class
         probabilities, boxes. It calls `prepare` itself, without a key, and needs no targets.
-      best: the number of the report by which one checkpoint is better than another; larger is better.
+      best: the name of the number of the report by which checkpoints are compared; larger is better.
       names: the numbers of the report and of the loss's metrics that people are shown, in this order.
       head: the modules that are made new, with random parameters, where those of the weights that a run starts from do
         not fit.
-      split: regular expressions of parameters whose rows are split over the devices; `loss` gets the device's rows and
-        exchanges what it needs, see `training/split.py`. `measure` and `predict` see them whole.
-      check_source: refuses a data set that the network was not made for, such as one of other classes, by a
-        ConfigError.
+      split: regular expressions of parameters whose rows are split over the devices. `loss` gets the device's rows and
+        exchanges what it needs, see `training/split.py`. `measure` and `predict` see the parameters whole.
+      check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
+        classes.
     """
 
     fills: "tuple[Fill, Fill]"

@@ -1,1 +1,1 @@
-"""The train step and all around it. Needs jax, flax, optax, orbax and numpy only."""
+"""The train step and everything around it. Needs jax, flax, optax, orbax and numpy only."""

@@ -1,4 +1,4 @@
-"""A batch computed in parts: by every device for itself, and on a device one after the other."""
+"""Computes a batch in parts: each device its own share, and on a device one part after the other."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,14 +15,14 @@ from resnet_jax.training.zero import mean_over_devices
 
 Batch = dict[str, Array]
 MeanOf = Callable[[PyTree[Array], Batch], dict[str, Any]]
-"""`(what is the same for all parts, a part of a batch) -> means over the part's images`."""
+"""`(what all parts have in common, a part of a batch) -> means over the part's images`."""
 
 
 def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
-    """The same means, of `parts` equal parts of the batch in turn, in the memory that one of them takes.
+    """The same means, computed from `parts` equal parts of the batch in turn, in the memory of one part.
 
-    Exact as long as `mean_of` is a mean over images: gradients are, and so are running statistics, which move from the
-    same old values by a mean over BatchNorm's groups.
+    This is exact if `mean_of` is a mean over images. Gradients are such means. Running statistics are too: they move
+    from the same old values by a mean over BatchNorm's groups.
     """
     if parts == 1:
         return mean_of
@@ -47,12 +47,12 @@ def on_every_device(
     layout: dict[str, PyTree[PartitionSpec]],
     common_layout: PyTree[PartitionSpec],
 ) -> MeanOf:
-    """The same means, of a batch of which each device computes its share: all that they exchange is the results.
+    """The same means, of a batch of which each device computes its share. The devices exchange only the results.
 
     Args:
-      layout: of each result, or of all in a branch: on every device, or `spread`, each device getting its own part.
-        What is in the branch `own`, gradients of `split` parameters, is not exchanged.
-      common_layout: of what is the same for all parts.
+      layout: where each result, or all results of a branch, lie: on every device, or `spread`, so that each device gets
+        its own part. The branch `own`, with the gradients of `split` parameters, is not exchanged.
+      common_layout: where the values lie that all parts have in common.
     """
 
     def share(common: PyTree[Array], batch: Batch) -> dict[str, Any]:
@@ -62,5 +62,6 @@ def on_every_device(
         return {**mean_over_devices(means, jax.tree.broadcast(exchanged, means)), "own": own}
 
     split = PartitionSpec(AXIS)
-    # check_vma would have JAX add up the gradients itself, in every part of the batch and for every use of a parameter.
+    # With check_vma, JAX would add up the gradients itself, in every part of the batch and for every use of a
+    # parameter.
     return jax.shard_map(share, mesh=mesh, in_specs=(common_layout, split), out_specs=layout, check_vma=False)

@@ -10,8 +10,9 @@ from resnet_jax.config import Config
 
 
 def scaled_decay(config: Config) -> float:
-    """The decay of one update of the average, after torchvision's reference script: it scales `1 - ema_decay` by the
-    images between two updates and divides it by the epochs, so that one number serves any batch size and length."""
+    """The decay of one update of the average, as in torchvision's reference script: `1 - ema_decay` is multiplied by
+    the number of images between two updates and divided by the epochs. So one number serves any batch size and length.
+    """
     rate = (1 - config.optim.ema_decay) * config.batch_size * config.optim.ema_every_steps / config.epochs
     return 1 - min(1.0, rate)
 
@@ -21,7 +22,8 @@ class Average:
     """The rule of the average: a copy after every update of the warm-up; then it moves at every `every`-th one.
 
     As in torchvision's script, it moves after the updates 1, 1 + `every` and so on, and the first move after the
-    warm-up is still a copy. (The script counts anew in each epoch, and copies in the warm-up only where it would move.)
+    warm-up is still a copy. (The script counts anew in each epoch, and in the warm-up it copies only at the updates
+    where it would move.)
     """
 
     decay: float

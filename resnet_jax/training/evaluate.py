@@ -1,4 +1,4 @@
-"""Exact evaluation: every example counts once, on any number of devices and hosts. What is counted is the task's."""
+"""Exact evaluation: every example counts once, on any number of devices and hosts. The task says what is measured."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,16 +14,16 @@ from jaxtyping import Array, Bool, Float, PyTree
 from resnet_jax.runtime.mesh import put_batch, replicated, split_batch
 from resnet_jax.training.accumulate import Batch
 
-BATCHES_IN_FLIGHT = 2  # the host prepares this many batches ahead; more would only hold them in device memory
+BATCHES_IN_FLIGHT = 2  # the host prepares this many batches ahead; more would only take device memory
 
 
 class Measured(NamedTuple):
-    """What is measured of a batch of N examples.
+    """The measurements of a batch of N examples.
 
     Attributes:
-      sums: over the batch's real examples, of any shape; `real_sums` leaves the padding out. They are added up over the
+      sums: of any shape, over the batch's real examples; `real_sums` leaves the padding out. They are added up over the
         batches in float64.
-      rows: of N rows each, whatever is kept of every example: detections, embeddings, features.
+      rows: arrays of N rows each, for values that are kept of every example: detections, embeddings, features.
     """
 
     sums: dict[str, Array]
@@ -31,22 +31,23 @@ class Measured(NamedTuple):
 
 
 Sums = dict[str, np.ndarray]
-"""Over a whole split, in float64; `count` is the number of its examples."""
+"""Sums over a whole split, in float64. `count` is the number of its examples."""
 Rows = dict[str, np.ndarray]
-"""One row for each example of a split, in its order."""
+"""Arrays with one row for each example of a split, in the order of the split."""
 Measure = Callable[[PyTree[Array], Batch, Bool[Array, " N"]], Measured]
 """`(variables, batch, which examples are real and not padding) -> Measured`, on the devices."""
 Report = Callable[[Sums, Rows], dict[str, float]]
-"""What follows from all that was measured: accuracy, mean IoU, COCO AP. On every host, which have all rows."""
+"""The results that follow from all measurements: accuracy, mean IoU, COCO AP. Every host computes them, from all rows.
+"""
 Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
 Pass = Callable[[PyTree[Array]], tuple[Sums, Rows]]
 Evaluate = Callable[[PyTree[Array]], dict[str, float]]
 
 
 def real_sums(values: Mapping[str, Float[Array, "N ..."]], real: Bool[Array, " N"]) -> dict[str, Array]:
-    """The sum of each over the real examples.
+    """The sum of each value over the real examples.
 
-    By `where`, not by a product: a padded row may hold anything, and 0 * nan is nan.
+    It uses `where`, not a product: a padded row may hold anything, and 0 * nan is nan.
     """
     masked = {name: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for name, x in values.items()}
     return {name: jnp.sum(x, axis=0) for name, x in masked.items()}
@@ -55,7 +56,7 @@ def real_sums(values: Mapping[str, Float[Array, "N ..."]], real: Bool[Array, " N
 def make_evaluate(
     measure: Measure, report: Report, mesh: Mesh, batches: Batches, *, count: int, split: bool = False
 ) -> Evaluate:
-    """Returns `variables -> report of a whole split`, to which `count` is added. The arguments are `make_pass`'s."""
+    """Returns `variables -> report of a whole split`, with `count` added. The arguments are those of `make_pass`."""
     measure_all = make_pass(measure, mesh, batches, count=count, split=split)
 
     def evaluate(variables: PyTree[Array]) -> dict[str, float]:
@@ -65,16 +66,16 @@ def make_evaluate(
 
 
 def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, split: bool = False) -> Pass:
-    """Returns `variables -> what is measured of a whole split`, the same on every host.
+    """Returns `variables -> measurements of a whole split`, which are the same on every host.
 
     Args:
-      batches: called for each pass; gives this host's rows of what `measure` needs and of `weight` (1 real, 0 padding).
-        Each host has the same number of batches.
+      batches: called for each pass. It gives this host's rows of the leaves that `measure` needs, and of `weight` (1
+        real, 0 padding). Each host has the same number of batches.
       count: how many examples there are.
-      split: whether some of the variables are split over the devices, and stay so; `measure` sees them whole.
+      split: whether some of the variables are split over the devices, and stay so. `measure` sees them whole.
 
     Raises:
-      RuntimeError: from the returned function, where the examples seen are not `count`: a bug, not a user's mistake.
+      RuntimeError: from the returned function: it has not seen `count` examples. This is a bug, not a user's mistake.
     """
 
     def eval_step(variables: PyTree[Array], batch: Batch) -> tuple[dict[str, Array], dict[str, Array], Array]:
@@ -95,7 +96,7 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, spl
 
         def collect() -> None:
             sums, rows, real = in_flight.popleft()
-            # Sums of one batch are exact in float32, or nearly so; their total is taken in float64.
+            # Sums of one batch are exact in float32, or nearly so. Their total is computed in float64.
             for name, value in jax.device_get(sums).items():
                 total[name] = total.get(name, 0) + value.astype(np.float64)
             kept.append(jax.tree.map(_rows_here, (rows, real)))
@@ -115,13 +116,13 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, spl
 
 
 def _rows_here(array: Array) -> np.ndarray:
-    """The rows of an array that lie on the devices of this host, in their order."""
+    """The rows of an array that lie on the devices of this host, in order."""
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def _rows_everywhere(batches: Sequence[np.ndarray]) -> np.ndarray:
-    """The rows of all hosts, in the order of the split: of each batch, those of the first host, the second, ..."""
+    """The rows of all hosts, in the order of the split: for each batch those of host 0, of host 1, and so on."""
     mine = np.stack(batches)
     each = multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
     return np.moveaxis(each, 0, 1).reshape(-1, *mine.shape[2:])

@@ -1,7 +1,7 @@
 """Groups of parameters: those that are not trained, and those with a rate or a decay of their own.
 
-A tree is parted into two of one structure, in each of which None stands for what is in the other. JAX takes None for a
-branch without leaves, so gradients, the optimizer's state and averages of the trained part simply lack the rest.
+A tree is parted into two trees of the same structure. In each, None stands for the leaves of the other. JAX takes None
+for a branch without leaves. So gradients, the optimizer's state and averages have no entry for frozen parameters.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from resnet_jax.config.groups import Group
 from resnet_jax.errors import ConfigError
 
 Trained: TypeAlias = PyTree[bool]
-"""Of each parameter, whether it is trained."""
+"""For each parameter, whether it is trained."""
 
 
 def partition(tree: PyTree[Array], trained: Trained) -> tuple[PyTree[Array], PyTree[Array]]:
-    """What is trained, and what is frozen."""
+    """The trained part and the frozen part of a tree."""
     return (
         jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, tree, trained),
         jax.tree.map(lambda leaf, is_trained: None if is_trained else leaf, tree, trained),
@@ -30,26 +30,26 @@ def partition(tree: PyTree[Array], trained: Trained) -> tuple[PyTree[Array], PyT
 
 
 def combine(first: PyTree[Array], second: PyTree[Array]) -> PyTree[Array]:
-    """The tree that was parted: a leaf of `second` wherever `first` has None."""
+    """The tree from its two parts: a leaf of `second` wherever `first` has None."""
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
 
 
 def group_of(params: PyTree[Any], groups: Sequence[Group]) -> PyTree[int]:
-    """The number of the group that each parameter belongs to, -1 = none."""
+    """For each parameter, the number of its group; -1 = none."""
     numbers = [(_claims(name, groups) or [-1])[0] for name, _ in _by_name(params)]
     return jax.tree.unflatten(jax.tree.structure(params), numbers)
 
 
 def trained_of(params: PyTree[Any], groups: Sequence[Group]) -> Trained:
-    """Whether each parameter is trained: not in a group of rate 0."""
+    """For each parameter, whether it is trained: whether it is in no group of rate 0."""
     return jax.tree.map(lambda i: i < 0 or bool(groups[i].rate), group_of(params, groups))
 
 
 def check_groups(params: PyTree[Any], groups: Sequence[Group]) -> None:
-    """Refuses groups that cannot be meant.
+    """Refuses groups that must be mistakes.
 
     Raises:
-      ConfigError: a group without a parameter, a parameter in two groups, or nothing that is trained.
+      ConfigError: a group without a parameter, a parameter in two groups, or groups that leave nothing to train.
     """
     claims = {name: _claims(name, groups) for name, _ in _by_name(params)}
     for i, group in enumerate(groups):
@@ -73,7 +73,7 @@ def check_groups(params: PyTree[Any], groups: Sequence[Group]) -> None:
 
 
 def trained_statistics(batch_stats: PyTree[Any], trained: Trained) -> PyTree[bool]:
-    """Whether each running statistic moves: unless its norm has parameters and all of those are frozen."""
+    """For each running statistic, whether it moves. It does not if its norm has parameters, all of them frozen."""
     frozen = frozen_modules(trained)
     moves = [name.rpartition("/")[0] not in frozen for name, _ in _by_name(batch_stats)]
     return jax.tree.unflatten(jax.tree.structure(batch_stats), moves)
@@ -89,16 +89,16 @@ def frozen_modules(trained: Trained) -> frozenset[str]:
 
 @contextlib.contextmanager
 def frozen_norms(modules: frozenset[str]) -> Iterator[None]:
-    """Networks that are applied in here normalise with running statistics, and do not move them, in these modules.
+    """Inside, the norms in these modules normalise with running statistics, and do not move them.
 
-    What is frozen must not depend on the batch. A norm is any module with the fields `use_batch_stats` and
-    `update_stats`; its path is that in the variables that `apply` is given.
+    A frozen part must not depend on the batch. A norm is any module with the fields `use_batch_stats` and
+    `update_stats`. Its path is that in the variables that `apply` gets.
     """
 
     def freeze(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         norm: Any = context.module
         if hasattr(norm, "use_batch_stats") and "/".join(norm.path) in modules:
-            # A module made for this one call; flax offers no other way to change a field of one that is bound.
+            # flax offers no other way to change a field of a bound module. The module lives only for this one call.
             object.__setattr__(norm, "use_batch_stats", False)
             object.__setattr__(norm, "update_stats", False)
         return call(*args, **kwargs)

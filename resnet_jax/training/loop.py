@@ -1,4 +1,4 @@
-"""The training loop. There is one: other losses, frozen parts and the like enter as arguments, not as copies."""
+"""The training loop. There is only one: other losses or frozen parts enter as arguments, not as copies of the loop."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +25,14 @@ STEPS_IN_FLIGHT = 2  # the host prepares this many steps ahead; more would only 
 
 @dataclass(frozen=True)
 class Loop:
-    """What a run needs besides its state and its log.
+    """Everything that a run needs besides its state and its log.
 
     Attributes:
-      sharding: of a batch.
-      evaluations: each `variables -> report`; `plan.evaluations_due` has their numbers.
-      to_save: what a checkpoint holds of a state.
+      sharding: how a batch is split over the devices.
+      evaluations: each is `variables -> report`. `plan.evaluations_due` gives their numbers.
+      to_save: the part of a state that a checkpoint holds.
       remembered: what each checkpoint remembers besides the log and the position in the data; JSON.
-      forgive_failed_writes: say that a checkpoint or the log could not be written, and go on.
+      forgive_failed_writes: if a checkpoint or the log cannot be written, warn and go on.
     """
 
     batches: Batches
@@ -52,16 +52,16 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
     """Trains from `state.step` to `loop.plan.total`.
 
     Raises:
-      Preempted: `loop.stop` was asked for; everything needed to go on from this step is saved.
+      Preempted: `loop.stop` was asked for. Everything needed to continue from this step is saved.
       StorageError: a checkpoint or the log cannot be written, and that is not forgiven, or it was the last one.
-      NonFiniteLossError: with the range of steps; nothing has been saved since the loss was last seen finite.
+      NonFiniteLossError: with the range of steps. Nothing has been saved since the loss was last seen finite.
     """
     plan, checkpoints, watchdog, forgive = loop.plan, loop.checkpoints, loop.watchdog, loop.forgive_failed_writes
 
     def save(step: int, report: dict[str, float]) -> None:
         watchdog.expect(f"the checkpoint of step {step}", PATIENCE)
         with forgive_failed_write(forgive):
-            checkpoints.wait()  # a failure of the last save must not cost this one
+            checkpoints.wait()  # reports a failure of the last save, which must not prevent this one
         with forgive_failed_write(forgive and step < plan.total):
             memory = {**loop.remembered, "log": log.get_state(), "data": loop.batches.get_state()}
             checkpoints.save(step, loop.to_save(state), memory, report)

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling, by which small gradients survive float16 (Micikevicius et al. 2017, arXiv:1710.03740)."""
+"""Dynamic loss scaling, which keeps small gradients in float16 (Micikevicius et al. 2017, arXiv:1710.03740)."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -10,10 +10,10 @@ GROWTH_INTERVAL = 2000
 
 
 class LossScale(struct.PyTreeNode):
-    """The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after.
+    """The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after the pass.
 
     Attributes:
-      good_steps: since the scale last changed.
+      good_steps: number of finite steps since the scale last changed.
     """
 
     scale: Float[Array, ""]
@@ -25,7 +25,9 @@ def first_loss_scale() -> LossScale:
 
 
 def next_loss_scale(now: LossScale, good: Bool[Array, ""]) -> LossScale:
-    """Half the scale, but at least 1, after a step that was not finite; twice after `GROWTH_INTERVAL` good ones."""
+    """Half the scale, but at least 1, after a step that was not finite. Twice the scale after `GROWTH_INTERVAL` good
+    steps.
+    """
     good_steps = jnp.where(good, now.good_steps + 1, 0)
     grows = good_steps == GROWTH_INTERVAL
     scale = jnp.where(good, jnp.where(grows, 2 * now.scale, now.scale), jnp.maximum(now.scale / 2, 1))
@@ -33,5 +35,5 @@ def next_loss_scale(now: LossScale, good: Bool[Array, ""]) -> LossScale:
 
 
 def overflowed(now: LossScale, good: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether a step was not finite for which the scale may be to blame: at 1 it is not, and training has diverged."""
+    """Whether a step was not finite, perhaps because of the scale. At a scale of 1, training itself has diverged."""
     return ~good & (now.scale > 1)

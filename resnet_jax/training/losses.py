@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""Losses, and how often the label is among the largest logits."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def one_hot(labels: Int[Array, " N"], num_classes: int) -> Float[Array, "N K"]:
 def cross_entropy(
     logits: Float[Array, "N K"], targets: Float[Array, "N K"], label_smoothing: float = 0.0
 ) -> Float[Array, " N"]:
-    """Softmax cross entropy per image; its mean is `torch.nn.CrossEntropyLoss(label_smoothing=...)`.
+    """Softmax cross entropy per image. Its mean is `torch.nn.CrossEntropyLoss(label_smoothing=...)`.
 
     With smoothing e a target t becomes (1 - e) * t + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7).
 
@@ -28,8 +28,8 @@ def cross_entropy(
 def in_top_k(logits: Float[Array, "N K"], labels: Int[Array, " N"], k: int) -> Float[Array, " N"]:
     """1 where the label is among the k largest logits, else 0. Of equal logits the lower class number counts as larger.
 
-    Counting instead of sorting keeps the meaning under ties and with fewer than k classes. A logit that is not a
-    number is never a hit.
+    It counts larger logits and does not sort. So it also holds for ties and for fewer than k classes. A logit that is
+    not a number is never a hit.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     classes = jnp.arange(logits.shape[-1])[None]

@@ -1,4 +1,4 @@
-"""The optimizers, the learning rate, and every integer that follows from a config."""
+"""The optimizers, the learning rate, and every integer that is computed from a config."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
 
-BASE_BATCH_SIZE = 256  # images that `base_lr` speaks of (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
+BASE_BATCH_SIZE = 256  # images for which `base_lr` is stated (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
 
 LAMB_SECOND_BETA, LAMB_EPSILON = 0.999, 1e-6  # the paper's and timm's
 
@@ -39,8 +39,8 @@ class Plan:
     def is_due(self, event: Event, step: int) -> bool:
         """Whether `event` follows update `step`.
 
-        What is saved is evaluated first, and what is evaluated is logged first: so a checkpoint always has its accuracy
-        and is never written after a loss that is not finite.
+        What is saved is evaluated first, and what is evaluated is logged first. So a checkpoint always has its
+        accuracy, and is never written after a loss that is not finite.
         """
         if step == self.total:
             return True
@@ -64,10 +64,10 @@ class Plan:
 
 
 def plan_steps(config: Config, num_images: int) -> Plan:
-    """Turns a config's epochs into steps, for a training set of `num_images`: the one place where this is done.
+    """Turns a config's epochs into steps, for a training set of `num_images`. This is the only place where it is done.
 
-    Batches run on over the boundary of an epoch, so an epoch need not be a whole number of steps; the run is the whole
-    number of steps nearest to its epochs.
+    A batch may begin in one epoch and end in the next, so an epoch need not be a whole number of steps. The run has the
+    whole number of steps that is nearest to its epochs.
     """
     per_epoch = Fraction(num_images, config.batch_size)
     total = max(1, round(_exact(config.epochs) * per_epoch))
@@ -87,12 +87,13 @@ def warmup_steps(optim: OptimConfig, steps_per_epoch: Fraction, total: int) -> i
 
 
 def drop_steps(optim: OptimConfig, steps_per_epoch: Fraction) -> list[int]:
-    """How many updates precede each drop of the `step` schedule, in order; two drops may fall on one step."""
+    """How many updates come before each drop of the `step` schedule, in order. Two drops may fall on one step."""
     return sorted(round(_exact(epoch) * steps_per_epoch) for epoch in optim.drop_epochs)
 
 
 def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction, total: int) -> optax.Schedule:
-    """Learning rate by the number of updates already applied: a linear warm-up, then what `schedule` names.
+    """Learning rate by the number of updates already applied: a linear warm-up, then the schedule that `schedule`
+    names.
 
     The peak is `base_lr * batch_size / 256`. In the warm-up of `w` steps, update `t` (from 1) uses `peak * t / w`
     (Goyal et al. 2017, section 2.2, from 0). Epochs of `drop_epochs` count from the start of the run.
@@ -111,6 +112,7 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction
         after = optax.constant_schedule(peak)
     if not warmup:
         return after
+    # Optax counts updates from 0, so the line begins at the rate of update 1, and would end one step beyond the peak.
     return optax.join_schedules(
         [optax.linear_schedule(peak / warmup, peak * (1 + 1 / warmup), warmup), after], [warmup]
     )
@@ -119,21 +121,23 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction
 def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The rule that `optim.optimizer` names, after clipping.
 
-    - `sgd` is `torch.optim.SGD`: decay enters the gradient, momentum accumulates it, the rate stays outside the buffer.
+    - `sgd` is `torch.optim.SGD`: the decay is added to the gradient, momentum accumulates both, and the rate stays
+      outside the buffer.
       `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
-    - `adamw` is `torch.optim.AdamW`: the decay, times the rate, is taken off the parameter itself.
+    - `adamw` is `torch.optim.AdamW`: the decay, times the rate, is subtracted from the parameter itself.
     - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf.
-    - `lamb` is optax's, but what is not decayed keeps its rate, as in timm's.
+    - `lamb` is optax's, except that parameters that are not decayed keep their rate, as in timm's.
 
-    A group of `optim.groups` with a decay of its own has that, but for what `no_decay` names; in the end, the updates
-    of a group are multiplied by its rate. Frozen parameters are not among those that the rule is given.
+    Where a group of `optim.groups` has a decay of its own, that decay replaces `weight_decay`, except for parameters
+    that `no_decay` names. At the end, the updates of a group are multiplied by its rate. Frozen parameters are not
+    given to the rule.
     """
 
     def mask(params: PyTree) -> PyTree[bool]:
         return decay_mask(params, optim.no_decay)
 
     def mask_of(number: int, params: PyTree) -> PyTree[bool]:
-        """What is decayed as group `number`; -1: as the rest."""
+        """The parameters that are decayed as group `number`. -1: those that are decayed with `weight_decay`."""
         decays_as = jax.tree.map(lambda i: i if i in own_decay else -1, group_of(params, optim.groups))
         return jax.tree.map(lambda decayed, i: decayed and i == number, mask(params), decays_as)
 
@@ -182,7 +186,9 @@ def _scale_groups(groups: Sequence[Group]) -> optax.GradientTransformation:
 
 
 def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
-    """True where a parameter is decayed: none of the regular expressions is found in its path, `layer1_0/bn1/scale`."""
+    """True where a parameter is decayed: where no regular expression is found in its path, such as
+    `layer1_0/bn1/scale`.
+    """
 
     def decayed(path: tuple, _: object) -> bool:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -192,7 +198,8 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
 
 
 def _exact(epochs: float) -> Fraction:
-    """The number that was meant: 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
+    """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
+    # The `or`: numbers below half of 1e-9 would become 0.
     return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)
 
 

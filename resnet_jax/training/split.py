@@ -1,7 +1,7 @@
-"""Parameters of which each device holds some rows, such as the class centres of a face network, a million of them.
+"""Parameters of which each device holds some rows, such as the million class centres of a face network.
 
-They reach a loss as the device's own rows. What a device needs of the others' it asks for itself, by collectives over
-`mesh.AXIS`. The gradient of its rows is then complete, so it is not exchanged.
+A loss gets the device's own rows. If it needs something of the other rows, it asks for it by collectives over
+`mesh.AXIS`. The gradient of the device's rows is then complete, so it is not exchanged.
 """
 
 import re
@@ -20,7 +20,7 @@ def split_paths(params: PyTree[Any], patterns: Sequence[str], devices: int) -> f
     """The paths of the parameters in which one of the regular expressions is found.
 
     Raises:
-      ConfigError: a parameter whose rows the devices cannot share equally, or a pattern that is found nowhere.
+      ConfigError: the devices cannot share the rows of a parameter equally, or a pattern is found nowhere.
     """
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     for pattern in patterns:
@@ -40,10 +40,12 @@ def split_paths(params: PyTree[Any], patterns: Sequence[str], devices: int) -> f
 
 
 def is_whole(tree: PyTree[Any], paths: frozenset[str]) -> PyTree[bool]:
-    """Of each array in a tree, such as a state, whether every device holds all of it: it is not that of a split
-    parameter, nor what an optimizer or an average keeps of one."""
+    """For each array in a tree, such as a state, whether every device holds all of it. A split parameter is not whole,
+    nor is an array that an optimizer or an average keeps for it.
+    """
 
     def whole(path: Any, leaf: Any) -> bool:
+        # An optimizer keeps its arrays under its own path and the parameter's: `0/mu/fc/kernel` ends with `fc/kernel`.
         name = _name(path)
         return not (getattr(leaf, "ndim", 0) and any(name == split or name.endswith(f"/{split}") for split in paths))
 
@@ -56,7 +58,7 @@ def rows_of_devices(tree: PyTree[Any], paths: frozenset[str]) -> PyTree[Partitio
 
 
 def mean_of_rows(grads: PyTree[Array]) -> PyTree[Array]:
-    """Of gradients of the sum of all devices' losses: those of their mean. For use under `shard_map`."""
+    """The gradients of the mean of all devices' losses, from those of their sum. For use under `shard_map`."""
     return jax.tree.map(lambda grad: grad / jax.lax.axis_size(AXIS), grads)
 
 

@@ -1,4 +1,4 @@
-"""Everything that training changes, as one pytree: what a checkpoint holds."""
+"""Everything that training changes, as one pytree: the content of a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -21,9 +21,9 @@ class TrainState(struct.PyTreeNode):
     """The state of a run after `step` updates.
 
     Attributes:
-      ema: the moving averages of `variables`, with None in place of what is frozen; None where none are kept.
-      loss_scale: None but for float16.
-      ema_due: 1 where the average was to become a copy after an update that was skipped, and has yet to; None where no
+      ema: the moving averages of `variables`, with None in place of frozen parameters; None if no averages are kept.
+      loss_scale: None except for float16.
+      ema_due: 1 if the averages were to become a copy after an update that was skipped, and did not yet; None if no
         averages are kept.
     """
 
@@ -32,30 +32,31 @@ class TrainState(struct.PyTreeNode):
     batch_stats: PyTree[Array]
     opt_state: optax.OptState
     key: UInt32[Array, " words"]  # raw words, so that every checkpoint format can hold it; constant in a run
-    # None, not empty: so checkpoints from before these fields are still those of such a state.
+    # The default is None, not an empty tree: so checkpoints from before these fields still have the structure of a
+    # state.
     ema: dict[str, PyTree[Array]] | None = None
     loss_scale: LossScale | None = None
     ema_due: Float[Array, ""] | None = None
 
     @property
     def variables(self) -> dict[str, PyTree[Array]]:
-        """What `model.apply` takes, as training has it."""
+        """The variables for `model.apply`, as training has them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     @property
     def eval_variables(self) -> dict[str, PyTree[Array]]:
-        """What is evaluated and used after training: the moving averages, or `variables` where none are kept."""
+        """The variables for evaluation and use after training: the moving averages, or `variables` if none are kept."""
         return combine(self.ema, self.variables) if self.ema else self.variables
 
 
 def split_key(key: Array) -> tuple[Array, Array]:
-    """The key of the initial parameters, and the one of all randomness of later steps: `TrainState.key`, unwrapped."""
+    """The key of the initial parameters, and the key of all later random draws: `TrainState.key`, unwrapped."""
     init_key, run_key = jax.random.split(key)
     return init_key, run_key
 
 
 class InitState(Protocol):
-    """A jitted function of `jax.random.key(seed)`, which decides the parameters and all randomness of later steps."""
+    """A jitted function of `jax.random.key(seed)`. The key decides the parameters and all later random draws."""
 
     def __call__(self, key: Array) -> TrainState: ...
 
@@ -79,10 +80,10 @@ def new_state(
     """The state before the first update.
 
     Args:
-      run_key: of all randomness of later steps.
-      keep_ema: moving averages of parameters and statistics.
-      scale_loss: dynamically, as float16 needs it.
-      groups: of parameters; those of rate 0 have neither optimizer state nor averages.
+      run_key: of all later random draws.
+      keep_ema: keep moving averages of parameters and statistics.
+      scale_loss: scale the loss dynamically, as float16 needs it.
+      groups: of parameters. Those of rate 0 have no optimizer state and no averages.
     """
     trained = trained_of(variables["params"], groups)
     state = TrainState(
@@ -99,7 +100,7 @@ def new_state(
 
 
 def trained_variables(variables: dict[str, PyTree[Array]], trained: Trained) -> dict[str, PyTree[Array]]:
-    """What an update changes: the trained parameters, and the statistics that move; None in place of the rest."""
+    """The variables that an update changes: trained parameters and moving statistics; None in place of the rest."""
     moves = trained_statistics(variables["batch_stats"], trained)
     return {
         "params": partition(variables["params"], trained)[0],
@@ -118,7 +119,7 @@ def make_init_state(
     groups: Sequence[Group] = (),
     split: Sequence[str] = (),
 ) -> InitState:
-    """Returns the jitted function that makes the state before the first update, born where it is to lie.
+    """Returns the jitted function that makes the state before the first update, each array where it is to lie.
 
     Args:
       init: makes the variables.
@@ -138,11 +139,11 @@ def make_init_state(
 def state_sharding(
     state: TrainState, mesh: Mesh, *, shard_optimizer: bool, split: Sequence[str] = ()
 ) -> PyTree[NamedSharding]:
-    """Where each array of a state lies: on every device, but the optimizer's are `spread` where that is asked.
+    """Where each array of a state lies: on every device, except that the optimizer's are `spread` if asked for.
 
     Args:
-      split: regular expressions of the parameters whose rows are split over the devices, and so is all that is kept of
-        them (`split.py`).
+      split: regular expressions of the parameters whose rows are split over the devices. The arrays that are kept for
+        these parameters are split too (`split.py`).
     """
     paths = split_paths(state.params, split, mesh.size)
     layout = rows_of_devices(state, paths)

@@ -1,4 +1,4 @@
-"""One update: forward, backward, optimizer, running statistics, compiled for all devices at once."""
+"""One update: forward pass, backward pass, optimizer, running statistics; compiled for all devices at once."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,17 +35,17 @@ WHOLE = PartitionSpec()
 
 
 class Losses(NamedTuple):
-    """What a loss finds in a part of a batch of N examples.
+    """The result of a loss for a part of a batch of N examples.
 
-    The loss of the batch is `sum(loss) / sum(weight)` over all its parts, and each metric likewise. A batch whose
-    weights are all 0 has loss and gradient 0.
+    The loss of the batch is `sum(loss) / sum(weight)` over all its parts, and so is each metric. A batch whose weights
+    are all 0 has loss and gradient 0.
 
     Attributes:
-      loss: of each example; what is minimised.
-      metrics: by name, what else is logged of each example.
-      batch_stats: all running statistics, as they are after this part; {} where the network has none.
-      weight: how much of each example counts, such as its pixels that are not ignored. It must not depend on the
-        parameters. None = 1 each.
+      loss: the loss of each example, which is minimised.
+      metrics: further values of each example that are logged, by name.
+      batch_stats: all running statistics after this part; {} if the network has none.
+      weight: how much each example counts, such as the number of its pixels that are not ignored. It must not depend on
+        the parameters. None = 1 each.
     """
 
     loss: Float[Array, " N"]
@@ -55,12 +55,12 @@ class Losses(NamedTuple):
 
 
 Loss = Callable[[PyTree[Array], PyTree[Array], Batch, Key[Array, ""], str | None], Losses]
-"""`(params, batch_stats, a part of a batch, key, axis) -> Losses`: all that a step knows of a task.
+"""`(params, batch_stats, a part of a batch, key, axis) -> Losses`: everything that a step knows of a task.
 
-The part holds what the data gave, and `position` (N,): the examples' places in the whole batch. The key is that of the
-step, the same in every part. What is drawn for an example is drawn from `fold_in(key, its position)`, so that nothing
-depends on the number of devices or parts. `axis` is the mesh axis over which norms take the statistics of the whole
-batch; None = the part has all that is needed. Where a task splits parameters, the loss is called under `shard_map` over
+The part holds the leaves of the data, and `position` (N,): the examples' places in the whole batch. The key is that of
+the step, the same in every part. Draw what belongs to an example from `fold_in(key, its position)`: so nothing depends
+on the number of devices or parts. `axis` is the mesh axis over which norms take the statistics of the whole batch; None
+= the part has everything that norms need. Where a task splits parameters, the loss is called under `shard_map` over
 `mesh.AXIS` with the device's rows of them.
 """
 
@@ -75,7 +75,7 @@ class TrainStep(Protocol):
 
 
 def step_key(run_key: Key[Array, ""], step: Int[Array, ""] | int) -> Key[Array, ""]:
-    """The key of all randomness of the update after `step` others."""
+    """The key of all random draws of the update that follows `step` others."""
     return jax.random.fold_in(run_key, step)
 
 
@@ -93,29 +93,28 @@ def make_train_step(
     groups: Sequence[Group] = (),
     split: Sequence[str] = (),
 ) -> TrainStep:
-    """Returns the jitted `(state, batch) -> (state, metrics)`; it donates `state`.
+    """Returns the jitted `(state, batch) -> (state, metrics)`. It donates `state`.
 
     Args:
       loss: of a part of a batch.
-      bn_group_size: consecutive examples whose statistics BatchNorm shares, 0 = all.
-      mix_group_size: consecutive examples that `loss` mixes, 0 = all. Where such groups and those of BatchNorm lie
-        whole on the devices, these exchange nothing but gradients, statistics and metrics, once. BatchNorm over the
-        whole batch exchanges its statistics; for mixing that is not local, the partitioner sees to what is needed.
-      skip_non_finite: where loss or gradient is not finite only the step counts; `skipped` (0 or 1) is reported.
+      bn_group_size: consecutive examples that share BatchNorm statistics, 0 = all.
+      mix_group_size: consecutive examples that `loss` mixes, 0 = all. Where these groups and those of BatchNorm lie
+        whole on the devices, devices exchange only gradients, statistics and metrics, once. BatchNorm over the whole
+        batch also exchanges its statistics. For other mixing, XLA's partitioner adds the exchanges that are needed.
+      skip_non_finite: if loss or gradient is not finite, only the step counts. `skipped` (0 or 1) is reported.
       accumulate: parts that a device computes one after the other.
       shard_optimizer: the optimizer's state is split over the devices, see `state.state_sharding`.
       average: the rule of the moving averages, for a state that holds them.
-      groups: of parameters; those of rate 0 are frozen. No gradient of them is computed, and a norm whose parameters
-        are all frozen normalises with its running statistics, which stay as they are.
+      groups: of parameters. Those of rate 0 are frozen: no gradient is computed for them. A norm whose parameters are
+        all frozen normalises with its running statistics, which stay as they are.
       split: regular expressions of the parameters of which each device holds some rows, see `split.py`. `loss` gets the
         device's rows, and their gradients are not exchanged.
 
     The batch is a dictionary of arrays of N rows, split over the devices. The metrics are scalars of this batch:
-    `loss`, those of `Losses.metrics`, what `non_finite.gradient_norms` says, and for float16 `loss_scale` and
-    `skipped`.
+    `loss`, those of `Losses.metrics`, those of `non_finite.gradient_norms`, and for float16 `loss_scale` and `skipped`.
 
     Raises:
-      ConfigError: from the step, a batch that cannot be computed in so many parts.
+      ConfigError: from the step: the batch cannot be computed in that many parts.
     """
 
     def mean_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
@@ -130,6 +129,7 @@ def make_train_step(
 
         grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
+        # A weight of None stays None: JAX takes it for a branch without leaves.
         metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
         moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
         moved, _ = partition(found.batch_stats, moves)
@@ -201,7 +201,7 @@ def make_train_step(
 
 
 def _per_weight(means: dict[str, Any], weight: Float[Array, ""]) -> dict[str, Any]:
-    """Sums over the weight, out of means over the examples.
+    """Divides by the weight: turns means over the examples into sums divided by the sum of the weights.
 
     Only here, after the one exchange, are the weights of all parts known. Gradients are linear, so this is exact.
     """
@@ -214,10 +214,10 @@ def _everywhere(tree: PyTree) -> PyTree[PartitionSpec]:
 
 
 def is_separable(batch_size: int, bn_group_size: int, mix_group_size: int, devices: int, accumulate: int) -> bool:
-    """Whether each device can compute its share by itself, in `accumulate` parts of whole groups of images.
+    """Whether each device can compute its share alone, in `accumulate` parts of whole groups of images.
 
     Raises:
-      ConfigError: it cannot, and `accumulate` asks for it.
+      ConfigError: it cannot, and `accumulate` asks for parts.
     """
     if accumulate > 1:
         bn_group_size = bn_group_size or batch_size

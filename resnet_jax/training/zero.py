@@ -1,8 +1,8 @@
 """Arrays of which each device holds a part, and their exchange: ZeRO-1 (Rajbhandari et al. 2019, arXiv:1910.02054).
 
-A gradient is added up where its part of the optimizer's state lies (a reduce-scatter), and what the optimizer makes of
-it goes to all devices (an all-gather): together as many bytes as the all-reduce of the gradient that they stand in for.
-Not every compiler joins these as it joins all-reduces, so the arrays are packed into one here.
+A reduce-scatter adds up a gradient on the device that holds its part of the optimizer's state. An all-gather then gives
+the updates to all devices. Together they send as many bytes as the all-reduce of the gradient that they replace. Not
+every compiler joins them as it joins all-reduces, so the arrays are packed into one here.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,9 @@ SMALL = 2**20  # bytes
 
 
 def spread(tree: PyTree, devices: int) -> PyTree[PartitionSpec]:
-    """Each array split along its largest dimension that `devices` divide, or whole on each where they divide none."""
+    """Splits each array along its largest dimension that `devices` divide. An array without one is whole on each
+    device.
+    """
 
     def split(leaf: Any) -> PartitionSpec:
         sizes = [0 if size % devices else size for size in leaf.shape]
@@ -43,7 +45,7 @@ def mean_over_devices(tree: PyTree[Array], layout: PyTree[PartitionSpec]) -> PyT
 
 
 def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> PyTree[Array]:
-    """Every device gets the whole of arrays that are laid out as `layout` says."""
+    """Gives every device the whole of the arrays that are laid out as `layout` says."""
 
     def everywhere(tree: PyTree[Array]) -> PyTree[Array]:
         whole, parts, join = _pick_apart(tree, layout)
@@ -54,8 +56,8 @@ def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> Py
 
 
 def _mean(arrays: list[Array]) -> list[Array]:
-    """Over the devices. What is small, hundreds of arrays in a ResNet, goes as one: XLA for TPUs joins only so many,
-    and XLA for GPUs cuts a joint exchange into dozens."""
+    """Means over the devices. The small arrays, hundreds in a ResNet, are exchanged as one: XLA for TPUs joins only a
+    limited number, and XLA for GPUs cuts a joint exchange into dozens."""
     small = [array for array in arrays if _is_small(array)]
     packed = jnp.concatenate([array.reshape(-1) for array in small])
     *large, packed = lax.pmean([*(array for array in arrays if not _is_small(array)), packed], AXIS)
@@ -71,7 +73,9 @@ def _is_small(array: Array) -> bool:
 
 
 def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, rows_after: int) -> list[Array]:
-    """`exchange` of all arrays as one, of `rows` rows before and `rows_after` after, split along first dimensions."""
+    """`exchange` of all arrays as one array. It has `rows` rows before the exchange and `rows_after` after it. The
+    arrays are split along their first dimensions.
+    """
     packed = exchange(jnp.concatenate([part.reshape(rows, -1) for part in parts], axis=1)).reshape(rows_after, -1)
     ends = np.cumsum([part.size // rows for part in parts])
     pieces = jnp.split(packed, ends[:-1], axis=1)
@@ -81,10 +85,10 @@ def _packed(parts: list[Array], exchange: Callable[[Array], Array], rows: int, r
 def _pick_apart(
     tree: PyTree[Array], layout: PyTree[PartitionSpec]
 ) -> tuple[list[Array], list[Array], Callable[[list[Array], list[Array]], PyTree[Array]]]:
-    """The arrays that are whole in `layout`, those that are split, turned so that they are along their first dimension,
-    and the function that puts the two back into the tree."""
+    """The arrays that are whole in `layout`; those that are split, turned so that they are split along their first
+    dimension; and the function that puts both back into the tree."""
     leaves, structure = jax.tree.flatten(tree)
-    splits = [len(spec) - 1 for spec in jax.tree.leaves(layout)]  # the dimension; -1: whole
+    splits = [len(spec) - 1 for spec in jax.tree.leaves(layout)]  # the dimension along which it is split; -1: whole
     whole = [leaf for leaf, split in zip(leaves, splits, strict=True) if split < 0]
     parts = [jnp.moveaxis(leaf, split, 0) for leaf, split in zip(leaves, splits, strict=True) if split >= 0]
 

@@ -2,21 +2,28 @@
 
 from resnet_jax.weights.catalog import WEIGHT_SETS, Preset, WeightSet, class_names, find_weight_set
 from resnet_jax.weights.download import cache_folder
+from resnet_jax.weights.families import RESNET, Family
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
+from resnet_jax.weights.fit import candidates, head_and_channels, identify
 from resnet_jax.weights.hub import hub_preset
 from resnet_jax.weights.load import find_weights, load_pretrained, load_weights, save_weights
+from resnet_jax.weights.names import layout_of
 from resnet_jax.weights.preprocess import preprocess
-from resnet_jax.weights.torchvision import from_torchvision, identify, layout_of, to_torchvision, translate
+from resnet_jax.weights.torchvision import from_torchvision, to_torchvision, translate
 
 __all__ = [
+    "RESNET",
     "WEIGHT_SETS",
+    "Family",
     "Preset",
     "WeightSet",
     "cache_folder",
+    "candidates",
     "class_names",
     "find_weight_set",
     "find_weights",
     "from_torchvision",
+    "head_and_channels",
     "hub_preset",
     "identify",
     "layout_of",

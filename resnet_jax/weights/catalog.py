@@ -1,4 +1,4 @@
-"""Published ImageNet weights as data: what they are, how accurate, and how their images were prepared.
+"""Published ImageNet weights as data: their files, their accuracy, and how their images were prepared.
 
 Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one), measured on the 50,000
 validation images. The last eight digits of a file name are the start of its SHA-256.
@@ -14,7 +14,7 @@ from resnet_jax.errors import WeightsError, unknown_name
 Interpolation = Literal["bilinear", "bicubic"]
 
 _URL = "https://download.pytorch.org/models/"
-# How they were trained.
+# Where the training of a set is described.
 _GITHUB = "https://github.com/pytorch/vision/"
 _RESNET = _GITHUB + "tree/main/references/classification#resnet"
 _RESNEXT = _GITHUB + "tree/main/references/classification#resnext"
@@ -30,14 +30,14 @@ class Preset:
     """How an image is prepared for evaluation: the shorter side resized (antialiased), the centre cut out, normalised.
 
     Attributes:
-      resize: pixels of the shorter side; with `squash`, of both.
+      resize: pixels of the shorter side; with `squash`, of both sides.
       crop: pixels of the square that the network sees.
       interpolation: of the resize.
-      mean: per channel, of pixels in [0, 1].
-      std: likewise.
+      mean: per channel, for pixels in [0, 1].
+      std: per channel, for pixels in [0, 1].
       squash: both sides are resized, whatever the shape was.
-      crop_rounds_down: where the middle falls between two pixels, the crop begins at the first. torchvision rounds to
-        an even number.
+      crop_rounds_down: where the middle falls between two pixels, the crop begins at the first of them. torchvision
+        rounds to an even number.
     """
 
     resize: int = 256
@@ -54,10 +54,10 @@ class WeightSet:
     """One published file.
 
     Attributes:
-      num_params: without BatchNorm's running statistics.
-      top1: percent of the validation images.
-      top5: likewise.
-      recipe: address of how it was trained.
+      num_params: number of parameters, without BatchNorm's running statistics.
+      top1: top-1 accuracy in percent of the validation images.
+      top5: top-5 accuracy in percent of the validation images.
+      recipe: address of the description of the training.
     """
 
     model: str
@@ -106,10 +106,10 @@ WEIGHT_SETS: tuple[WeightSet, ...] = tuple(WeightSet(*row) for row in (
 
 
 def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
-    """The published set called `name`; `DEFAULT` is the most accurate one.
+    """The published set called `name`. `DEFAULT` is the most accurate set of the network.
 
     Raises:
-      WeightsError: nothing is published for that network, or not under that name.
+      WeightsError: nothing is published for that network, or nothing under that name.
     """
     sets = {weights.name: weights for weights in WEIGHT_SETS if weights.model == model}
     if not sets:

@@ -1,4 +1,4 @@
-"""From a published weight set to a file on disk, fetched once and checked."""
+"""From a published weight set to a file on disk. The file is fetched once and checked."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _TIMEOUT_SECONDS = 30
 
 
 def cache_folder() -> Path:
-    """`$RESNET_JAX_CACHE`, else `resnet_jax` in the user's cache folder."""
+    """`$RESNET_JAX_CACHE`, or else `resnet_jax` in the user's cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("RESNET_JAX_CACHE") or home / "resnet_jax")
 
@@ -29,7 +29,7 @@ def find_file(weights: WeightSet) -> Path:
     """The file of a published set: from the cache, else from torch's cache, else downloaded into the cache.
 
     Raises:
-      WeightsError: the file is damaged, or cannot be had: says which file to put where.
+      WeightsError: the file is damaged, or cannot be found or downloaded; says which file to put where.
     """
     cached = cache_folder() / weights.file
     torch_home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
@@ -42,9 +42,10 @@ def find_file(weights: WeightSet) -> Path:
 
 
 def download(url: str, path: Path, sha256_start: str) -> None:
-    """Fetches `url` to `path`, which appears only when whole and right.
+    """Fetches `url` to `path`. The file appears there only when it is whole and right.
 
-    What had arrived before a connection broke stays beside it as `NAME.part`, and only the rest is fetched.
+    If the connection breaks, the part that has arrived stays beside `path` as `NAME.part`, and the next call fetches
+    the rest.
 
     Raises:
       WeightsError: no network, a refusal, or a file whose SHA-256 does not begin with `sha256_start`.
@@ -73,17 +74,18 @@ def download(url: str, path: Path, sha256_start: str) -> None:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Appends to `part` what of `url` is not there yet. Raises OSError or HTTPException where the connection fails."""
+    """Appends to `part` the rest of `url`. Raises OSError or HTTPException where the connection fails."""
     done = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"User-Agent": "resnet_jax", **({"Range": f"bytes={done}-"} if done else {})})
     try:
         response = urlopen(request, timeout=_TIMEOUT_SECONDS)
     except HTTPError as error:
-        if error.code == 416 and done:  # nothing is left to fetch: whether it is right, its hash will tell
+        if error.code == 416 and done:  # nothing is left to fetch; the hash will say whether the file is right
             return
         raise
     expected = int(response.headers.get("Content-Length") or 0)
     received = 0
+    # Status 206: the server sends only the rest. Otherwise it sends the whole file again.
     with response, part.open("ab" if response.status == 206 else "wb") as file, Progress(transient=True) as progress:
         task = progress.add_task(part.stem, total=expected or None)
         while chunk := response.read(_CHUNK_BYTES):
@@ -106,7 +108,7 @@ def _verify(path: Path, sha256_start: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds back other processes that share the cache, such as the hosts of a pod with a common home."""
+    """Makes other processes that share the cache wait, such as the hosts of a pod with a common home."""
     with path.open("ab") as file:
         try:
             import fcntl

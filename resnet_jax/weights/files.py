@@ -1,6 +1,6 @@
 """Weight files: `.safetensors` (without torch), `.pth` and `.pt` (with it), read strictly and without running code.
 
-What a file is, its first bytes say, not its name. Arrays are views of the mapped file, so that reading costs no memory
+The first bytes of a file say what it is, not its name. Arrays are views of the mapped file, so reading costs no memory
 until an array is used.
 """
 
@@ -19,14 +19,14 @@ import ml_dtypes
 import numpy as np
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.layouts import prefix_of_network
+from resnet_jax.weights.names import prefix_of_network
 from resnet_jax.weights.narrowing import first_few
 
 StateDict = dict[str, np.ndarray]
 
-# Where training programs keep the network in what they save; other names are recognised by what they hold.
+# Entries in which training programs save the network. A network under another name is recognised by its keys.
 ENTRIES = ("state_dict", "model", "model_ema", "state_dict_ema")
-# What wrapping adds to keys: DataParallel and exponential averages `module.` in front, torch.compile `_orig_mod.`
+# Additions to keys. DataParallel and exponential averages put `module.` in front; torch.compile puts `_orig_mod.`
 # wherever it was applied. torch's AveragedModel keeps its counter beside the network's keys.
 _WRAPPED, _COMPILED, _NOT_WEIGHTS = "module.", "_orig_mod.", "n_averaged"
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
@@ -50,13 +50,13 @@ def read_state_dict(path: str | Path, *, entry: str | None = None, prefix: str |
 
     Args:
       path: a `.safetensors`, `.pth` or `.pt` file: a state dictionary, or a training checkpoint around one.
-      entry: which part of a checkpoint to take where it holds several, such as `"model_ema"`.
-      prefix: take the keys that begin with it, such as `"module.encoder_q."`, without it. By default what all keys have
-        in front of a network's own is left out.
+      entry: the part of a checkpoint to take where it holds several, such as `"model_ema"`.
+      prefix: take only the keys that begin with it, such as `"module.encoder_q."`, and remove it from them. By default
+        a prefix of all keys that the network's own keys do not have is removed.
 
     Raises:
-      WeightsError: the file does not exist, is empty, truncated, a web page, a pickle that wants to run code, holds no
-        state dictionary or several, or needs torch where there is none.
+      WeightsError: the file does not exist, is empty, truncated, a web page, or a pickle that wants to run code; it
+        holds no state dictionary or several; or it needs torch, which is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,10 +90,11 @@ def read_state_dict(path: str | Path, *, entry: str | None = None, prefix: str |
 
 
 def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Writes `{key: array}` as `.safetensors`, or as `.pth` / `.pt` (needs torch). It appears whole or not at all.
+    """Writes `{key: array}` as `.safetensors`, or as `.pth` / `.pt` (needs torch). The file appears whole or not at
+    all.
 
     Raises:
-      WeightsError: another ending, or no torch where it is needed.
+      WeightsError: another ending, or torch is needed and not installed.
     """
     path = Path(path)
     check_target(path)
@@ -112,7 +113,7 @@ def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> 
 
 
 def check_target(path: Path) -> None:
-    """Raises a WeightsError for a file that cannot be written, before there is anything to write."""
+    """Raises a WeightsError for a file that cannot be written. Call it before the work that makes the content."""
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise WeightsError(f"{path} must end in .safetensors, .pth or .pt, which says how to write it")
     if not path.parent.is_dir():
@@ -139,7 +140,7 @@ def _read_safetensors(path: Path) -> StateDict:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "numpy"):  # checks that the header is sound and that its arrays fill the file exactly
+        with safe_open(path, "numpy"):  # checks that the header is sound and that the arrays fill the file exactly
             pass
     except SafetensorError as error:
         raise WeightsError(f"{path} is damaged or cut short ({error}); fetch it again") from error
@@ -155,7 +156,7 @@ def _read_safetensors(path: Path) -> StateDict:
             key: np.ndarray(info["shape"], _DTYPES[info["dtype"]], data, start + info["data_offsets"][0])
             for key, info in header.items()
         }
-    except ValueError as error:  # no elements, but more of them along one axis than there are numbers for
+    except ValueError as error:  # a shape with a 0 in it, and another side that is too large for NumPy
         raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
 
 
@@ -164,7 +165,7 @@ def _read_torch(path: Path) -> Any:
 
     torch = _import_torch(f"to read {path.name}", remedy=", or convert it to .safetensors where it is")
     try:
-        is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; what was written before cannot be mapped
+        is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6; older files cannot be mapped
         if is_zip:
             _refuse_compressed(path)
         # The recipes of torchvision and timm save their command line, a plain argparse.Namespace, with the network.
@@ -185,7 +186,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """A few bytes may expand to more than there is memory; PyTorch stores everything as it is."""
+    """Refuses compression: a few bytes may expand to more than the memory holds. PyTorch does not compress."""
     with zipfile.ZipFile(path) as file:
         if compressed := [info.filename for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]:
             raise WeightsError(
@@ -199,7 +200,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _find_network(content: Any, path: Path, entry: str | None, prefix: str | None) -> StateDict:
-    """The state dictionary in what a file held, as arrays, without `prefix` or the prefixes that wrapping adds."""
+    """The state dictionary in the content of a file, as arrays, without `prefix` and without prefixes of wrappers."""
     if not isinstance(content, Mapping):
         raise WeightsError(
             f"{path} holds a {type(content).__name__}, not a state dictionary; save `model.state_dict()` instead"
@@ -256,7 +257,7 @@ def _holds_network(part: Mapping[Any, Any]) -> bool:
 
 
 def _common_prefix(keys: Iterable[str]) -> str:
-    """What stands before every key of a network; empty where there is nothing, or other keys as well."""
+    """The prefix of every key of a network. Empty if there is none, or if there are keys without it."""
     prefixes = [prefix for key in keys if (prefix := prefix_of_network(key)) is not None]
     shortest = min(prefixes, key=len, default="")
     return shortest if all(key.startswith(shortest) for key in keys) else ""
@@ -273,7 +274,7 @@ def _to_array(value: Any) -> np.ndarray | None:
         if value.dtype == torch.bfloat16:
             return value.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return value.numpy()
-    except (TypeError, RuntimeError):  # a type that numpy lacks, or no numbers at all
+    except (TypeError, RuntimeError):  # a type that NumPy lacks, or a tensor without data
         return None
 
 

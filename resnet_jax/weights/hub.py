@@ -13,10 +13,10 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def hub_weights(repository: str) -> Path:
-    """The weight file of a repository, from the hub's cache or downloaded into it.
+    """The weight file of a repository, from the hub's cache or else downloaded into it.
 
     Raises:
-      WeightsError: no huggingface_hub, no network, no such repository, or none with weights.
+      WeightsError: no huggingface_hub, no network, no such repository, or a repository without weights.
     """
     for name in _WEIGHTS:
         if path := _file(repository, name):
@@ -28,13 +28,14 @@ def hub_preset(repository: str, *, test_size: bool = False) -> Preset:
     """How the authors of a repository prepare images: timm's `config.json` or transformers' `preprocessor_config.json`.
 
     Args:
-      test_size: where timm names a larger size for the best accuracy, that one.
+      test_size: take the larger size that gives the best accuracy, where timm names one.
 
     Raises:
-      WeightsError: as `hub_weights`; or neither file says, or says what cannot be done here.
+      WeightsError: as `hub_weights`; or neither file describes the images, or it asks for something that is not
+        supported here.
     """
     config = _read(repository, "config.json")
-    # Before timm 0.9 the description was not in a part of its own.
+    # Before timm 0.9 the description stood in `config.json` itself, not in an entry of its own.
     described = config.get("pretrained_cfg") or (config if {"input_size", "mean"} <= config.keys() else None)
     if described:
         return timm_preset(described, f"config.json of {repository!r}", test_size=test_size)
@@ -54,7 +55,7 @@ def hub_network(repository: str) -> str | None:
 
 
 def _read(repository: str, name: str) -> dict[str, Any]:
-    """A JSON object of a repository; empty where there is no such file."""
+    """A JSON object of a repository. Empty if there is no such file."""
     path = _file(repository, name)
     if path is None:
         return {}
@@ -70,7 +71,7 @@ def _read(repository: str, name: str) -> dict[str, Any]:
 
 
 def _file(repository: str, name: str) -> Path | None:
-    """One file of a repository; None where the repository has no such file."""
+    """One file of a repository. None if the repository has no such file."""
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -81,7 +82,7 @@ def _file(repository: str, name: str) -> Path | None:
         ) from error
     try:
         return Path(hf_hub_download(repository, name))
-    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError that means: cannot tell
+    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError for a hub that cannot be reached
         raise WeightsError(
             f"cannot reach the hub for {name} of {repository!r}. Where there is a network, run "
             f"`hf download {repository} {name}` and copy the hub's cache folder here, "

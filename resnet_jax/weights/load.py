@@ -1,4 +1,4 @@
-"""The front door: a network with published or own weights in one call, and back to a file."""
+"""Gives a network with published or own weights in one call, and writes weights to a file."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from resnet_jax.models import ResNet, create_model
 from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
+from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.hub import hub_weights
-from resnet_jax.weights.layouts import Layout
-from resnet_jax.weights.torchvision import from_torchvision, head_and_channels, to_torchvision
+from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -31,15 +31,15 @@ def load_pretrained(
       name: of the network, one of `list_models()`.
       source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
         Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
-      entry: which part of a training checkpoint to take, such as `"model_ema"`.
+      entry: the part of a training checkpoint to take, such as `"model_ema"`.
       prefix: of the keys to take, such as `"module.encoder_q."`.
-      **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it they must agree.
+      **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it, both must agree.
 
     Returns:
       `(model, variables)` for `model.apply(variables, images, train=False)`.
 
     Raises:
-      WeightsError: the file cannot be had or read, or does not fit the network exactly.
+      WeightsError: the file cannot be found, downloaded or read, or does not fit the network exactly.
     """
     state_dict = read_state_dict(find_weights(name, source), entry=entry, prefix=prefix)
     classes, channels = head_and_channels(state_dict)
@@ -61,11 +61,11 @@ def load_weights(
 
     Args:
       channels: of the images.
-      entry: which part of a training checkpoint to take, such as `"model_ema"`.
+      entry: the part of a training checkpoint to take, such as `"model_ema"`.
       prefix: of the keys to take, such as `"module.encoder_q."`.
 
     Raises:
-      WeightsError: the file cannot be read, or does not fit: names what differs.
+      WeightsError: the file cannot be read, or does not fit; names the differences.
     """
     return from_torchvision(read_state_dict(path, entry=entry, prefix=prefix), model, channels=channels)
 
@@ -74,21 +74,21 @@ def save_weights(
     path: str | Path,
     variables: PyTree[Array],
     *,
-    layout: Layout = "torchvision",
+    layout: str = "torchvision",
     dtype: Any = None,
     num_batches_tracked: int = 0,
 ) -> None:
-    """Writes variables as a PyTorch state dictionary, `.safetensors` or `.pth`; for the rest see `to_torchvision`."""
+    """Writes variables as a PyTorch state dictionary, `.safetensors` or `.pth`. Options as `to_torchvision`."""
     write_state_dict(
         path, to_torchvision(variables, layout=layout, dtype=dtype, num_batches_tracked=num_batches_tracked)
     )
 
 
 def find_weights(name: str, source: str | Path = "DEFAULT") -> Path:
-    """The file that `load_pretrained(name, source)` reads, downloaded if need be.
+    """The file that `load_pretrained(name, source)` reads. It is downloaded if needed.
 
     Raises:
-      WeightsError: there is no such file, and `source` names none that is published.
+      WeightsError: there is no such file, and `source` is not the name of a published set.
     """
     if Path(source).is_file():
         return Path(source)
@@ -99,5 +99,5 @@ def find_weights(name: str, source: str | Path = "DEFAULT") -> Path:
         raise WeightsError(f"there is no file {source}; check the path")
     if source.count("/") == 1:
         return hub_weights(source)
-    find_weight_set(name, source)  # raises, with the near names
+    find_weight_set(name, source)  # always raises here, with the names that are near
     raise AssertionError(source)

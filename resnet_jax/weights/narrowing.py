@@ -1,4 +1,4 @@
-"""Numbers of one type as numbers of a smaller one: what does not fit is refused, not made infinite."""
+"""Converts numbers to a smaller type. Numbers that do not fit are refused, not made infinite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ import numpy as np
 from resnet_jax.errors import WeightsError
 
 COUNTER = "num_batches_tracked"
-"""PyTorch's count of a BatchNorm's training passes, the end of its key: a whole number, whatever the others are."""
+"""The end of a key: PyTorch's count of a BatchNorm's training passes. It is a whole number, whatever the others are."""
 
 
 def narrow(state_dict: Mapping[str, np.ndarray], dtype: Any) -> dict[str, np.ndarray]:
-    """The arrays with all floating-point numbers as `dtype`; counters and other whole numbers stay as they are.
+    """The arrays with all floating-point numbers as `dtype`. Counters and other whole numbers stay as they are.
 
     Raises:
       WeightsError: finite numbers are too large for `dtype`; names the arrays.
@@ -23,7 +23,7 @@ def narrow(state_dict: Mapping[str, np.ndarray], dtype: Any) -> dict[str, np.nda
         if key.endswith(COUNTER) or not is_floating(array.dtype) or array.dtype == dtype:
             narrowed[key] = array
             continue
-        with np.errstate(over="ignore"):  # it is looked for just below
+        with np.errstate(over="ignore"):  # the next lines look for overflow
             narrowed[key] = array.astype(dtype)
         if np.any(np.isinf(narrowed[key]) & np.isfinite(array)):
             lost[key] = float(np.max(np.abs(array[np.isfinite(array)]).astype(np.float64)))
@@ -38,7 +38,7 @@ def narrow(state_dict: Mapping[str, np.ndarray], dtype: Any) -> dict[str, np.nda
 
 
 def as_count(array: np.ndarray) -> np.ndarray:
-    """A counter as int64; 0 where it was lost by narrowing (`.half()` makes it infinite), since it decides nothing."""
+    """A counter as int64. 0 where `.half()` made it infinite: the count changes no result."""
     values = np.asarray(array)
     if is_floating(values.dtype):
         values = values.astype(np.float64)
@@ -47,7 +47,7 @@ def as_count(array: np.ndarray) -> np.ndarray:
 
 
 def is_floating(dtype: np.dtype) -> bool:
-    """Also for ml_dtypes' types, which NumPy does not count among its own."""
+    """Whether a type is floating-point. NumPy does not count ml_dtypes' types among its own."""
     return np.issubdtype(dtype, np.floating) or dtype == ml_dtypes.bfloat16
 
 

@@ -1,4 +1,4 @@
-"""Images as a published network expects them: the arithmetic by which its accuracy was measured."""
+"""Prepares images as a published network expects them: with the arithmetic with which its accuracy was measured."""
 
 from typing import Any
 
@@ -11,10 +11,11 @@ from resnet_jax.weights.catalog import Preset
 def preprocess(images: Any, preset: Preset, *, exif: bool = False) -> Float[np.ndarray, "N S S C"]:
     """Decodes, resizes, crops and normalises images, byte for byte as torchvision's evaluation transform of PIL images.
 
-    As there, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored.
+    As in torchvision, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored.
 
     Args:
-      images: one, or a list or tuple of several: a path, the bytes of a file, a PIL image or a uint8 array (H, W, 3).
+      images: one image, or a list or tuple of images: a path, the bytes of a file, a PIL image or a uint8 array (H, W,
+        3).
       preset: such as `find_weight_set("resnet50").preset`.
       exif: turn photographs upright first, as EXIF says how the camera was held.
 
@@ -28,7 +29,7 @@ def preprocess(images: Any, preset: Preset, *, exif: bool = False) -> Float[np.n
 
 
 def crop(image: Any, preset: Preset, *, exif: bool = False) -> UInt8[np.ndarray, "S S C"]:
-    """One image as `preprocess` has it before it is normalised."""
+    """One image as `preprocess` makes it, before it is normalised."""
     from resnet_jax.data.transforms import resize_and_center_crop
 
     return resize_and_center_crop(
@@ -42,7 +43,7 @@ def crop(image: Any, preset: Preset, *, exif: bool = False) -> UInt8[np.ndarray,
 
 
 def normalization(preset: Preset) -> tuple[Float[np.ndarray, "1 1 1 C"], Float[np.ndarray, "1 1 1 C"]]:
-    """Mean and standard deviation of pixels in [0, 1]."""
+    """Mean and standard deviation per channel, for pixels in [0, 1]."""
     mean, std = (np.asarray(values, np.float32)[None, None, None] for values in (preset.mean, preset.std))
     return mean, std
 

@@ -1,4 +1,4 @@
-"""What timm's and transformers' files say about preparing images, as a `Preset`: every key heeded, or refused by name.
+"""Reads how timm's and transformers' files prepare images, as a `Preset`. Each key is used, or refused by name.
 
 Sources: timm `data/config.py`, `data/transforms_factory.py`; transformers
 `models/convnext/image_processing_convnext.py`, `models/vit`, `models/bit`.
@@ -19,7 +19,7 @@ _INTERPOLATIONS: dict[Any, Interpolation] = {
     "bicubic": "bicubic",
 }
 
-# Of timm: what describes files, names and the network, and nothing of the pixels.
+# Keys of timm that describe files, names and the network, and do not change the pixels.
 _TIMM_OTHER = {
     *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag", "custom_load"),
     *("min_input_size", "fixed_input_size", "num_classes", "label_offset", "label_names", "label_descriptions"),
@@ -27,9 +27,9 @@ _TIMM_OTHER = {
     *("paper_name", "paper_ids", "notes", "num_features", "global_pool", "model_args"),
 }
 _TIMM = {"input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "test_input_size", "test_crop_pct"}
-_TIMM_CROP, _CONVNEXT_CROP = 0.875, 224 / 256  # where none is given
+_TIMM_CROP, _CONVNEXT_CROP = 0.875, 224 / 256  # where the file gives none
 
-# Of transformers: we always convert to RGB, and the rest is about how arrays are handed over.
+# Keys of transformers that change no pixels: images are always converted to RGB here, and the rest is about arrays.
 _TRANSFORMERS_OTHER = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "do_convert_rgb", "data_format"),
     *("input_data_format", "device", "return_tensors", "disable_grouping", "image_seq_length", "_valid_processor_keys"),
@@ -38,18 +38,18 @@ _TRANSFORMERS = {
     *("do_resize", "size", "default_to_square", "resample", "crop_pct", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 }
-_WARPS_FROM = 384  # pixels: from there on transformers' ConvNext processor crops nothing
+_WARPS_FROM = 384  # pixels: for this size and larger ones, transformers' ConvNext processor does not crop
 
 
 def timm_preset(config: Mapping[str, Any], where: str, *, test_size: bool = False) -> Preset:
     """The evaluation transform of timm's `pretrained_cfg`.
 
     Args:
-      where: what to call the configuration in an error.
-      test_size: of the two sizes that some name, the one for the best accuracy instead of the one of training.
+      where: the name of the file in an error.
+      test_size: some files name two sizes. Take the size for the best accuracy, not the size of training.
 
     Raises:
-      WeightsError: a key that is not known, or a value that cannot be heeded.
+      WeightsError: a key that is not known, or a value that is not supported.
     """
     _refuse_unknown(config, _TIMM | _TIMM_OTHER, where)
     if test_size:
@@ -74,10 +74,10 @@ def transformers_preset(config: Mapping[str, Any], where: str) -> Preset:
     """The transform of transformers' `preprocessor_config.json` of a ConvNext (as ResNets have), ViT or Bit processor.
 
     Args:
-      where: what to call the configuration in an error.
+      where: the name of the file in an error.
 
     Raises:
-      WeightsError: another processor, a key that is not known, or a value that cannot be heeded.
+      WeightsError: another processor, a key that is not known, or a value that is not supported.
     """
     _refuse_unknown(config, _TRANSFORMERS | _TRANSFORMERS_OTHER, where)
     kind = _kind(config, where)
@@ -104,7 +104,7 @@ def transformers_preset(config: Mapping[str, Any], where: str) -> Preset:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         mean, std = (_colours(config.get(name), where, name) for name in ("image_mean", "image_std"))
-    # A Preset speaks of pixels in [0, 1].
+    # A Preset's mean and std are for pixels in [0, 1]; the file's are for pixels times `rescale_factor`.
     scale = 255 * (config.get("rescale_factor") or 1 / 255) if config.get("do_rescale", True) else 255.0
     return Preset(
         resize=resize,
@@ -128,7 +128,7 @@ def _kind(config: Mapping[str, Any], where: str) -> str:
 
 
 def _size(config: Mapping[str, Any], where: str, *, square: bool, name: str = "size") -> tuple[int, bool]:
-    """A side in pixels, and whether images are squashed to a square of it or get their shorter side so long."""
+    """A side in pixels, and whether images are squashed to a square. Otherwise their shorter side gets this length."""
     size = config.get("size")
     match size:
         case int():

@@ -1,15 +1,20 @@
 """Layers and norms along one axis and three, against torch in float64; those along two are tested everywhere else."""
 
+import functools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.layers import POOLS, Conv, SqueezeExcite, stochastic_depth
 from resnet_jax.models.norms import BatchNorm
-from resnet_jax.models.pooling import max_pool
-from resnet_jax.weights.torchvision import _to_ours, _to_torch
+from resnet_jax.models.pooling import blur_pool, halving_average_pool, max_pool, smoothing_average_pool
+from resnet_jax.models.shortcuts import SHORTCUTS
+from resnet_jax.weights.names import to_our_axes, to_torch_axes
 
 torch = pytest.importorskip("torch")
 
@@ -57,8 +62,8 @@ def test_convolutions_are_torchs(axes, fields, padding):
         fields.get("groups", 1), bias=fields.get("use_bias", False), dtype=torch.float64,
     )  # fmt: skip
     kernel = np.asarray(variables["params"]["kernel"])
-    there = _to_torch(kernel, KERNEL)
-    np.testing.assert_array_equal(_to_ours(there, KERNEL), kernel)
+    there = to_torch_axes(kernel, KERNEL)
+    np.testing.assert_array_equal(to_our_axes(there, KERNEL), kernel)
     with torch.no_grad():
         assert tuple(module.weight.shape) == there.shape
         module.weight.copy_(torch.tensor(there.copy()))
@@ -72,7 +77,7 @@ def test_convolutions_are_torchs(axes, fields, padding):
     of_kernel, of_x = jax.grad(value, argnums=(0, 1))(variables, x)
     close(of_x, tensor.grad)
     np.testing.assert_allclose(
-        _to_torch(np.asarray(of_kernel["params"]["kernel"]), KERNEL), module.weight.grad, rtol=1e-10, atol=1e-11
+        to_torch_axes(np.asarray(of_kernel["params"]["kernel"]), KERNEL), module.weight.grad, rtol=1e-10, atol=1e-11
     )
 
 
@@ -124,6 +129,50 @@ def test_max_pool_is_torchs(axes, dtype):
     x = np.random.default_rng(3).integers(-9, 9, size=(2, *SIDES[axes], 3)).astype(np.float64)
     pool = {1: torch.nn.functional.max_pool1d, 3: torch.nn.functional.max_pool3d}[axes]
     close(np.asarray(max_pool(jnp.asarray(x, dtype)), np.float64), pool(to_torch(x), 3, 2, 1))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_average_and_blur_pools_are_torchs(axes):
+    x = np.random.default_rng(5).normal(size=(2, *SIDES[axes], 3))
+    functional, there = torch.nn.functional, to_torch(x)
+    average = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[axes]
+    close(halving_average_pool(x), average(there, 2, 2, 0, ceil_mode=True, count_include_pad=False))
+    close(smoothing_average_pool(x), average(functional.pad(there, (0, 1) * axes), 2, 1))
+    filter_ = functools.reduce(np.multiply.outer, [np.array([1, 2, 1]) / 4] * axes)
+    convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[axes]
+    kernel = torch.tensor(filter_)[None, None].expand(3, 1, *[3] * axes)
+    blurred = convolve(functional.pad(there, (1, 1) * axes, mode="reflect"), kernel, stride=2, groups=3)
+    close(blur_pool(x, 2), blurred)
+
+
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_shortcuts_of_clips_are_those_of_their_frames(shortcut):
+    """Of clips whose frames, two and two, are alike: what subsamples along time takes one of the two."""
+    frames = np.random.default_rng(6).normal(size=(2, 8, 7, 4))
+    clips = np.repeat(frames[:, None], 4, axis=1)
+
+    class Only(nn.Module):
+        stride: int
+
+        @nn.compact
+        def __call__(self, x):
+            norm = functools.partial(BatchNorm, use_batch_stats=False, update_stats=False, param_dtype=jnp.float64)
+            conv = functools.partial(Conv, param_dtype=jnp.float64)
+            block = SimpleNamespace(
+                stride=self.stride, dilations=(1, 1), preactivation=False, parts=SimpleNamespace(conv=conv, norm=norm)
+            )
+            return SHORTCUTS[shortcut](block, x, 6)
+
+    for stride in (1, 2):
+        only = Only(stride)
+        variables = only.init(jax.random.key(0), frames)
+        of_frames = only.apply(variables, frames)
+        if of_frames is None:
+            continue
+        wide = jax.tree.map(lambda leaf: leaf[None] if leaf.ndim == 4 else leaf, variables)
+        np.testing.assert_allclose(
+            only.apply(wide, clips), np.repeat(of_frames[:, None], 4 // stride, axis=1), rtol=1e-10
+        )
 
 
 def test_what_is_taken_over_all_axes():

@@ -47,8 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.breaks:
             server.breaks -= 1
             body = body[: len(body) // 2]
+        server.sent += len(body)  # before they leave: who has read them all may ask at once
         self.wfile.write(body)
-        server.sent += len(body)
 
     def log_message(self, *_):
         pass

@@ -15,7 +15,7 @@ from resnet_jax.errors import DataError, unknown_name
 
 DIGITS_SPLITS = ("train", "test", "all")
 SYNTHETIC_LENGTHS = {"train": 1_281_167, "test": 50_000}  # ImageNet's
-SYNTHETIC_IMAGES = 64  # different ones; more would only fill memory
+SYNTHETIC_IMAGES = 64  # different images; more would only fill memory
 
 
 class Arrays:
@@ -23,8 +23,8 @@ class Arrays:
 
     Args:
       images: (N, H, W, C) or (N, H, W) bytes, with C = 1 or 3.
-      labels: from 0 to the number of classes less one.
-      where: what to call the data set in an error.
+      labels: from 0 to the number of classes - 1.
+      where: the name of the data set in an error.
 
     Raises:
       DataError: arrays of another kind, of unequal length, or labels without a class.
@@ -69,9 +69,9 @@ class Arrays:
 def open_digits(config: DataConfig, split: str) -> Arrays:
     """The 1,797 handwritten digits of scikit-learn: 8x8 scans of 16 levels, in classes of nearly equal size.
 
-    The test split is every fifth scan of the list sorted by class: 1,437 for training and 360 for the test, a fifth of
-    every class, and the same on every machine because no random generator is involved. Most writers occur in both, as
-    they would in a random split.
+    The test split is every fifth scan of the list sorted by class: 1,437 scans for training and 360 for the test, with
+    a fifth of every class. No random generator is involved, so it is the same on every machine. Most writers occur in
+    both splits, as they would in a random split.
     """
     scans, labels = read_digits(split)
     return Arrays(scans, labels, tuple("0123456789"), splits=DIGITS_SPLITS, where="digits")
@@ -101,12 +101,12 @@ def npz_splits(path: Path) -> list[str]:
 
 
 def open_npz(path: Path, split: str) -> Arrays:
-    """A file that `numpy.savez` wrote, with `SPLIT_images`, `SPLIT_labels` and, if it likes, `class_names`.
+    """A file that `numpy.savez` wrote, with `SPLIT_images`, `SPLIT_labels` and optionally `class_names`.
 
     Without names, the classes are the numbers from 0 to the largest label in the file.
 
     Raises:
-      DataError: no such file or split, one that is damaged or holds other things than numbers, or as `Arrays`.
+      DataError: no such file or split, a file that is damaged or holds other things than numbers, or as `Arrays`.
     """
     with _open_npz(path) as file:
         splits = _splits(file)
@@ -131,7 +131,7 @@ def open_npz(path: Path, split: str) -> Arrays:
 
 @contextlib.contextmanager
 def _open_npz(path: Path) -> Iterator[Any]:
-    """NumPy's view of a file, whose arrays are read when they are asked for; every failure of it is a DataError."""
+    """NumPy's view of a file, whose arrays are read when they are asked for. Every failure becomes a DataError."""
     if not path.is_file():
         raise DataError(f"there is no file {path}; `npz:PATH` must name one that numpy.savez wrote. Correct the path")
     try:
@@ -142,7 +142,7 @@ def _open_npz(path: Path) -> Iterator[Any]:
             yield file
     except DataError:
         raise
-    except Exception as error:  # of zipfile, zlib and NumPy, which have none in common
+    except Exception as error:  # zipfile, zlib and NumPy raise errors that have no class in common
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in reason or "Object arrays" in reason:
             reason = "it holds Python objects, which may run code when they are read"
@@ -166,9 +166,10 @@ def _labels(labels: np.ndarray, where: str) -> Int[np.ndarray, " N"]:
 
 
 class Synthetic:
-    """Noise of `eval_resize` pixels square in 1,000 classes: the same on every machine, and free to read.
+    """Noise of `eval_resize` pixels square in 1,000 classes. It is the same on every machine, and costs nothing to
+    read.
 
-    For benchmarks of everything but reading and decoding.
+    It serves benchmarks of everything except reading and decoding.
     """
 
     def __init__(self, config: DataConfig, split: str) -> None:

@@ -1,7 +1,7 @@
-"""What a source is, and what all of them check.
+"""The interface of a source, and checks that all sources use.
 
-A source is anything with `class_names`, `splits`, a length, `labels()` and `source[index] -> {"image", "label"}`.
-One whose examples have other leaves names them in `leaves`.
+A source is anything with `class_names`, `splits`, a length, `labels()` and `source[index] -> {"image", "label"}`. A
+source whose examples have other leaves names them in `leaves`.
 """
 
 import re
@@ -16,26 +16,26 @@ from resnet_jax.errors import DataError
 
 
 class Example(TypedDict):
-    """The leaves of an example: of most sources an image and the index of its class."""
+    """The leaves of an example. Most sources have an image and the index of its class."""
 
     image: NotRequired[bytes | UInt8[np.ndarray, "H W C"]]
-    """The bytes of an image file, to be decoded as far as they are needed, or pixels."""
+    """The bytes of an image file, which are decoded only as far as needed, or pixels."""
     label: NotRequired[int]
     name: NotRequired[str]
-    """What to call the image in an error."""
+    """The name of the image in an error."""
     clip: NotRequired[UInt8[np.ndarray, "T H W C"]]
     mask: NotRequired[UInt8[np.ndarray, "H W"]]
     """The class of each pixel."""
     boxes: NotRequired[Int[np.ndarray, "M 4"]]
     """x1, y1, x2, y2 in pixels, half-open; -1 where a place is empty."""
     classes: NotRequired[Int[np.ndarray, " M"]]
-    """Of each box; -1 where a place is empty."""
+    """The class of each box; -1 where a place is empty."""
     instances: NotRequired[UInt8[np.ndarray, "M S S"]]
-    """1 where the object of a box is visible, pixel by pixel from the box's top left corner on."""
+    """1 where the object of a box is visible; the first pixel is the box's top left corner."""
 
 
 class Source(Protocol):
-    """A split of a finite data set, whose examples are read by index, from several threads at once."""
+    """A split of a finite data set. Several threads read its examples at once, by index."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class Source(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that the data set has; this is one of them."""
+        """The splits of the data set. This source is one of them."""
 
     def __len__(self) -> int: ...
 
@@ -54,17 +54,17 @@ class Source(Protocol):
 
 
 def leaves_of(source: Source) -> tuple[str, ...]:
-    """The names of what an example of a source has: its `leaves`; without, image and label."""
+    """The names of the leaves of a source's examples: its `leaves`, or if it has none, image and label."""
     return tuple(getattr(source, "leaves", ("image", "label")))
 
 
 def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) -> str:
-    """An error's text where examples lack a leaf that is needed; empty where they have all.
+    """The text of an error if examples lack a leaf that is needed. Empty if they have all.
 
     Args:
       needs: the names of the leaves.
       what: who needs them, such as "classification".
-      where: what to call the data set.
+      where: the name of the data set.
     """
     has = leaves_of(source)
     missing = [name for name in needs if name not in has]
@@ -88,10 +88,10 @@ def check_labels(labels: Int[np.ndarray, " N"], class_names: Sequence[str], wher
 
 
 def check_same_classes(where: str, splits: Mapping[str, Sequence[str]]) -> None:
-    """Raises a DataError where splits differ in their classes: the same label would mean two things.
+    """Raises a DataError where splits differ in their classes, since the same label would mean two things.
 
     Args:
-      splits: the class names of each, in the order of their labels.
+      splits: the class names of each split, in the order of its labels.
     """
     (here, names), *others = splits.items()
     for there, other in others:
@@ -114,7 +114,7 @@ _SHARD = re.compile(r"-(?P<number>\d+)-of-(?P<of>\d+)\b")
 def check_complete(paths: Sequence[Path], where: str) -> None:
     """Raises a DataError where the names of files, `train-00001-of-00003`, say that some are missing or too many."""
     shards = [_SHARD.search(path.name) for path in paths]
-    # Of files that are not numbered, the name is all that tells one from another.
+    # Files that are not numbered can only be told apart by their names.
     numbers = [match["number"] if match else path.name for match, path in zip(shards, paths, strict=True)]
     twice = {number for number in numbers if numbers.count(number) > 1}
     totals = {match["of"] if match else None for match in shards}

@@ -1,4 +1,4 @@
-"""`digit_numbers`: two handwritten digits side by side, which are a number from 00 to 99."""
+"""`digit_numbers`: two handwritten digits side by side that form a number from 00 to 99."""
 
 import numpy as np
 from jaxtyping import Int
@@ -48,7 +48,7 @@ class DigitNumbers:
             size, turn = rng.uniform(MIN_SIZE, MAX_SIZE), rng.uniform(-MAX_TURN, MAX_TURN)
             patch = trim(self._scans.cut(self._scans.draw(rng, digit), size, turn, _CUT))
             height, width = patch.cover.shape
-            # As near to the middle of its half as it must be to stay in the image, and up to a pixel off.
+            # Near the middle of its half, up to a pixel off, and moved as far as needed to stay in the image.
             middle = SIDE // 4 + half * SIDE // 2 + rng.integers(-1, 2)
             left = int(np.clip(middle - width // 2, 0, SIDE - width))
             top = int(np.clip(SIDE // 2 + rng.integers(-1, 2) - height // 2, 0, SIDE - height))

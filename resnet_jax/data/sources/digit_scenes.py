@@ -13,26 +13,27 @@ LENGTHS = {"train": 4000, "test": 500}
 SIDE = 96  # pixels of a scene
 MIN_DIGITS, MAX_DIGITS = 3, 6
 MIN_SIZE, MAX_SIZE = 12, 40  # pixels of a digit's longer side before it is turned
-MAX_TURN = 20  # degrees, either way
-MIN_VISIBLE = 0.5  # of a digit's pixels
-BITMAP = 56  # pixels; a digit of 40 x 40 turned by 20 degrees is 51.3 wide
+MAX_TURN = 20  # degrees, in both directions
+MIN_VISIBLE = 0.5  # fraction of a digit's pixels
+BITMAP = 56  # pixels of a side; a digit of 40 x 40 turned by 20 degrees is 51.3 wide
 _STREAM, _TRIES = 101, 20
 
 
 class DigitScenes:
-    """Scenes of 3 to 6 digits that may overlap, before pieces of other scans.
+    """Scenes of 3 to 6 digits that may overlap, in front of pieces of other scans.
 
-    Later digits cover earlier ones. A digit is placed again where it would leave less than half of an earlier one's
-    pixels visible; where no place is found in 20 tries, the whole scene is drawn again. So every digit of a scene
-    is at least half visible, and is a target.
+    Later digits cover earlier ones. A digit is placed again if it would leave less than half of an earlier digit's
+    pixels visible. If no place is found in 20 tries, the whole scene is drawn again. So every digit of a scene is at
+    least half visible, and is a target.
 
-    An example has M = 6 places, of which the last may be empty:
+    An example has M = 6 places. The last places may be empty:
       image: uint8 (96, 96, 3).
       mask: uint8 (96, 96); 0 is background, d + 1 the digit d.
-      boxes: int32 (M, 4), x1, y1, x2, y2 in pixels, half-open, tight around what is visible; -1 where a place is empty.
+      boxes: int32 (M, 4), x1, y1, x2, y2 in pixels, half-open, tight around the visible part; -1 where a place is
+        empty.
       classes: int32 (M,), as in the mask, so 1 to 10; -1 where a place is empty.
       instances: uint8 (M, 56, 56). Place m has 1 where the digit is visible, and begins at the box's top left:
-        `instances[m, :y2 - y1, :x2 - x1]` are the pixels of the box, unscaled; what lies beyond is 0.
+        `instances[m, :y2 - y1, :x2 - x1]` are the pixels of the box, unscaled. The rest is 0.
 
     Raises:
       DataError: a split that is neither train nor test.
@@ -65,7 +66,7 @@ class DigitScenes:
         return scene
 
     def _draw(self, rng: np.random.Generator) -> Example | None:
-        """A scene, or None where a digit found no place."""
+        """A scene, or None if a digit found no place."""
         picture = _background(rng)
         for _ in range(rng.integers(6, 13)):
             piece = trim(self._scans.piece(rng, rng.uniform(6, 18), 32))
@@ -116,7 +117,7 @@ def _place(rng: np.random.Generator, patch: Patch) -> tuple[int, int]:
 
 
 def _background(rng: np.random.Generator) -> Float[np.ndarray, "H W 3"]:
-    """Dark colours that flow into each other."""
+    """Dark colours that change smoothly."""
     corners = rng.uniform(10, 100, (3, 3, 3)).astype(np.float32)
     return cv2.resize(corners, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 

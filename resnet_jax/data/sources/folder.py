@@ -15,20 +15,20 @@ from resnet_jax.errors import DataError, ImageError, unknown_name
 
 log = logging.getLogger("resnet_jax")
 
-# What Pillow opens without a plugin of its own, of what cameras, scanners and programs write.
+# Formats that cameras, scanners and programs write and that Pillow opens without a plugin.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".tga"),
 )
-# What systems and programs leave, beside all that begins with a dot: `.git`, `.ipynb_checkpoints`, `._x.jpg`.
+# Names that systems and programs leave behind. Names that begin with a dot, such as `.git` or `._x.jpg`, count too.
 _NO_DATA = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found", "system volume information"}
 
 
 class Folder:
-    """Image files in torchvision's layout `root/split/class/**/*.jpg`; classes and files are sorted, as there.
+    """Image files in torchvision's layout `root/split/class/**/*.jpg`. Classes and files are sorted as in torchvision.
 
     Args:
-      others: splits that, where they exist, must have the same classes.
+      others: splits that must have the same classes, if they exist.
     """
 
     def __init__(self, root: Path, split: str, others: set[str]) -> None:
@@ -78,10 +78,11 @@ class Folder:
 
 
 class HeldOut(Folder):
-    """A folder without splits, `root/class/**/*.jpg`, of which the same share of every class is always held out.
+    """A folder without splits, `root/class/**/*.jpg`. The same share of every class is always held out.
 
-    Which files are is decided by their names (SHA-256 of the path below `root`): the same on every machine, and new
-    images move no other one. A class of two images or more has at least one in either split.
+    The names of the files decide which are held out (SHA-256 of the path below `root`). So the split is the same on
+    every machine, and new images do not move other images to another split. A class of two images or more has at least
+    one in each split.
     """
 
     def __init__(self, root: Path, split: str, config: DataConfig) -> None:
@@ -127,7 +128,7 @@ def folder_splits(root: Path) -> list[str]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder is the user's, not what a system or a program left beside it."""
+    """Whether a file or folder belongs to the user, and was not left behind by a system or a program."""
     return not name.startswith(".") and name.lower() not in _NO_DATA
 
 
@@ -144,9 +145,9 @@ def _folders(path: Path) -> list[str]:
 
 
 def _image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
-    """The images under a folder, sorted as torchvision does; `left_out` counts the endings of the others.
+    """The images under a folder, sorted as torchvision does. `left_out` counts the endings of the other files.
 
-    A link to a folder that holds it, or that was read already, is not followed: its images are there once.
+    A link to a folder that holds the link, or that was read already, is not followed, so each image is there once.
     """
     seen = {os.path.realpath(path) for path in (root, *folder.parents)}
     found = []
@@ -156,7 +157,7 @@ def _image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
             folders.clear()
             continue
         seen.add(here)
-        # In an order of its own, links last: of two ways to a folder the same one is taken everywhere.
+        # Links come last, in a fixed order: if two ways lead to a folder, every machine takes the same one.
         folders[:] = sorted(filter(is_data, folders), key=lambda name: (os.path.islink(os.path.join(at, name)), name))
         found.append((at, sorted(name for name in names if is_data(name) and is_image(name))))
         left_out.update(os.path.splitext(name)[1].lower() for name in names if is_data(name) and not is_image(name))
@@ -172,7 +173,7 @@ def _endings(left_out: Counter[str]) -> str:
 
 
 def _refuse(error: OSError) -> None:
-    raise _unreadable(error) from error  # os.walk would leave the folder out in silence
+    raise _unreadable(error) from error  # without this, os.walk would silently leave the folder out
 
 
 def _unreadable(error: OSError) -> DataError:

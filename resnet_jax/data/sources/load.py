@@ -25,7 +25,7 @@ from resnet_jax.errors import DataError, unknown_name
 
 
 class _Kind(NamedTuple):
-    """How to list the splits of a data set and to open one of them."""
+    """How to list the splits of a data set, and how to open one of them."""
 
     splits: Callable[[DataConfig], Iterable[str]]
     open: Callable[[DataConfig, str], Source]
@@ -56,7 +56,7 @@ def load_source(config: DataConfig, split: str) -> Source:
     """Opens a split of the data set that `config.name` names. Images are read when they are asked for.
 
     Raises:
-      DataError: an unknown name or split, data that are missing or in a form that cannot be read, unequal classes.
+      DataError: an unknown name or split, data that are missing or cannot be read, or unequal classes.
     """
     return _kind(config.name).open(config, split)
 

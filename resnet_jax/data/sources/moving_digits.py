@@ -1,4 +1,4 @@
-"""`moving_digits`: clips in which a digit does one thing, which a single frame cannot tell."""
+"""`moving_digits`: clips in which a digit does one thing. A single frame does not show which."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from resnet_jax.data.sources.scans import SPLITS, Scans
 LENGTHS = {"train": 4000, "test": 800}
 FRAMES, SIDE = 8, 40
 MIN_SIZE, MAX_SIZE = 10.0, 28.0  # pixels of a digit's longer side before it is turned
-# What changes, and the direction. The columns of a pose: x to the right, y down, angle anticlockwise, size.
+# What changes, and in which direction. The columns of a pose: x to the right, y down, angle anticlockwise, size.
 MOTIONS = {
     "moves right": (0, 1),
     "turns clockwise": (2, -1),
@@ -21,20 +21,20 @@ MOTIONS = {
     "shrinks": (3, -1),
     "moves down": (1, 1),
 }
-# Of a whole round in a frame, least and most: 1.6 to 3.2 pixels, 14 to 29 degrees, 5 to 10 % of the size.
+# Least and most of a whole round in a frame: 1.6 to 3.2 pixels, 14 to 29 degrees, 5 to 10 % of the size.
 _SPEED = {0: (0.04, 0.08), 1: (0.04, 0.08), 2: (0.04, 0.08), 3: (0.05, 0.1)}
 _STREAM = 102
 _CUT = 44  # pixels: 28 x 28 turned by 45 degrees is 39.6 wide
 
 
 class MovingDigits:
-    """Clips of a digit that moves, turns, grows or shrinks; the class is what it does.
+    """Clips of a digit that moves, turns, grows or shrinks. The class is what it does.
 
-    Place, angle and size each live on a circle: what leaves on one side comes in on the other, and a digit that has
-    reached the largest size begins again at the smallest. A clip begins anywhere on the four circles, with equal
-    probability, and its class says along which one it then goes, and which way. So place, angle and size have the same
-    distribution in every frame of every class (tested): only the change tells the class. A clip played backwards is one
-    of the opposite class, which is the fourth after it.
+    Place, angle and size each live on a circle. A digit that leaves on one side comes in on the other, and a digit that
+    has reached the largest size begins again at the smallest. A clip begins anywhere on the four circles, with equal
+    probability. Its class says along which circle it then goes, and in which direction. So place, angle and size have
+    the same distribution in every frame of every class (tested): only the change tells the class. A clip played
+    backwards is a clip of the opposite class, which is the fourth class after it.
 
     An example:
       clip: uint8 (8, 40, 40, 1).
@@ -72,19 +72,19 @@ class MovingDigits:
 
 
 def draw_poses(rng: np.random.Generator, label: int) -> Float[np.ndarray, "T 4"]:
-    """Of each frame: x and y of the digit's middle in pixels, from 0 to 40; its angle in degrees; its size, pixels."""
+    """For each frame: x and y of the digit's middle in pixels (0 to 40), its angle in degrees, its size in pixels."""
     circle, direction = MOTIONS[MovingDigits.class_names[label]]
     rounds = np.tile(rng.random(4), (FRAMES, 1))
     rounds[:, circle] += direction * rng.uniform(*_SPEED[circle]) * np.arange(FRAMES)
     rounds %= 1
-    size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** rounds[:, 3]  # a step is the same share of every size
+    size = MIN_SIZE * (MAX_SIZE / MIN_SIZE) ** rounds[:, 3]  # a step changes every size by the same factor
     return np.stack([rounds[:, 0] * SIDE, rounds[:, 1] * SIDE, rounds[:, 2] * 360, size], axis=1)
 
 
 def _wrapped(cover: Float[np.ndarray, "S S"], x: float, y: float) -> Float[np.ndarray, "H W"]:
-    """A cut on the frame with its middle at x, y, to a pixel; what sticks out on one side comes in on the other."""
+    """A cut in the frame with its middle at x, y, to a pixel. Its part beyond one side comes in on the other side."""
     frame = np.zeros((SIDE, SIDE), np.float32)
-    margin = _CUT - SIDE  # wider than the frame: the cut's last columns lie on its first
+    margin = _CUT - SIDE  # the cut is wider than the frame: its last columns come to lie on its first
     frame[:] = cover[:SIDE, :SIDE]
     frame[:margin] = np.maximum(frame[:margin], cover[SIDE:, :SIDE])
     frame[:, :margin] = np.maximum(frame[:, :margin], cover[:SIDE, SIDE:])

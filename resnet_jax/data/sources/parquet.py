@@ -16,20 +16,20 @@ from resnet_jax.errors import DataError, unknown_name
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMN = "label"
-ROW_GROUPS_IN_MEMORY = 16  # of, as Hugging Face writes them, 100 images
+ROW_GROUPS_IN_MEMORY = 16  # Hugging Face writes groups of 100 images
 
 
 class Parquet:
     """`SPLIT-*.parquet` in a folder or its `data/`, with a column `image` and an integer column `label`.
 
-    Images are bytes, or a struct of `bytes` and `path`, of which the path is not used.
+    Images are bytes, or a struct of `bytes` and `path`; the path is not used.
 
-    The class names are those in the schema's metadata, or else the lines of a file `names` beside the data. A row is
-    reached by reading the row group that it lies in, and the last few row groups are kept: nothing else is in memory.
-    Shuffled reading of large row groups is slow; `data prepare` makes `records:` of them, which are not.
+    The class names are those in the schema's metadata, or else the lines of a file `names` beside the data. To read a
+    row, the row group around it is read. The last few row groups are kept in memory, and nothing else. Shuffled reading
+    of large row groups is slow; `data prepare` makes `records:` of them, which are fast.
 
     Args:
-      others: splits that, where they exist, must have the same classes.
+      others: splits that must have the same classes, if they exist.
     """
 
     def __init__(self, folder: Path, split: str, others: set[str]) -> None:
@@ -73,6 +73,7 @@ class Parquet:
         self._read_group = lru_cache(ROW_GROUPS_IN_MEMORY)(self._read_group_uncached)
 
     def __getstate__(self) -> dict[str, Any]:
+        # Locks and caches cannot be pickled: each worker process makes its own.
         return {name: value for name, value in vars(self).items() if name not in ("_locks", "_read_group")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -87,7 +88,7 @@ class Parquet:
             raise IndexError(index)
         at = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[at - 1]) if at else 0
-        with self._locks[at]:  # so that threads which want the same group read it once
+        with self._locks[at]:  # so that threads that want the same group read it once
             rows = self._read_group(at)
         image = rows[index - start].as_py()
         name = f"example {index} of {self._where}"
@@ -103,7 +104,7 @@ class Parquet:
 
     def _read_group_uncached(self, at: int) -> pa.ChunkedArray:
         number, group = self._groups[at]
-        # A file of its own for each reading: they are not made for several threads.
+        # Each reading opens the file anew: one open file must not be used from several threads.
         path, metadata = self._files[number]
         try:
             with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
@@ -123,7 +124,7 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder} is not a folder; it must hold SPLIT-*.parquet. Correct `parquet:PATH`")
     found: dict[str, list[Path]] = {}
     for path in sorted([*folder.glob("*-*.parquet"), *folder.glob("data/*-*.parquet")]):
-        if not path.name.startswith("."):  # `._train-0.parquet`, which a Mac leaves on other disks
+        if not path.name.startswith("."):  # a Mac leaves files like `._train-0.parquet` on other disks
             found.setdefault(path.name.partition("-")[0], []).append(path)
     return found
 
@@ -173,7 +174,7 @@ def _labels(file: _File, where: str) -> Int[np.ndarray, " N"]:
 
 
 def _described(schema: pa.Schema) -> dict[str, Any]:
-    """What Hugging Face's `datasets` writes about a data set into the schema; empty where it says nothing."""
+    """What Hugging Face's `datasets` writes about a data set into the schema. Empty if there is nothing."""
     try:
         info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]
     except (ValueError, KeyError, TypeError):

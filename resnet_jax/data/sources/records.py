@@ -1,7 +1,7 @@
-"""Images made small once, so that reading them costs next to nothing: written here, and read as a source of their own.
+"""Images made small once, so that reading them costs very little. They are written here, and read as a source.
 
-A folder with `info.json` and, for each split, `SPLIT-00000.array_record` and so on. A record is a header (label,
-height, width, channels) and then pixels, or, where channels is 0, the bytes of an image file.
+The folder has `info.json` and, for each split, `SPLIT-00000.array_record` and so on. A record is a header (label,
+height, width, channels) and pixels. Where channels is 0, the bytes of an image file follow instead of pixels.
 """
 
 import json
@@ -26,14 +26,14 @@ from resnet_jax.files import write_atomically
 
 INFO = "info.json"
 VERSION = 1
-PER_SHARD = 1000  # images; what an interruption can cost
+PER_SHARD = 1000  # images; an interruption costs no more than these
 _HEADER = struct.Struct("<iIIB")
 
 Encoding = Literal["jpeg", "raw"]
 
 
 class Records:
-    """A split of what `write_records` wrote.
+    """A split of a data set that `write_records` wrote.
 
     Args:
       exif: refuse photographs that are not upright.
@@ -84,7 +84,8 @@ class Records:
             )
         image: Any
         if channels:
-            pixels = np.frombuffer(record, np.uint8, offset=_HEADER.size)  # a view: most of it may not be wanted
+            # A view of the record: a crop does not read most of the pixels.
+            pixels = np.frombuffer(record, np.uint8, offset=_HEADER.size)
             image = pixels.reshape(height, width, channels)
         else:
             image = record[_HEADER.size :]
@@ -107,9 +108,9 @@ def write_records(
     max_broken_fraction: float = 0.001,
     on_progress: Callable[[str, int], None] = lambda split, done: None,
 ) -> dict[str, int]:
-    """Writes sources with their images resized to `short_side`; larger ones only, by the filter of evaluation.
+    """Writes sources with their larger images resized to `short_side`, by the filter of evaluation.
 
-    A shard is whole or absent, so that the same call goes on where another one was interrupted.
+    A shard is whole or absent, so the same call continues where an earlier call was interrupted.
 
     Args:
       sources: the splits by name.
@@ -120,7 +121,7 @@ def write_records(
       How many images were left out of each split because they could not be read.
     Raises:
       DataError: examples without image or label, a folder made with other settings, more than `max_broken_fraction`
-        unreadable images, or shards whose counts are not what was written.
+        unreadable images, or shards that do not hold as many images as were written.
     """
     for split, source in sources.items():
         if text := missing_leaves(source, ("image", "label"), "data prepare", f"split {split!r}"):
@@ -183,7 +184,7 @@ def write_records(
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[int], bytes | None], indices: Sequence[int], ahead: int
 ) -> Iterator[bytes]:
-    """Results in order, with at most a few more under way than there are threads."""
+    """Results in order. At most a few more images than there are threads are worked on at the same time."""
     waiting = iter(indices)
     running = [pool.submit(work, index) for index in islice(waiting, 2 * ahead)]
     while running:
@@ -195,7 +196,7 @@ def _in_order(
 
 def _write_shard(path: Path, records: Iterator[bytes]) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    # One record per chunk, so that any of them is read alone; pixels and JPEGs would gain little from compression.
+    # One record per chunk, so that each is read alone. Pixels and JPEGs would gain little from compression.
     writer = ArrayRecordWriter(str(partial), "group_size:1,uncompressed")
     written = 0
     try:
@@ -212,7 +213,7 @@ def _write_shard(path: Path, records: Iterator[bytes]) -> None:
 
 
 def count_records(shard: Path) -> int:
-    """The records of a file. Raises a DataError for one that is missing or damaged."""
+    """How many records a file has. Raises a DataError for a file that is missing or damaged."""
     try:
         reader = ArrayRecordReader(str(shard))
         count = reader.num_records()
@@ -244,7 +245,7 @@ def _check_recipe(folder: Path, recipe: dict[str, Any]) -> None:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What `write_records` noted about what it wrote: `class_names`, `splits` and how it was made."""
+    """The description of a data set that `write_records` wrote: `class_names`, `splits` and how it was made."""
     path = folder / INFO
     if not path.is_file():
         raise DataError(

@@ -1,6 +1,6 @@
-"""Handwritten digits cut out of scans, made larger, turned, and pasted into pictures.
+"""Handwritten digits that are cut out of scans, made larger, turned, and pasted into pictures.
 
-What `digit_scenes`, `moving_digits` and `digit_numbers` are composed of. The two splits have no scan in common.
+`digit_scenes`, `moving_digits` and `digit_numbers` are composed of them. The two splits have no scan in common.
 """
 
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from resnet_jax.data.sources.arrays import DIGITS_SPLITS, read_digits
 from resnet_jax.errors import DataError, unknown_name
 
 SPLITS = ("train", "test")
-INK = 0.4  # of black: a pixel of a scan that is darker belongs to the digit
-# Enlarged scans are blurred. What is lighter than the first level is paper, what is darker than the second is ink.
+INK = 0.4  # of black: darker pixels of a scan belong to the digit
+# Enlarged scans are blurred. Pixels lighter than the first level are paper, pixels darker than the second are ink.
 _PAPER, _FULL = 70, 150
 _COVER = np.clip((np.arange(256, dtype=np.float32) - _PAPER) / (_FULL - _PAPER), 0, 1)
 
@@ -43,11 +43,11 @@ class Scans:
         self._boxes = [_ink_box(image) for image in self.images]
 
     def generator(self, stream: int, index: int) -> np.random.Generator:
-        """The randomness of one example: it depends on the data set's number, the split and the index alone."""
+        """The randomness of one example. It depends only on the data set's number, the split and the index."""
         return np.random.default_rng([stream, self._split, index])
 
     def draw(self, rng: np.random.Generator, digit: int | None = None) -> int:
-        """The index of a scan of a digit, or of any."""
+        """The index of a scan of `digit`, or of any digit."""
         chosen = self._of_digit[rng.integers(10) if digit is None else digit]
         return int(chosen[rng.integers(len(chosen))])
 
@@ -55,8 +55,9 @@ class Scans:
         """How far each pixel of a square of `canvas` pixels is covered by a digit, from 0 to 1.
 
         Args:
-          size: of the longer side of the digit's ink before it is turned, in pixels. Its middle is the square's.
-          degrees: by which it is turned, anticlockwise.
+          size: of the longer side of the digit's ink before it is turned, in pixels. The digit is in the square's
+            middle.
+          degrees: angle by which the digit is turned, anticlockwise.
         """
         left, top, right, bottom = self._boxes[scan]
         scale = size / max(right - left, bottom - top)
@@ -64,7 +65,7 @@ class Scans:
         return _warp(self.images[scan], middle, scale, degrees, canvas)
 
     def piece(self, rng: np.random.Generator, size: float, canvas: int) -> Float[np.ndarray, "S S"]:
-        """As `cut`, of 3 or 4 pixels square out of any scan, turned at random: strokes that are no digit."""
+        """As `cut`, for 3 or 4 pixels square out of any scan, turned at random: strokes that form no digit."""
         side = int(rng.integers(3, 5))
         row, column = rng.integers(1, 8 - side, 2)
         part = self.images[self.draw(rng), row : row + side, column : column + side]
@@ -76,7 +77,7 @@ class Patch(NamedTuple):
 
     Attributes:
       cover: from 0 to 1; no outer row or column is all 0.
-      ink: where a pixel is at least half covered: those belong to the digit.
+      ink: True where a pixel is at least half covered. These pixels belong to the digit.
     """
 
     cover: Float[np.ndarray, "H W"]
@@ -101,7 +102,7 @@ def box_of(pixels: Bool[np.ndarray, "H W"]) -> Int[np.ndarray, " 4"]:
 def paste(
     picture: Float[np.ndarray, "H W C"], patch: Patch, left: int, top: int, colour: Float[np.ndarray, " C"]
 ) -> None:
-    """Paints a patch, whose top left pixel is given and which lies within the picture."""
+    """Paints a patch. `left` and `top` are the place of its first pixel; the patch must lie within the picture."""
     height, width = patch.cover.shape
     under = picture[top : top + height, left : left + width]
     under[...] = under + patch.cover[..., None] * (colour - under)

@@ -15,10 +15,10 @@ from resnet_jax.errors import DataError, ImageError
 
 
 def open_builder(name: str, directory: str | None) -> Any:
-    """The builder of a prepared data set: of code that comes with TFDS, or of prepared files alone.
+    """The builder of a prepared data set. TFDS may have code for the data set, or there are only its prepared files.
 
     Raises:
-      DataError: neither is there.
+      DataError: there is neither code nor files.
     """
     import tensorflow_datasets as tfds  # takes a second to import
 
@@ -57,7 +57,7 @@ class Tfds:
             )
         self.class_names: tuple[str, ...] = tuple(features["label"].names)
         self.splits: tuple[str, ...] = tuple(builder.info.splits)
-        # Every image feature stays encoded: `image` is decoded here, and masks and the like are not wanted.
+        # Every image feature stays encoded: `image` is decoded later, and masks and other images are not needed.
         encoded = {
             key: tfds.decode.SkipDecoding() for key, value in features.items() if isinstance(value, tfds.features.Image)
         }
@@ -79,7 +79,7 @@ class Tfds:
 
     def _check_files(self, files: Sequence[Any]) -> None:
         """Raises a DataError where a file is missing or does not hold as many examples as the data set says."""
-        for file in files:
+        for file in files:  # those in an object store are not checked
             found = count_records(file.filename) if os.path.exists(file.filename) else 0
             if found != file.examples_in_shard and "://" not in str(file.filename):
                 raise DataError(
@@ -110,7 +110,7 @@ class Tfds:
 
 
 def build(name: str, directory: str | None, manual_dir: Path | None, file_format: str = "array_record") -> str:
-    """Prepares a data set that TFDS has the code for, and returns where. Needs TensorFlow, the extra `tfds`.
+    """Prepares a data set that TFDS has the code for, and returns its folder. Needs TensorFlow, the extra `tfds`.
 
     Raises:
       DataError: no TensorFlow, a name that TFDS does not know, or files that must be fetched by hand first.
@@ -133,13 +133,13 @@ def build(name: str, directory: str | None, manual_dir: Path | None, file_format
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir and str(manual_dir))
         )
-    except (AssertionError, OSError) as error:  # TFDS asserts that files which must be fetched by hand are there
+    except (AssertionError, OSError) as error:  # TFDS asserts that files that must be fetched by hand are there
         raise DataError(f"cannot prepare {name}: {error}. Fetch what it asks for and give --manual-dir") from error
     return str(builder.data_path)
 
 
 def tfds_folder(directory: str | None) -> str:
-    """Where TFDS's data lie, if not in `directory`."""
+    """The folder of TFDS's data: `directory`, or else TFDS's default."""
     return directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
 
 

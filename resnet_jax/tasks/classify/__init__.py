@@ -1,1 +1,1 @@
-"""One class per image. Nothing is imported here: the loss needs fewer libraries than the task."""
+"""Classification: one class per image. Nothing is imported here, since the loss needs fewer libraries than the task."""

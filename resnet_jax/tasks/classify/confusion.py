@@ -1,4 +1,4 @@
-"""The picture of a detailed evaluation: what is taken for what, and whether the probabilities can be trusted."""
+"""The picture of a detailed evaluation: which classes are confused, and whether the probabilities can be trusted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ import numpy as np
 from resnet_jax.display import in_figure
 from resnet_jax.tasks.classify.report import EvalReport
 
-if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself needs none
+if TYPE_CHECKING:  # matplotlib is imported where a picture is made: training itself does not need it
     from matplotlib.axes import Axes
 
-FEW_CLASSES = 30  # up to so many get a name on both axes, and their cells a number
+FEW_CLASSES = 30  # up to this many classes have names on both axes, and their cells have numbers
 PAIRS = 12
 BLUE, RED, GREY = "#4c78a8", "#e4572e", "#6b7280"
 

@@ -12,7 +12,7 @@ from resnet_jax.training.step import Loss, Losses
 
 
 def make_loss(model: ResNet, prepare: Prepare, *, label_smoothing: float = 0.0) -> Loss:
-    """Returns the loss of a part of a batch. Its metric is `top1`: how often the class with the largest target is
+    """Returns the loss of a part of a batch. Its metric `top1` says how often the class with the largest target is
     predicted.
 
     Args:
@@ -30,7 +30,7 @@ def make_loss(model: ResNet, prepare: Prepare, *, label_smoothing: float = 0.0) 
             train=True,
             positions=seen["position"],
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(key, 1)},
+            rngs={"dropout": jax.random.fold_in(key, 1)},  # a key of its own: `prepare` draws from `key` itself
         )
         top1 = in_top_k(logits, jnp.argmax(seen["target"], axis=-1), 1)
         statistics = updates.get("batch_stats", {})

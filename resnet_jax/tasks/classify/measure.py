@@ -1,4 +1,4 @@
-"""What is counted of a split: hits and losses, and on request what is taken for what."""
+"""What is counted in a split: hits and losses, and on request which classes are confused."""
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,11 @@ NAMES = {"top1": Shown("top-1", "{:.2%}", "top-1 accuracy"), "top5": Shown("top-
 
 
 def make_measure(model: ResNet, prepare: Prepare, *, in_detail: bool = False) -> Measure:
-    """Returns what counts hits and adds up losses.
+    """Returns the function that counts hits and adds up losses.
 
     Args:
       in_detail: count also `confusion` and `calibration`, see `EvalReport`. The matrix of K x K counts is summed over
-        the devices for every batch, which is why training does without.
+        the devices for every batch, so evaluations in training do not count it.
     """
 
     def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:

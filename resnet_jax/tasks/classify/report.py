@@ -1,4 +1,4 @@
-"""What a detailed evaluation found, and what follows from its counts. NumPy only."""
+"""The counts of a detailed evaluation, and the results that follow from them. NumPy only."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 CALIBRATION_BINS = 15
-"""Of equal width over (0, 1], as in Guo et al. 2017."""
+"""Number of bins of equal width over (0, 1], as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,9 @@ class EvalReport:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3): how far, on average over the
-        images, the accuracy of a bin is from the mean probability that the network gave in it. A fraction."""
+        """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3), as a fraction: the distance
+        between the accuracy of a bin and the mean probability that the network gave in it, averaged over the images.
+        """
         _, probability, right = self.calibration
         return float(np.abs(right - probability).sum() / self.count)
 

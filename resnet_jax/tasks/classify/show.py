@@ -23,7 +23,7 @@ class TrainingBatch:
 
 
 def training_batch(config: Config, step: int) -> TrainingBatch:
-    """The batch that update number `step` of a run with this config uses; the first is 1, as in the log.
+    """The batch of update number `step` of a run with this config. The first is 1, as in the log.
 
     Raises:
       DataError: the data set cannot be read, or is not what the config says.

@@ -17,7 +17,7 @@ from resnet_jax.training.accumulate import Batch
 
 
 def classify(config: Config, model: ResNet) -> Task:
-    """The task of naming the one class that an image has, of `config.model.num_classes`."""
+    """Classification: the network names one class for each image, of `config.model.num_classes`."""
     prepare = make_prepare(config, model.num_classes)
     return Task(
         fills=(TrainImage(config.data), EvalImage(config.data)),
@@ -35,7 +35,7 @@ def classify(config: Config, model: ResNet) -> Task:
 
 
 def make_predict(model: ResNet, prepare: Prepare) -> Predict:
-    """Returns what gives `probability` (N, K): how sure the network is of each class."""
+    """Returns a function that gives `probability` (N, K): how sure the network is of each class."""
 
     def predict(variables: PyTree[Array], batch: Batch) -> dict[str, Array]:
         return {"probability": jax.nn.softmax(model.apply(variables, prepare(None, batch)["image"], train=False))}
@@ -44,7 +44,7 @@ def make_predict(model: ResNet, prepare: Prepare) -> Predict:
 
 
 def check_classes(config: Config, source: Source) -> None:
-    """Raises a ConfigError where examples lack image or label, or the network has more or fewer classes."""
+    """Raises a ConfigError if examples lack image or label, or if the network has another number of classes."""
     if text := missing_leaves(source, TrainImage.needs, "classification", f"data.name = {config.data.name}"):
         raise ConfigError(text)
     classes = len(source.class_names)
@@ -56,8 +56,8 @@ def check_classes(config: Config, source: Source) -> None:
 
 
 def make_prepare(config: Config, classes: int) -> Prepare:
-    """Returns what becomes of `image` uint8 (N, H, W, C) and `label` (N,): `image` in float32 and, with a key, `target`
-    (N, K), a distribution over the classes for each image."""
+    """Returns a function that turns `image` uint8 (N, H, W, C) into float32. With a key it also turns `label` (N,) into
+    `target` (N, K), a distribution over the classes for each image."""
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         if key is None:

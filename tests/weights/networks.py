@@ -1,0 +1,27 @@
+"""Arrays of networks, without the time and memory that real ones take."""
+
+import jax
+import numpy as np
+
+
+def shapes_only(module):
+    """The state dictionary of a network that owns no memory, as arrays that own none either."""
+    return {key: np.broadcast_to(np.float32(0), tensor.shape) for key, tensor in module.state_dict().items()}
+
+
+def random_state_dict(module, seed=0):
+    generator = np.random.default_rng(seed)
+    return {
+        key: np.int64(generator.integers(1, 1000))
+        if key.endswith("num_batches_tracked")
+        else generator.normal(size=tensor.shape).astype(np.float32)
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def random_variables(model, channels=3, image=(64, 64)):
+    """Faster than `init`, which compiles."""
+    images = jax.ShapeDtypeStruct((1, *image, channels), np.float32)
+    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
