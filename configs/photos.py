@@ -8,6 +8,7 @@ The images are `photos/CLASS/*.jpg`. A fifth of each class, always the same imag
 the others are trained on. If you have `photos/train/CLASS/*.jpg` and `photos/test/CLASS/*.jpg`, add `--data.holdout 0`.
 The network has as many classes as the folder. A ResNet-18 that starts from random numbers needs far more images than
 one that starts from published weights: expect little from a few hundred images.
+Photographs are turned upright as their cameras wrote (`data.exif`).
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
@@ -17,6 +18,7 @@ config = Config(
     data=DataConfig(
         name="folder:photos",
         holdout=0.2,
+        exif=True,
         image_size=224,
         eval_resize=256,
         augment=AugmentConfig(crop_min_area=0.25, brightness=0.2, contrast=0.2, saturation=0.2),

@@ -232,3 +232,26 @@ def test_a_sheet_of_many_shows_the_first(small, photos, tmp_path, monkeypatch, c
     picture = tmp_path / "sheet.png"
     cli.main(["predict", "--weights", str(small[0]), "--model", "resnet18", str(photos), "--sheet", str(picture)])
     assert "The first 2 of 9 images are drawn in" in capsys.readouterr().out
+
+
+def test_photographs_are_turned_where_that_is_asked(small, photos, tmp_path, capsys):
+    """Stored on their sides, with the note of how they were held: predicted and evaluated as the upright ones are."""
+    network = ["--weights", small[0], "--model", "resnet18"]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for path in files(photos):
+        target = tmp_path / "turned" / path.parent.name / f"{path.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("RGB").rotate(90, expand=True).save(target, exif=turned)
+
+    def said(root, *words):
+        cli.main(["evaluate", *map(str, network), "--data.name", f"folder:{root}", *words])
+        return capsys.readouterr().out
+
+    upright, ignored = said(photos, "--as-json"), said(tmp_path / "turned", "--as-json")
+    assert json.loads(said(tmp_path / "turned", "--as-json", "--data.exif")) == json.loads(upright)
+    assert json.loads(ignored)["loss"] != json.loads(upright)["loss"]
+
+    _, straight = predicted(capsys, *network, *files(photos))
+    _, again = predicted(capsys, *network, tmp_path / "turned", "--exif")
+    assert again == straight

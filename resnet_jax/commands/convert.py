@@ -31,7 +31,6 @@ def convert(
         prefix: Take only the keys that begin with it, such as module.encoder_q., and remove it from them.
         checkpoint: For a run: the newest checkpoint, or the one with the best top-1 accuracy.
     """
-    from resnet_jax.errors import WeightsError
     from resnet_jax.files import open_folder
     from resnet_jax.weights.files import check_target, read_state_dict, write_state_dict
 
@@ -40,9 +39,9 @@ def convert(
     # Faults of a file are reported before the imports below, which take seconds.
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
     from resnet_jax.models import create_model
+    from resnet_jax.run.network import fitting
     from resnet_jax.run.predict import load_run
-    from resnet_jax.weights import candidates, head_and_channels, identify, layout_of, to_torchvision, translate
-    from resnet_jax.weights.names import where_networks_lie
+    from resnet_jax.weights import head_and_channels, layout_of, to_torchvision, translate
     from resnet_jax.weights.narrowing import narrow
 
     others: list[str] = []
@@ -52,11 +51,7 @@ def convert(
         state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:
-        found = model or identify(state_dict)
-        if found is None:
-            advice = where_networks_lie(state_dict) or "name one with --model to see what differs"
-            raise WeightsError(f"{source} is of no network known here; {advice}")
-        others = [] if model else [name for name in candidates(state_dict) if name != found]
+        found, *others = [model] if model else fitting(state_dict, source)
         classes, channels = head_and_channels(state_dict)
         network, name = create_model(found, **({"num_classes": classes} if classes else {})), found
     state_dict = translate(state_dict, network, layout=layout or layout_of(network), channels=channels or 3)
@@ -67,5 +62,8 @@ def convert(
         state_dict = narrow(state_dict, np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype))
     write_state_dict(target, state_dict)
     if others:
-        print(f"The arrays of {' and '.join(others)} have the same names and shapes; they are written alike.")
+        print(
+            f"The arrays of {' and '.join(others)} have the same names and shapes; they are written alike. "
+            f"{name} is a guess: --model says which network it is."
+        )
     print(f"{name}: wrote {len(state_dict)} arrays to {target}")

@@ -2,16 +2,31 @@
 
 import sys
 from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from tyro.conf import Positional
 
+from resnet_jax.commands.sheet import SHOWN as SHEET
+from resnet_jax.commands.sheet import check_picture, cut, draw_grid, short
 from resnet_jax.display import plain_console
 
+if TYPE_CHECKING:
+    from resnet_jax.data.sources import Source
+
 SHOWN = 5  # lines of each kind of finding
+PER_CLASS, SIDE = 4, 180  # images of a class on a sheet, at most; pixels of their sides
 
 
 def data_check(
-    name: Positional[str], directory: str | None = None, holdout: float = 0.0, few: int = 10, small: int = 64
+    name: Positional[str],
+    directory: str | None = None,
+    holdout: float = 0.0,
+    few: int = 10,
+    small: int = 64,
+    exif: bool = False,
+    sheet: Path | None = None,
 ) -> None:
     """Read every image of a data set before training, and report which are broken, odd, small, rare, or there twice.
 
@@ -23,12 +38,16 @@ def data_check(
         holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
         small: Images whose shorter side has fewer pixels are counted.
+        exif: Photographs are turned upright, as data.exif does in a config such as configs/photos.py.
+        sheet: Also draw some images of each class, at most 100 in all, as this PNG.
     """
     from resnet_jax.config import DataConfig
     from resnet_jax.data.check import Checked, check, in_both, in_several_classes
     from resnet_jax.data.sources import Source, list_splits, load_source
 
-    config = DataConfig(name=name, directory=directory, holdout=holdout)
+    if sheet is not None:
+        check_picture(sheet)
+    config = DataConfig(name=name, directory=directory, holdout=holdout, exif=exif)
 
     def describe(found: Checked, source: Source) -> None:
         if found.broken:
@@ -36,7 +55,8 @@ def data_check(
         if found.modes:
             _say("of unusual kinds: " + ", ".join(f"{n} {mode}" for mode, n in found.modes.most_common()))
         if found.turned:
-            _say(f"{found.turned} are turned by EXIF, which training and evaluation ignore")
+            what = "and shown upright" if exif else "which is ignored but with data.exif, as configs/photos.py has it"
+            _say(f"{found.turned} are turned by EXIF, {what}")
         if found.sizes:
             shorter = sorted(min(size) for size in found.sizes)
             tiny = sum(side < small for side in shorter)
@@ -60,6 +80,9 @@ def data_check(
         found = splits[split] = check(source)
         _say(f"{name}, split {split}: {found.count:,} images in {len(source.class_names):,} classes", indent="")
         describe(found, source)
+    if sheet is not None:
+        split = config.train_split if config.train_split in splits else next(iter(splits))
+        _draw(load_source(config, split), f"{name}, split {split}", exif, sheet)
     bad = any(found.broken for found in splits.values())
     for first, second in combinations(splits, 2):
         if both := sorted(in_both(splits[first], splits[second])):
@@ -68,6 +91,23 @@ def data_check(
             _say(what, [f"{a} = {b}" for a, b in both], indent="")
     if bad:
         sys.exit(1)
+
+
+def _draw(source: "Source", where: str, exif: bool, sheet: Path) -> None:
+    """Some images of each class, as many of each as a sheet has room for, with their classes and files."""
+    from resnet_jax.data.check import samples
+    from resnet_jax.errors import DataError
+
+    count = len(source.class_names)
+    shown = min(count, SHEET)
+    found = samples(source, min(PER_CLASS, SHEET // shown), shown, SIDE, exif=exif)
+    if not found:
+        raise DataError(f"{where} holds no image that can be read, and nothing to draw; mend it, or leave out --sheet")
+    captions = [f"{short(source.class_names[label])}\n{cut(file, 18)}" for _, label, file in found]
+    classes = f"the first {shown} of its {count:,} classes" if shown < count else f"its {count} classes"
+    notes = "turned upright as EXIF says" if exif else "EXIF's orientation is ignored"
+    draw_grid([one.pixels / np.float32(255) for one in found], captions, f"{where}: images of {classes}", notes, sheet)
+    _say(f"{len(found)} images of {classes} are drawn in {sheet}", indent="")
 
 
 def _say(text: str, found: list[str] | None = None, indent: str = "  ") -> None:

@@ -16,6 +16,7 @@ def data_prepare(
     encoding: Literal["jpeg", "raw"] = "jpeg",
     quality: int = 92,
     channels: Literal[1, 3] = 3,
+    exif: bool = False,
     format: Literal["array_record"] = "array_record",
     splits: tuple[str, ...] = (),
     threads: int = 16,
@@ -38,6 +39,7 @@ def data_prepare(
         encoding: `jpeg`: smaller JPEGs; `raw`: pixels, which are several times as large and need no decoding.
         quality: Quality of the JPEGs, up to 100.
         channels: 1 to make the images grey.
+        exif: Turn photographs upright, as EXIF says how the camera was held; records have no EXIF.
         format: Format of the files that are written.
         splits: Which splits to rewrite; by default all.
         threads: Number of threads that decode and encode.
@@ -56,7 +58,10 @@ def data_prepare(
     if rewrites and out is not None:
         if not 1 <= quality <= 100 or threads < 1:
             raise DataError(f"--quality = {quality} must be in 1..100, and --threads = {threads} at least 1")
-        _rewrite(source, directory, out, splits, short_side, encoding, quality, channels, threads, max_broken_fraction)
+        _rewrite(
+            *(source, directory, out, splits, short_side, encoding, quality, channels, exif, threads),
+            max_broken_fraction,
+        )
     else:
         from resnet_jax.data.sources.tfds import build
 
@@ -72,6 +77,7 @@ def _rewrite(
     encoding: Literal["jpeg", "raw"],
     quality: int,
     channels: int,
+    exif: bool,
     threads: int,
     max_broken_fraction: float,
 ) -> None:
@@ -92,6 +98,7 @@ def _rewrite(
             encoding=encoding,
             quality=quality,
             channels=channels,
+            exif=exif,
             threads=threads,
             max_broken_fraction=max_broken_fraction,
             on_progress=lambda split, done: progress.update(tasks[split], completed=done),

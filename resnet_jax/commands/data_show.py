@@ -24,6 +24,7 @@ def data_show(
     images: int = 24,
     step: int = 1,
     split: str | None = None,
+    exif: bool = False,
 ) -> None:
     """Draw training images as the network sees them: after cropping, augmentation and mixing, with their targets.
 
@@ -39,6 +40,7 @@ def data_show(
         images: How many images of the batch, or examples of the data set.
         step: The number of the update, from 1 as in the log.
         split: The split, where a data set is named instead of a config; by default train.
+        exif: For such a data set: turn photographs upright, as data.exif does in a config.
     """
     from resnet_jax.config_files import load_config
     from resnet_jax.errors import DataError
@@ -48,9 +50,10 @@ def data_show(
     if images < 1 or step < 1:
         raise DataError(f"--images = {images} and --step = {step} must be at least 1")
     is_config = config.suffix == ".py" or config.is_file()
-    if is_config and split is not None:
+    if is_config and (split is not None or exif):
+        option = f"--split = {split}" if split is not None else "--exif"
         raise DataError(
-            f"--split = {split} is for a data set's name, such as digit_scenes, and {config} is a config; leave it out "
+            f"{option} is for a data set's name, such as digit_scenes, and {config} is a config; leave it out "
             "to see what the config trains on, or give a name"
         )
     if not is_config and (overrides or step != 1):
@@ -62,7 +65,7 @@ def data_show(
         from resnet_jax.commands.draw_examples import draw_examples
 
         split = split or "train"
-        shown = draw_examples(str(config), split, images, out)
+        shown = draw_examples(str(config), split, images, out, exif=exif)
         plain_console().print(f"{shown} examples of {config}, split {split}, are in {out}", soft_wrap=True)
         return
     chosen = load_config(config, overrides)

@@ -27,16 +27,19 @@ _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
 
 
-def draw_examples(name: str, split: str, count: int, path: Path) -> int:
+def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool = False) -> int:
     """Draws the first examples of a split as a PNG. Returns how many it drew.
 
     A mask is laid over its image in colours, boxes have the names of their classes, and instances have an outline. A
     clip is a row of frames.
 
+    Args:
+      exif: turn photographs upright.
+
     Raises:
       DataError: as `load_source` does, or examples with neither image nor clip.
     """
-    source = load_source(DataConfig(name=name), split)
+    source = load_source(DataConfig(name=name, exif=exif), split)
     leaves = leaves_of(source)
     if not {"image", "clip"} & {*leaves}:
         raise DataError(
@@ -45,7 +48,7 @@ def draw_examples(name: str, split: str, count: int, path: Path) -> int:
     examples = [source[i] for i in range(min(count, len(source)))]
     title = f"{name}, {split}: the first {len(examples)} of {len(source):,} examples"
     is_clip, is_scene = "clip" in leaves, bool({"mask", "boxes"} & {*leaves})
-    panels = [_frames(example, f"example {i}") for i, example in enumerate(examples)]
+    panels = [_frames(example, f"example {i}", exif) for i, example in enumerate(examples)]
     side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
     columns = max(map(len, panels)) if is_clip else columns_for(len(panels))
     rows = len(panels) if is_clip else -(-len(panels) // columns)
@@ -82,11 +85,11 @@ def _save(figure: "Figure", path: Path) -> None:
     )
 
 
-def _frames(example: Example, name: str) -> Sequence[np.ndarray]:
+def _frames(example: Example, name: str, exif: bool) -> Sequence[np.ndarray]:
     if "clip" in example:
         return list(example["clip"])
     image = example["image"]
-    return [image if isinstance(image, np.ndarray) else decode_image(image, 3, name=name)]
+    return [image if isinstance(image, np.ndarray) else decode_image(image, 3, name=name, exif=exif)]
 
 
 def _grid(rows: int, columns: int, side: float, caption: float, title: str, *, tight: bool) -> tuple[Any, Any]:

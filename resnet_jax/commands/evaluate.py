@@ -30,6 +30,8 @@ class EvalData:
     """The split."""
     holdout: float = 0.0
     """Of a folder without splits: evaluate the share that a run with this holdout does not train on."""
+    exif: bool = False
+    """Turn photographs upright, as EXIF says how the camera was held; published accuracies are measured without."""
 
 
 def evaluate(

@@ -23,6 +23,7 @@ def predict(
     batch_size: int = 32,
     as_json: bool = False,
     sheet: Path | None = None,
+    exif: bool = False,
     entry: str | None = None,
     prefix: str | None = None,
 ) -> None:
@@ -42,6 +43,7 @@ def predict(
         batch_size: Images that are predicted together.
         as_json: Print one JSON object per image instead of a table.
         sheet: Also draw the images, as the network saw them, and their classes as this PNG; the first 100.
+        exif: Without a run: turn photographs upright, as EXIF says how the camera was held. A run's config says so.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
     """
@@ -64,9 +66,9 @@ def predict(
         check_picture(sheet)
     paths = expand(images)
     if weights is not None:
-        predictor = predictor_of(load_network(weights, model, entry=entry, prefix=prefix))
+        predictor = predictor_of(load_network(weights, model, entry=entry, prefix=prefix), exif=exif)
     else:
-        predictor = load_predictor(network, checkpoint, model)
+        predictor = load_predictor(network, checkpoint, model, exif=exif)
     names = distinct(predictor.class_names, taken=["image"] if as_json else [])
     table = Table(title=predictor.title, caption=predictor.note)
     table.add_column("image", overflow="fold")

@@ -10,7 +10,7 @@ from resnet_jax.display import in_figure
 from resnet_jax.errors import DataError
 
 SHOWN = 100
-"""Pictures on a sheet of predictions, at most: more would be too small for the eye, or too large for a screen."""
+"""Pictures on a sheet, at most: more would be too small for the eye, or too large for a screen."""
 
 _LETTER = 0.12  # inches of a letter of a title, about
 

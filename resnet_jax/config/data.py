@@ -24,6 +24,9 @@ class DataConfig(Checked):
     holdout: Annotated[float, Fraction] = 0.0
     """For a folder without splits (PATH/CLASS/*.jpg): this share of each class, always the same files, is `eval_split`.
     The rest is `train_split`. 0 = the folder has splits."""
+    exif: bool = False
+    """Photographs are turned upright, as EXIF's orientation says how the camera was held. Published accuracies are
+    measured without it."""
     channels: Literal[1, 3] = 3
     image_size: Annotated[int, AtLeastOne] = 224
     """Height and width in pixels of the images that the network sees."""
@@ -82,4 +85,4 @@ class DataConfig(Checked):
     @property
     def preset(self) -> Preset:
         """How an image is prepared in evaluation."""
-        return Preset(resize=self.eval_resize, crop=self.image_size, mean=self.mean, std=self.std)
+        return Preset(resize=self.eval_resize, crop=self.image_size, mean=self.mean, std=self.std, exif=self.exif)

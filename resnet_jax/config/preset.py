@@ -19,6 +19,8 @@ class Preset:
       squash: both sides are resized, whatever the shape was.
       crop_rounds_down: where the middle falls between two pixels, the crop begins at the first of them. torchvision
         rounds to an even number.
+      exif: photographs are turned upright first, as EXIF says how the camera was held. Published accuracies were
+        measured without that.
     """
 
     resize: int = 256
@@ -28,6 +30,7 @@ class Preset:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     squash: bool = False
     crop_rounds_down: bool = False
+    exif: bool = False
 
     @property
     def channels(self) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from resnet_jax.data.decode import decode_image
+from resnet_jax.data.orientation import orientation
 from resnet_jax.data.sources import Source, missing_leaves
+from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError
 
-ORIENTATION = 0x0112  # EXIF's tag; 1 = upright
 PLAIN = ("RGB", "L", "1", "P")
 """Pillow's modes that are not reported: colour, grey, two colours, a palette."""
 
@@ -37,7 +40,7 @@ class Checked:
     Attributes:
       broken: the error of each image that cannot be read. The error names the image.
       modes: how many images have each of Pillow's modes that is not in `PLAIN`. Alpha is dropped, CMYK converted.
-      turned: how many images have an EXIF orientation, which training ignores.
+      turned: how many images EXIF says to turn. Training does so if `data.exif` is set.
       sizes: (height, width) in pixels of every image that can be read.
       per_class: number of images of each class, in the order of the labels.
       digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, label).
@@ -91,6 +94,41 @@ def in_several_classes(found: Checked) -> list[Sequence[str]]:
     return [[name for name, _ in group] for group in found.repeated if len({label for _, label in group}) > 1]
 
 
+class Sample(NamedTuple):
+    """An image of a class, for people to look at."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    label: int
+    name: str
+
+
+def samples(source: Source, per_class: int, classes: int, side: int, *, exif: bool = False) -> list[Sample]:
+    """Some images of each of the first classes, spread over the class, without those that cannot be read.
+
+    Args:
+      side: pixels that neither side has more of.
+      exif: turn photographs upright.
+    """
+    labels, found = source.labels(), []
+    for label in range(min(classes, len(source.class_names))):
+        here = np.flatnonzero(labels == label)
+        spread = here[np.unique(np.linspace(0, len(here) - 1, per_class).astype(int))] if len(here) else here
+        taken = 0
+        for index in [*spread, *np.setdiff1d(here, spread)]:
+            if taken == per_class:
+                break
+            try:
+                example = source[int(index)]
+                name = example.get("name", f"image {index}")
+                image = Image.fromarray(decode(example["image"], 3, name=name, exif=exif))
+            except DataError:
+                continue
+            image.thumbnail((side, side))
+            found.append(Sample(np.asarray(image), label, os.path.basename(name)))
+            taken += 1
+    return found
+
+
 def _look(source: Source, index: int) -> _Looked:
     try:
         example = source[index]
@@ -102,5 +140,5 @@ def _look(source: Source, index: int) -> _Looked:
     except DataError as error:
         return _Looked(error=str(error))
     with Image.open(io.BytesIO(data)) as file:
-        turned = file.getexif().get(ORIENTATION, 1) != 1
-        return _Looked(name, label, hashlib.sha256(data).hexdigest(), file.mode, pixels.shape[:2], turned)
+        digest = hashlib.sha256(data).hexdigest()
+        return _Looked(name, label, digest, file.mode, pixels.shape[:2], orientation(file) != 1)

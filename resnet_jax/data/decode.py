@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from resnet_jax.data.orientation import orientation, upright
 from resnet_jax.errors import ImageError
 
 _CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -19,7 +20,7 @@ MAX_PIXELS = 80_000_000
 
 
 def decode_image(
-    data: bytes | str | os.PathLike[str], channels: int, *, name: str | None = None
+    data: bytes | str | os.PathLike[str], channels: int, *, name: str | None = None, exif: bool = False
 ) -> UInt8[np.ndarray, "H W C"]:
     """Decodes a file (its path or its bytes) of any format that Pillow reads into 1 or 3 channels.
 
@@ -29,6 +30,7 @@ def decode_image(
 
     Args:
       name: what to call the image in an error; by default the path.
+      exif: turn it upright, as EXIF says.
     Raises:
       ImageError: a missing, truncated or otherwise unreadable image, or one of more than `MAX_PIXELS` pixels.
     """
@@ -36,7 +38,7 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             check_pixels(*file.size[::-1], name)
-            return image_pixels(file, channels, name)
+            return image_pixels(file, channels, name, exif=exif)
     except ImageError:
         raise
     except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
@@ -49,8 +51,11 @@ def decode_image(
         ) from error
 
 
-def image_pixels(image: Image.Image, channels: int, name: str = "the image") -> UInt8[np.ndarray, "H W C"]:
+def image_pixels(
+    image: Image.Image, channels: int, name: str = "the image", *, exif: bool = False
+) -> UInt8[np.ndarray, "H W C"]:
     """The pixels of an open image as 1 or 3 channels, by the rules of `decode_image`, whose errors it raises."""
+    turned = orientation(image) if exif else 1
     white = _white_of_deep_grey(image)
     if white is not None:
         image = Image.fromarray(np.round(np.asarray(image) * (255 / white)).astype(np.uint8))
@@ -65,7 +70,7 @@ def image_pixels(image: Image.Image, channels: int, name: str = "the image") -> 
             "must have 8 or 16 bits for each channel. Convert it, or remove the file"
         )
     pixels = np.asarray(image.convert({1: "L", 3: "RGB"}[channels]))
-    return pixels.reshape(*pixels.shape[:2], channels)
+    return upright(pixels.reshape(*pixels.shape[:2], channels), turned)
 
 
 def _white_of_deep_grey(image: Image.Image) -> int | None:

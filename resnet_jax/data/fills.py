@@ -75,9 +75,10 @@ class TrainImage:
         config, out = self.config, row["image"]
         encoded, name = example["image"], example["name"]
         if config.augment.random_resized_crop:
-            random_crop_into(out, encoded, draws.stream(CROP), config.augment.crop_min_area, name=name)
+            least = config.augment.crop_min_area
+            random_crop_into(out, encoded, draws.stream(CROP), least, name=name, exif=config.exif)
         else:
-            image = decode(encoded, config.channels, name=name)
+            image = decode(encoded, config.channels, name=name, exif=config.exif)
             out[...] = resize_and_center_crop(image, replace(config.preset, crop=config.train_size))
         if config.augment.policy != "none":
             out[...] = apply_policy(out, draws.stream(POLICY), config.augment)
@@ -102,7 +103,7 @@ class EvalImage:
         return _image_and_label(self.preset.crop, self.preset.channels)
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        image = decode(example["image"], self.preset.channels, name=example["name"])
+        image = decode(example["image"], self.preset.channels, name=example["name"], exif=self.preset.exif)
         row["image"][...] = resize_and_center_crop(image, self.preset)
         row["label"][...] = example["label"] if self.labels is None else self.labels[example["label"]]
 

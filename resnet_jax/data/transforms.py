@@ -15,6 +15,7 @@ from PIL import Image
 from resnet_jax.config.preset import Interpolation, Preset
 from resnet_jax.data.decode import check_pixels, decode_image, image_pixels, to_channels
 from resnet_jax.data.jpeg import decode_box, decode_exactly, read_frame
+from resnet_jax.data.orientation import orientation, stored_box, upright, upright_shape
 from resnet_jax.data.resample import Box, height_first, resample
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -30,14 +31,18 @@ def decode_random_crop(
     channels: int,
     *,
     name: str,
+    exif: bool = False,
 ) -> UInt8[np.ndarray, "S S C"]:
     """`random_resized_crop` of an encoded or decoded image. It decodes no more of the image than the crop needs.
+
+    Args:
+      exif: of the image turned upright, as EXIF says.
 
     Raises:
       ImageError: as `decode_image`; the error names the image by `name`.
     """
     out = np.empty((size, size, channels), np.uint8)
-    random_crop_into(out, image, rng, min_area, name=name)
+    random_crop_into(out, image, rng, min_area, name=name, exif=exif)
     return out
 
 
@@ -48,27 +53,38 @@ def random_crop_into(
     min_area: float,
     *,
     name: str,
+    exif: bool = False,
 ) -> None:
     """`decode_random_crop` into existing memory, such as a row of a batch."""
     channels = out.shape[2]
     frame = read_frame(image) if isinstance(image, bytes) else None
     if frame is None:
-        pixels = decode(image, channels, name=name)
+        pixels = decode(image, channels, name=name, exif=exif)
         top, left, height, width = random_crop_box(rng, pixels.shape[0], pixels.shape[1], min_area)
         crop = pixels[top : top + height, left : left + width]
     else:
         assert isinstance(image, bytes)
-        box = random_crop_box(rng, frame.height, frame.width, min_area)
-        crop = decode_box(image, frame, box, out.shape[0], channels, name=name)
+        turned = orientation(image) if exif else 1
+        box = random_crop_box(rng, *upright_shape(frame.height, frame.width, turned), min_area)
+        stored = stored_box(box, frame.height, frame.width, turned)
+        crop = upright(decode_box(image, frame, stored, out.shape[0], channels, name=name), turned)
     resize_square_into(out, crop)
 
 
-def decode(image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str) -> UInt8[np.ndarray, "H W C"]:
-    """The pixels of an image that a source gave as the bytes of a file or as pixels. Raises `ImageError`."""
+def decode(
+    image: bytes | UInt8[np.ndarray, "H W K"], channels: int, *, name: str, exif: bool = False
+) -> UInt8[np.ndarray, "H W C"]:
+    """The pixels of an image that a source gave as the bytes of a file or as pixels. Raises `ImageError`.
+
+    Args:
+      exif: turn the image of a file upright, as EXIF says.
+    """
     if not isinstance(image, bytes):
         return to_channels(image, channels, name=name)
     pixels = decode_exactly(image, channels, name=name)
-    return decode_image(image, channels, name=name) if pixels is None else pixels
+    if pixels is None:
+        return decode_image(image, channels, name=name, exif=exif)
+    return upright(pixels, orientation(image)) if exif else pixels
 
 
 def random_resized_crop(
@@ -180,7 +196,7 @@ def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
     if isinstance(image, np.ndarray):
         pixels = to_channels(image, preset.channels, name="the image")
     elif isinstance(image, Image.Image):
-        pixels = image_pixels(image, preset.channels)
+        pixels = image_pixels(image, preset.channels, exif=preset.exif)
     else:
-        pixels = decode_image(image, preset.channels)
+        pixels = decode_image(image, preset.channels, exif=preset.exif)
     return resize_and_center_crop(pixels, preset)

@@ -36,7 +36,7 @@ def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> E
     if text := data.missing_leaves(source, EvalImage.needs, "an evaluation", f"data.name = {config.name}"):
         raise ConfigError(text)
     labels = labels_of(source.class_names, network.class_names, config.name)
-    fill = EvalImage(network.preset, tuple(labels.tolist()))
+    fill = EvalImage(replace(network.preset, exif=config.exif), tuple(labels.tolist()))
 
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         return {**batch, "image": normalize(batch["image"], network.preset)}

@@ -17,7 +17,7 @@ from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_w
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify
 from resnet_jax.weights.hub import hub_network
-from resnet_jax.weights.names import layout_of, where_networks_lie
+from resnet_jax.weights.names import where_networks_lie
 
 log = logging.getLogger("resnet_jax")
 
@@ -101,18 +101,25 @@ def guess(state_dict: Mapping[str, np.ndarray], where: str) -> str:
     Raises:
       WeightsError: they fit none that is known, or several that write the same arrays under different names.
     """
-    names = candidates(state_dict)
-    if not names:
-        advice = where_networks_lie(state_dict) or "name one with --model to see what differs"
-        raise WeightsError(f"{where} is of no network known here; {advice}")
-    if len({layout_of(create_model(name)) for name in names}) > 1:
-        identify(state_dict)  # refuses, and says why
+    names = fitting(state_dict, where)
     if len(names) > 1:
         log.warning(
             "the names and shapes of %s fit %s, which compute different things; it is taken for %s. --model decides",
             *(where, " and ".join(names), names[0]),
         )
     return names[0]
+
+
+def fitting(state_dict: Mapping[str, np.ndarray], where: str | Path) -> list[str]:
+    """The names of the networks that a file's keys and shapes fit, one or more. Raises as `guess` does.
+
+    Args:
+      where: what to call the file in an error.
+    """
+    if identify(state_dict) is None:
+        advice = where_networks_lie(state_dict) or "name one with --model to see what differs"
+        raise WeightsError(f"{where} is of no network known here; {advice}")
+    return candidates(state_dict)
 
 
 def describe(preset: Preset) -> str:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,28 +47,36 @@ class Predictor:
     note: str = ""
 
 
-def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None) -> Predictor:
+def load_predictor(
+    network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None, *, exif: bool = False
+) -> Predictor:
     """The network that the first word of a command names.
 
     Args:
       network: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
       checkpoint: the checkpoint to take, where `network` is a run.
       model: the name of the network in a file; by default its keys and shapes decide.
+      exif: turn photographs upright; where `network` is a run, its config decides.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: `network` names no network, or the network cannot be read.
     """
     name, _, weight_set = network.partition(":")
     if not is_remote(network) and Path(network).is_file():
-        return predictor_of(load_network(network, model))
+        return predictor_of(load_network(network, model), exif=exif)
     if name in list_models() and not Path(network).is_dir():
-        return predictor_of(load_network(weight_set or "DEFAULT", name))
+        return predictor_of(load_network(weight_set or "DEFAULT", name), exif=exif)
     if not is_remote(network) and not Path(network).exists():
         raise ConfigError(
             f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
             "published, such as resnet50"
         )
     trained = load_run(network, checkpoint)
+    if exif and not trained.config.data.exif:
+        raise ConfigError(
+            f"--exif is for weights without a run; {network} was trained with data.exif = False, and prepares images "
+            "as it did then. Leave it out, or train with --data.exif"
+        )
     return Predictor(
         title=f"{trained.config.model.name} after {int(trained.state.step)} steps",
         class_names=trained.class_names,
@@ -77,9 +85,13 @@ def load_predictor(network: str, checkpoint: Literal["last", "best"] = "last", m
     )
 
 
-def predictor_of(network: Network) -> Predictor:
-    """What a network without a run says of image files, prepared as its weights want them."""
-    net, preset = network.model, network.preset
+def predictor_of(network: Network, *, exif: bool = False) -> Predictor:
+    """What a network without a run says of image files, prepared as its weights want them.
+
+    Args:
+      exif: turn photographs upright first.
+    """
+    net, preset = network.model, replace(network.preset, exif=exif)
     program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, normalize(x, preset), train=False)))
     return Predictor(
         title=network.title,

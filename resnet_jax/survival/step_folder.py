@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jaxtyping import PyTree
@@ -38,6 +39,10 @@ def make_record(state: PyTree, memory: Mapping[str, Any], metrics: Mapping[str, 
     return record | {"digest": digest_json(record)}
 
 
+SINCE = {"ema_due": 0.0}
+"""Numbers of a state that older checkpoints lack, and what they were then."""
+
+
 def read_record(path: epath.Path) -> Record:
     """The record of a step's folder. Raises `Damaged` for everything wrong that shows without reading the arrays."""
     if not ocp.utils.is_checkpoint_finalized(path):
@@ -58,15 +63,19 @@ def read_state(path: epath.Path, record: Record, like: PyTree) -> PyTree:
       Damaged: the files cannot be read, or list other arrays than those that were saved.
       CheckpointError: `like` is another model or optimiser.
     """
-    _check_same_model(record["arrays"], describe(like), path)
+    asked = by_name(jax.tree.map(_with_sharding, like))
+    later = {name: SINCE[name] for name in asked if name in SINCE and name not in record["arrays"]}
+    _check_same_model(record["arrays"], {name: x for name, x in describe(like).items() if name not in later}, path)
     # The handler, and not a Checkpointer around it: a Checkpointer would wait for the other processes even if this one
     # fails.
     with contextlib.closing(ocp.StandardCheckpointHandler()) as reader, _any_error_is_damage():
         saved = _read_listing(reader, path, record)
         # The arrays are the same, but their tree may differ: later versions may have added empty branches.
-        asked = by_name(jax.tree.map(_with_sharding, like))
         template = jax.tree.unflatten(jax.tree.structure(saved), [asked[name] for name in by_name(saved)])
         arrays = by_name(reader.restore(path / "state", args=ocp.args.StandardRestore(template)))
+        for name, value in later.items():
+            leaf, number = asked[name], np.asarray(value, asked[name].dtype)
+            arrays[name] = jax.make_array_from_callback(leaf.shape, leaf.sharding, number.__getitem__)
         return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in by_name(like)])
 
 

@@ -1,15 +1,12 @@
 """A moving average of parameters and BatchNorm statistics, often better than the last ones (Polyak & Juditsky 1992)."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from resnet_jax.config import Config
-
-Average = Callable[[Int[Array, ""], PyTree[Array], PyTree[Array]], PyTree[Array]]
-"""`(number of the update, average so far, variables after the update) -> average`."""
 
 
 def scaled_decay(config: Config) -> float:
@@ -20,19 +17,41 @@ def scaled_decay(config: Config) -> float:
     return 1 - min(1.0, rate)
 
 
-def make_average(decay: float, every: int, warmup: int) -> Average:
-    """Returns the rule of the average: a copy after every update of the warm-up; then it moves at every `every`-th
-    update.
+@dataclass(frozen=True)
+class Average:
+    """The rule of the average: a copy after every update of the warm-up; then it moves at every `every`-th one.
 
     As in torchvision's script, it moves after the updates 1, 1 + `every` and so on, and the first move after the
     warm-up is still a copy. (The script counts anew in each epoch, and in the warm-up it copies only at the updates
     where it would move.)
     """
 
-    def average(step: Int[Array, ""], old: PyTree[Array], new: PyTree[Array]) -> PyTree[Array]:
-        moves = (step - 1) % every == 0
-        copies = (step <= warmup) | (moves & (step - every <= warmup))
-        kept = jnp.where(copies, 0.0, jnp.where(moves, decay, 1.0))
+    decay: float
+    every: int
+    warmup: int
+
+    def copies(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+        """Whether the average becomes the variables after this update."""
+        return (step <= self.warmup) | (self._moves(step) & (step - self.every <= self.warmup))
+
+    def __call__(
+        self, step: Int[Array, ""], old: PyTree[Array], new: PyTree[Array], due: Bool[Array, ""] | bool = False
+    ) -> PyTree[Array]:
+        """The average after an update.
+
+        Args:
+          step: the number of the update.
+          old: the average so far.
+          new: the variables after the update.
+          due: whether a copy is to be made up for, since its update was skipped.
+        """
+        kept = jnp.where(self.copies(step) | due, 0.0, jnp.where(self._moves(step), self.decay, 1.0))
         return jax.tree.map(lambda o, n: kept.astype(o.dtype) * o + (1 - kept).astype(o.dtype) * n, old, new)
 
-    return average
+    def _moves(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+        return (step - 1) % self.every == 0
+
+
+def make_average(decay: float, every: int, warmup: int) -> Average:
+    """The rule with this decay of one move, a move every so many updates, and so many updates of warm-up."""
+    return Average(decay, every, warmup)

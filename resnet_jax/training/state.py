@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int, Key, PyTree, UInt32
+from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
@@ -23,6 +23,8 @@ class TrainState(struct.PyTreeNode):
     Attributes:
       ema: the moving averages of `variables`, with None in place of frozen parameters; None if no averages are kept.
       loss_scale: None except for float16.
+      ema_due: 1 if the averages were to become a copy after an update that was skipped, and did not yet; None if no
+        averages are kept.
     """
 
     step: Int[Array, ""]
@@ -34,6 +36,7 @@ class TrainState(struct.PyTreeNode):
     # state.
     ema: dict[str, PyTree[Array]] | None = None
     loss_scale: LossScale | None = None
+    ema_due: Float[Array, ""] | None = None
 
     @property
     def variables(self) -> dict[str, PyTree[Array]]:
@@ -91,7 +94,9 @@ def new_state(
         key=jax.random.key_data(run_key),
         loss_scale=first_loss_scale() if scale_loss else None,
     )
-    return state.replace(ema=trained_variables(state.variables, trained)) if keep_ema else state
+    if not keep_ema:
+        return state
+    return state.replace(ema=trained_variables(state.variables, trained), ema_due=jnp.float32(0))
 
 
 def trained_variables(variables: dict[str, PyTree[Array]], trained: Trained) -> dict[str, PyTree[Array]]:

@@ -178,12 +178,16 @@ def make_train_step(
         )
         if average:
             changed = trained_variables(new_state.variables, trained_of(state.params, groups))
-            new_state = new_state.replace(ema=average(new_state.step, state.ema, changed))
+            due = jnp.asarray(state.ema_due) > 0
+            new_state = new_state.replace(ema=average(new_state.step, state.ema, changed, due))
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
         good = is_finite(metrics)
         if skip_non_finite or scaling:
             new_state = keep_where(good, new_state, state)
             metrics["skipped"] = 1.0 - good
+            if average:  # a copy that was to follow a skipped update follows the next one that is not
+                due = ~good & (due | average.copies(new_state.step))
+                new_state = new_state.replace(ema_due=due.astype(jnp.float32))
         if scaling:
             metrics["loss_scale"] = scaling.scale
             if not skip_non_finite:

@@ -163,7 +163,12 @@ def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape],
     if {*names} & {*asked}:
         return "it is this network but for what follows; the file is damaged, or was changed after it was saved"
     if names:
-        return f"this file looks like {' or '.join(names)}; ask for that network, or choose another file"
+        if len(names) > 1:
+            return (
+                f"this file looks like {' or '.join(names)}, whose arrays have the same names and shapes; say which it "
+                f"is, load_pretrained({names[0]!r}, ...) or --model {names[0]}, or choose another file"
+            )
+        return f"this file looks like {names[0]}; ask for that network, or choose another file"
     return where_networks_lie(state_dict) or "they are of no network known here; see list_models()"
 
 

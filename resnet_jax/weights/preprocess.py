@@ -11,8 +11,8 @@ from resnet_jax.config import Preset
 def preprocess(images: Any, preset: Preset) -> Float[np.ndarray, "N S S C"]:
     """Decodes, resizes, crops and normalises images, byte for byte as torchvision's evaluation transform of PIL images.
 
-    As in torchvision, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored. To
-    turn photographs upright, call `PIL.ImageOps.exif_transpose` first.
+    As in torchvision, grey, palette and CMYK images become RGB, alpha is dropped, and EXIF orientation is ignored,
+    unless `preset.exif` is set.
 
     Args:
       images: one image, or a list or tuple of images: a path, the bytes of a file, a PIL image or a uint8 array (H, W,

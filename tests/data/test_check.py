@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from resnet_jax.cli import main
+from resnet_jax.config import DataConfig
+from resnet_jax.data import load_source
+from resnet_jax.data.check import samples
 
 
 def photo(path, seed, size=(80, 90), **options):
@@ -71,3 +74,40 @@ def test_pixels_are_checked_too(tmp_path, capsys):
     out = said(capsys, f"npz:{tmp_path}/x.npz")
     assert "1 images are there more than once" in out
     assert "1 of them in different classes" in out
+
+
+def test_a_sheet_shows_images_of_each_class(photos, tmp_path, capsys):
+    (photos / "train" / "cat" / "0.png").write_bytes(b"no image")
+    sheet = tmp_path / "sheet.png"
+    with pytest.raises(SystemExit, match="1"):
+        main(["data", "check", f"folder:{photos}", "--sheet", str(sheet)])
+    assert f"7 images of its 2 classes are drawn in {sheet}" in capsys.readouterr().out, "4 of 11 and all of 3"
+    found = samples(load_source(DataConfig(name=f"folder:{photos}"), "train"), 4, 2, 64)
+    assert [(one.name, one.label) for one in found[4:]] == [(f"{i}.png", 1) for i in range(3)]
+    assert len({one.name for one in found[:4]} - {"0.png"}) == 4
+    assert {one.pixels.shape for one in found} == {(57, 64, 3), (13, 64, 3)}
+    with Image.open(sheet) as file:
+        drawn = np.asarray(file.convert("L"), float)
+    noisy = (np.abs(np.diff(drawn, axis=1)) > 8).mean()
+    assert 0.1 < noisy < 0.8, "noise where the images are, and letters are a hundredth"
+    with pytest.raises(SystemExit, match="would be a PNG; give a file name that ends in .png"):
+        main(["data", "check", f"folder:{photos}", "--sheet", str(tmp_path / "x.gif")])
+
+
+def test_a_sheet_of_many_classes_shows_the_first(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=np.arange(300) % 150)
+    main(["data", "check", f"npz:{tmp_path}/x.npz", "--sheet", str(tmp_path / "sheet.png")])
+    assert "100 images of the first 100 of its 150 classes are drawn in" in capsys.readouterr().out
+
+
+def test_exif_is_said_to_be_ignored_or_heeded(photos, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(photos / "train" / "cat" / "turned.jpg", 7, exif=exif)
+    main(["data", "check", f"folder:{photos}"])
+    assert "1 are turned by EXIF, which is ignored but with data.exif, as configs/photos.py has it" in (
+        capsys.readouterr().out
+    )
+    main(["data", "check", f"folder:{photos}", "--exif"])
+    assert "1 are turned by EXIF, and shown upright" in capsys.readouterr().out

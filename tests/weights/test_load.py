@@ -77,7 +77,24 @@ def test_convert_says_which_networks_are_written_alike(tmp_path, capsys):
     variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
     rn.save_weights(tmp_path / "a.safetensors", variables)
     main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")])
-    assert "The arrays of resnet50_v1 and resnetblur50 have the same names and shapes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "The arrays of resnet50_v1 and resnetblur50 have the same names and shapes" in out
+    assert "resnet50 is a guess: --model says which network it is" in out
+    main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), "--model", "resnetblur50"])
+    assert capsys.readouterr().out.startswith("resnetblur50: wrote"), "asked for, and no guess"
+
+
+def test_a_refusal_names_all_networks_that_fit_and_the_option_that_decides(tmp_path):
+    variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
+    rn.save_weights(tmp_path / "a.safetensors", variables)
+    with pytest.raises(
+        WeightsError,
+        match=r"looks like resnet50 or resnet50_v1 or resnetblur50, .*say which it is, load_pretrained\('resnet50', "
+        r"\.\.\.\) or --model resnet50",
+    ):
+        rn.load_pretrained("resnet101", tmp_path / "a.safetensors")
+    for name in ("resnet50", "resnet50_v1", "resnetblur50"):
+        assert rn.load_pretrained(name, tmp_path / "a.safetensors")[0].num_classes == 2
 
 
 def test_convert_makes_nothing_infinite(network, tmp_path):

@@ -45,7 +45,7 @@ _WITH_PATH = {
     ),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
-    "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split)),
+    "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split, exif=c.exif)),
     "tfds": _Kind(
         lambda c: open_builder(_rest(c), c.directory).info.splits, lambda c, split: Tfds(_rest(c), split, c.directory)
     ),

@@ -33,10 +33,19 @@ Encoding = Literal["jpeg", "raw"]
 
 
 class Records:
-    """A split of a data set that `write_records` wrote."""
+    """A split of a data set that `write_records` wrote.
 
-    def __init__(self, folder: Path, split: str) -> None:
+    Args:
+      exif: refuse photographs that are not upright.
+    """
+
+    def __init__(self, folder: Path, split: str, *, exif: bool = False) -> None:
         info = read_info(folder)
+        if exif and not info.get("exif"):
+            raise DataError(
+                f"data.exif is set, and records:{folder} was written without --exif: how cameras were held is in it no "
+                "more. Set data.exif = False, or run `data prepare ... --exif` into another folder"
+            )
         self.splits: tuple[str, ...] = tuple(info["splits"])
         if split not in self.splits:
             raise DataError(unknown_name(f"complete split of records:{folder}", split, self.splits))
@@ -94,6 +103,7 @@ def write_records(
     encoding: Encoding = "jpeg",
     quality: int = 92,
     channels: int = 3,
+    exif: bool = False,
     threads: int = 16,
     max_broken_fraction: float = 0.001,
     on_progress: Callable[[str, int], None] = lambda split, done: None,
@@ -105,6 +115,7 @@ def write_records(
     Args:
       sources: the splits by name.
       encoding: JPEG of `quality` (4:2:0), or pixels, which are larger and need no decoding.
+      exif: turn photographs upright; records have no EXIF, so that they cannot be turned when they are read.
       on_progress: called with the split and how many of its images are done.
     Returns:
       How many images were left out of each split because they could not be read.
@@ -123,13 +134,14 @@ def write_records(
         "encoding": encoding,
         "quality": quality if encoding == "jpeg" else None,
         "channels": channels,
+        "exif": exif or None,  # as in recipes from before there was a choice
         "images": {split: len(source) for split, source in sources.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     _check_recipe(folder, recipe)
 
     def encode(example: Example, name: str) -> bytes:
-        image = decode(example["image"], channels, name=name)
+        image = decode(example["image"], channels, name=name, exif=exif)
         if min(image.shape[:2]) > short_side:
             image = resize_short_side(image, short_side)
         if encoding == "raw":
