@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from resnet_jax.cost.facts import Cost
-from resnet_jax.models import ResNet
+from resnet_jax.models import ResNet, variable_shapes
 
 
 def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
@@ -41,7 +41,7 @@ def usual_size(model: ResNet) -> int:
 
 def count_parameters(model: ResNet, *, channels: int = 3) -> int:
     """Trainable numbers, without BatchNorm's running statistics."""
-    return _size(_shapes(model, 64, channels)["params"])
+    return _size(variable_shapes(model, channels=channels)["params"])
 
 
 def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
@@ -106,14 +106,9 @@ class Operation:
     outputs: tuple[Value, ...]
 
 
-def _shapes(model: ResNet, image_size: int, channels: int) -> Any:
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
-    return jax.eval_shape(lambda key, image: model.init(key, image, train=False), jax.random.key(0), image)
-
-
 def _trace(model: ResNet, image_size: int, channels: int) -> tuple[Any, list[Operation]]:
     """The shapes of the variables, and the operations of one image's forward pass in order."""
-    variables = _shapes(model, image_size, channels)
+    variables = variable_shapes(model, channels=channels)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
     traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
     return variables, list(_operations(traced.jaxpr, {}, ()))

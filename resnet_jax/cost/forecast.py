@@ -16,7 +16,7 @@ from resnet_jax.cost.count import count_macs
 from resnet_jax.cost.peaks import training_flops
 from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
-from resnet_jax.models import ResNet
+from resnet_jax.models import ResNet, variable_shapes
 from resnet_jax.models.forms import forms_of
 from resnet_jax.runtime.mesh import check_batch_size, make_mesh
 from resnet_jax.tasks.assemble import assemble, build_model
@@ -154,7 +154,7 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
     """What the forward pass over `images` images keeps for the backward pass, by JAX's count. Nothing is compiled."""
     side, channels = config.data.train_size, config.data.channels
     batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, channels)), train=False))
+    variables = variable_shapes(model, channels=channels)
 
     def backward(variables: Any, images: Array, key: Array) -> Any:
         apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.config import Config
+from resnet_jax.models import variable_shapes
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
@@ -28,10 +29,9 @@ def inference(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lower
     side = data.image_size
     batch = (config.eval_batch_size, side, side, data.channels)
     images = jax.ShapeDtypeStruct(batch, jnp.float32, sharding=split_batch(mesh))
-    small = jnp.zeros((1, 64, 64, data.channels))
     variables = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(lambda: model.init(jax.random.key(0), small, train=False)),
+        variable_shapes(model, channels=data.channels),
     )
 
     def forward(variables: dict, images: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError, unknown_name
@@ -65,13 +66,21 @@ def create_model(name: str, **options: Any) -> ResNet:
     return ResNet(**(VARIANTS[name] | options))
 
 
-def init(model: ResNet, key: Array, *, channels: int = 3) -> PyTree[Array]:
-    """Initial variables `{"params", "batch_stats"}`; they do not depend on the size of the images.
+def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)) -> PyTree[Array]:
+    """Initial variables `{"params", "batch_stats"}`. They do not depend on the size of the images.
 
     Args:
+      model: a network that is called as `model(images, train=False)`.
       key: from `jax.random.key`.
       channels: channels of the images that the network will see.
+      sides: the axes of a small image, or of a clip, that the network can see.
     """
-    images = jax.ShapeDtypeStruct((1, 64, 64, channels), jnp.float32)
     # Under jit the forward pass is not computed, since nothing uses its result.
-    return jax.jit(lambda key: model.init(key, jnp.zeros(images.shape, images.dtype), train=False))(key)
+    return jax.jit(lambda key: model.init(key, jnp.zeros((1, *sides, channels)), train=False))(key)
+
+
+def variable_shapes(
+    model: nn.Module, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)
+) -> PyTree[jax.ShapeDtypeStruct]:
+    """The shapes and types of what `init` gives, without computing it."""
+    return jax.eval_shape(lambda: init(model, jax.random.key(0), channels=channels, sides=sides))

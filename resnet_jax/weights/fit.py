@@ -3,14 +3,13 @@
 import functools
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.models import create_model, list_models
+from resnet_jax.models import create_model, list_models, variable_shapes
 from resnet_jax.weights.families import RESNET, Family
 from resnet_jax.weights.names import (
     COUNTERS,
@@ -29,8 +28,7 @@ Shape = tuple[int, ...]
 
 def leaves_of(model: nn.Module, channels: int = 3, family: Family = RESNET) -> dict[Path, Shape]:
     """Every leaf of the model's variables, and of the counters, with the shape that PyTorch gives it."""
-    images = jax.ShapeDtypeStruct((1, *family.image, channels), jnp.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+    shapes = variable_shapes(model, channels=channels, sides=family.image)
     paths = {}
     for path, leaf in flatten_dict(shapes).items():
         paths[path] = to_torch_axes(np.broadcast_to(np.float32(0), leaf.shape), path).shape

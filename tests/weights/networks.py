@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from resnet_jax.models import variable_shapes
+
 
 def shapes_only(module):
     """The state dictionary of a network that owns no memory, as arrays that own none either."""
@@ -21,7 +23,5 @@ def random_state_dict(module, seed=0):
 
 def random_variables(model, channels=3, image=(64, 64)):
     """Faster than `init`, which compiles."""
-    images = jax.ShapeDtypeStruct((1, *image, channels), np.float32)
-    shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-    rng = np.random.default_rng(1)
+    shapes, rng = variable_shapes(model, channels=channels, sides=image), np.random.default_rng(1)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
