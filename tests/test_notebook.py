@@ -52,7 +52,7 @@ def test_it_is_a_notebook_without_outputs():
             assert (cell["execution_count"], cell["outputs"]) == (None, [])
 
 
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("inside", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_its_cells_run_in_order(trained, monkeypatch, capsys, inside):
     """Started in the project's folder, and in that of the notebook as Jupyter does."""
     monkeypatch.chdir(trained / "examples" if inside else trained)

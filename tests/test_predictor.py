@@ -50,6 +50,7 @@ def test_folders_patterns_and_names_are_expanded(photos):
         names("empty")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", ["1", "3"])
 def test_a_weight_file_names_every_image_but_the_broken_one(weights, photos, capsys, batch_size):
     """The oracle is each image alone. A batch that is not full is padded, and a broken image leaves no gap."""

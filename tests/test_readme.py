@@ -54,6 +54,7 @@ def test_commands_in_order(clone):
     assert re.search(r"digit_3.png\s+│\s+3\s+│", table), table
 
 
+@pytest.mark.slow
 def test_python(clone):
     code = "\n".join(blocks("python"))
     checks = "assert logits.shape == (2, 37) and report['count'] == 360 and set(stages) >= {'stem', 'stage4', 'pooled'}"

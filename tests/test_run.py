@@ -117,6 +117,7 @@ def test_killed_and_resumed_is_the_same_run(trained, tmp_path):
     assert records_without_timings(workdir) == records_without_timings(trained)
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back(trained, copy):
     (copy / "result.json").unlink()
     for path in (newest(copy) / "state").rglob("*"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig, Preset
 from resnet_jax.data import augment, normalize
 from resnet_jax.data.device import erase
 
@@ -30,7 +30,7 @@ def test_normalize_is_torchvisions(torchvision, channels):
     images = noise(3, 7, 5, channels)
     to_torch = Compose([ToTensor(), Normalize(mean, std)])
     expected = np.stack([to_torch(image).permute(1, 2, 0).numpy() for image in images])
-    result = jax.jit(partial(normalize, config=DataConfig(channels=channels, mean=mean, std=std)))(images)
+    result = jax.jit(partial(normalize, preset=Preset(mean=mean, std=std)))(images)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, expected, atol=1e-6)
 

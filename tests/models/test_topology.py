@@ -12,8 +12,13 @@ TORCHVISION = list_models()[:10]
 OURS = ("cifar", "plain", "resnetv2")  # timm's resnetv2 has other names in its tree
 TIMM = [name for name in list_models() if name not in TORCHVISION and not name.startswith(OURS) and "_v1" not in name]
 # One of a kind; the slow tests take all of them.
-QUICK = ["resnet18", "resnet50", "resnet26t", "seresnext26d_32x4d", "resnetblur18"]
-DILATED = [("resnet18", 8), ("resnet26d", 8), ("resnetblur18", 16)]
+QUICK = ["resnet26t", "seresnext26d_32x4d"]
+SLOWER = ["resnet18", "resnet50", "resnetblur18"]
+DILATED = [
+    ("resnet18", 8),
+    pytest.param("resnet26d", 8, marks=pytest.mark.slow),
+    pytest.param("resnetblur18", 16, marks=pytest.mark.slow),
+]
 
 
 def assert_agree(model, module, oracle, shape):
@@ -43,7 +48,7 @@ def test_tree_is_upstreams(name, oracle):
     assert shapes(ours) == shapes(theirs)
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWER)])
 def test_stages_are_upstreams(name, oracle, float64):
     assert_agree(create_model(name), oracle.build(name), oracle, (65, 97))
 

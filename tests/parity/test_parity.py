@@ -142,6 +142,7 @@ def test_a_wrong_epsilon_is_located(pair, monkeypatch):
     assert report.difference.startswith("first difference in bn1: ")
 
 
+@pytest.mark.slow
 def test_a_wrong_momentum_is_located(pair, monkeypatch):
     batch_norm_with(monkeypatch, momentum=0.1)
     report = compare(pair, ("forward", "gradients", "statistics"))

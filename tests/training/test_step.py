@@ -50,9 +50,15 @@ def random_batch(size=32):
     }
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_config_traces_a_step_at_full_size(path):
-    config = load_config(path)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=pytest.mark.slow if "152" in path.stem else ())
+        for path in sorted(CONFIGS.glob("*.py"))
+    ],
+)
+def test_every_config_traces_a_step_at_full_size(name):
+    config = load_config(CONFIGS / f"{name}.py")
     if config.model.num_classes is None:  # from a folder that is not here
         config = replace(config, model=replace(config.model, num_classes=2))
     mesh = mesh_of(8)

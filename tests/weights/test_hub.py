@@ -125,6 +125,7 @@ for call, repository in [(find_weights, "timm/none"), (find_weights, "someone/em
     assert "'someone/empty' does not say how to prepare images" in silent
 
 
+@pytest.mark.slow
 def test_without_a_network_or_the_package(tmp_path):
     code = """
 def attempt():

@@ -73,6 +73,7 @@ def test_convert_to_other_names_and_numbers(path):
     assert read_state_dict(back).keys() == read_state_dict(path).keys()
 
 
+@pytest.mark.slow
 def test_convert_says_which_networks_are_written_alike(tmp_path, capsys):
     variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
     rn.save_weights(tmp_path / "a.safetensors", variables)
