@@ -47,7 +47,7 @@ def test_commands_in_order(clone):
         outputs[" ".join(words)] = run([sys.executable, *words[1:]], clone)
     result = json.loads((clone / "runs" / "digits" / "result.json").read_text())
     assert result["count"] == 360
-    assert result["top1"] >= 0.975, "99.17 % with this seed where the README was written; rounding differs by machine"
+    assert result["top1"] >= 0.975, "98.06 % with this seed where the README was written; rounding differs by machine"
     evaluated = next(text for command, text in outputs.items() if " evaluate " in command)
     assert f"{100 * result['top1']:.2f} %" in evaluated
     table = next(text for command, text in outputs.items() if " predict " in command)
