@@ -13,7 +13,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.ema import make_average, scaled_decay
+from resnet_jax.training.ema import Average, scaled_decay
 from resnet_jax.training.frozen import check_groups
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
@@ -112,7 +112,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         shard_optimizer=optim.shard_state,
         groups=optim.groups,
         split=task.split,
-        average=make_average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
+        average=Average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
     sharding = split_batch(mesh)
     batch = {

@@ -24,6 +24,11 @@ class Average:
     As in torchvision's script, it moves after the updates 1, 1 + `every` and so on, and the first move after the
     warm-up is still a copy. (The script counts anew in each epoch, and in the warm-up it copies only at the updates
     where it would move.)
+
+    Attributes:
+      decay: of one move.
+      every: updates from one move to the next.
+      warmup: updates during which the average is a copy.
     """
 
     decay: float
@@ -50,8 +55,3 @@ class Average:
 
     def _moves(self, step: Int[Array, ""]) -> Bool[Array, ""]:
         return (step - 1) % self.every == 0
-
-
-def make_average(decay: float, every: int, warmup: int) -> Average:
-    """The rule with this decay of one move, a move every so many updates, and so many updates of warm-up."""
-    return Average(decay, every, warmup)

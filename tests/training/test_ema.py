@@ -15,7 +15,7 @@ from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.ema import make_average, scaled_decay
+from resnet_jax.training.ema import Average, scaled_decay
 from resnet_jax.training.state import TrainState, make_init_state, new_state
 from resnet_jax.training.step import Losses, make_train_step
 
@@ -40,7 +40,7 @@ def test_average_is_torchs(warmup):
     )
     rng = np.random.default_rng(0)
     ours = {"w": jnp.zeros(())}  # what it starts from never matters
-    average = jax.jit(make_average(decay, every, warmup))
+    average = jax.jit(Average(decay, every, warmup))
     for step in range(1, 20):
         value = rng.normal()
         ours = average(jnp.int32(step), ours, {"w": jnp.float32(value)})
@@ -64,7 +64,7 @@ def test_the_average_is_what_is_evaluated():
 
 @pytest.mark.parametrize(("warmup", "copied"), [(0, 1), (4, 4), (9, 9)])
 def test_a_run_shorter_than_the_interval_keeps_no_random_start(warmup, copied):
-    average, ours = make_average(0.9, 32, warmup), {"w": jnp.float32(-1)}
+    average, ours = Average(0.9, 32, warmup), {"w": jnp.float32(-1)}
     for step in range(1, 10):
         ours = average(jnp.int32(step), ours, {"w": jnp.float32(step)})
     assert float(ours["w"]) == copied
@@ -112,7 +112,7 @@ def test_a_copy_whose_step_was_skipped_follows_the_next_step_that_is_taken(warmu
         scale_loss=scale_loss,
     )
     step = make_train_step(
-        *(loss, optimizer, mesh), skip_non_finite=not scale_loss, average=make_average(decay, every, warmup)
+        *(loss, optimizer, mesh), skip_non_finite=not scale_loss, average=Average(decay, every, warmup)
     )
     state, w, average = init(jax.random.key(0)), 0.0, None
     for number in range(1, steps + 1):
