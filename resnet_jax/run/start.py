@@ -14,8 +14,9 @@ from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import CheckpointError, ConfigError
 from resnet_jax.files import open_folder
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
+from resnet_jax.tasks.assemble import groups_and_phases
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.frozen import combine, trained_of
+from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
 from resnet_jax.weights import load_pretrained
 
@@ -50,12 +51,12 @@ class Beginning:
         if state.ema is None:
             return state
         # A copy, since the step donates its arguments: one array must not be in two places.
-        changed = trained_variables(variables, trained_of(variables["params"], self.groups))
+        changed = trained_variables(variables, self.groups)
         return state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), changed))
 
     def to_save(self, state: TrainState) -> TrainState:
         """The part of a state that a checkpoint holds: None in place of frozen arrays that come from these weights."""
-        kept = trained_variables(state.variables, trained_of(state.params, self.groups))
+        kept = trained_variables(state.variables, self.groups)
         saved = jax.tree_util.tree_map_with_path(
             lambda path, leaf, moves: leaf if moves is not None or _name(path) not in self.arrays else None,
             *(state.variables, kept),
@@ -105,12 +106,13 @@ def load_beginning(config: Config, task: Task) -> Beginning | None:
     body = {name: array for name, array in found.items() if not name.startswith(head) or name in like}
     _check_fit(config, *({name: x for name, x in tree.items() if name not in new} for tree in (like, body)))
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
-    return Beginning(config.start.weights, arrays, new, config.optim.groups)
+    return Beginning(config.start.weights, arrays, new, groups_and_phases(config, task)[0])
 
 
 def load_frozen(config: Config, task: Task) -> Beginning | None:
     """What checkpoints of this run lack. None if they lack nothing; then a run is read without its start."""
-    return load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+    frozen = any(not group.rate for group in groups_and_phases(config, task)[0])
+    return load_beginning(config, task) if frozen else None
 
 
 def _variables(config: Config) -> PyTree[Array]:
