@@ -4,7 +4,7 @@ names. `frozen.py` and `optim.py` know only groups.
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from resnet_jax.training.optim import exact
 LEVELS = ("head", "last_block", "last_stage", "all")
 BLOCK = re.compile(r"(?:^|/)layer(\d+)_(\d+)/")
 LAST_NORM = re.compile(r"(?:^|/)norm/")  # of networks with pre-activation: it follows the last block
-STEM, BLOCKS, AFTER, HEAD = (0,), 1, (2,), (3,)
+STEM, BLOCKS, HEAD = (0,), 1, (2,)
 Place = tuple[int, ...]
 
 
@@ -57,7 +57,7 @@ def resolve(
     levels = [(0, optim.level), *((round(exact(one.epoch) * steps_per_epoch), one.level) for one in optim.unfreeze)]
     if {level for _, level in levels} == {"all"} and optim.layer_decay == 1:
         return optim.groups, (Phase(0, "all", ()),)
-    places = {name: place(name, head) for name in by_name(params)}
+    places = places_of(by_name(params), head)
     trained = [(start, level, names_of(level, places)) for start, level in levels]
     ever = frozenset[str]().union(*(names for _, _, names in trained))
     order = sorted(set(places.values()), reverse=True)
@@ -116,13 +116,20 @@ def names_of(level: str, places: dict[str, Place]) -> frozenset[str]:
     return found
 
 
-def place(name: str, head: Sequence[str]) -> Place:
-    """Where a parameter lies: (0,) in the stem, (1, stage, block), (2,) after the blocks, (3,) in the head."""
-    if name.startswith(tuple(f"{module}/" for module in head)):
-        return HEAD
-    if found := BLOCK.search(name):
-        return BLOCKS, int(found[1]), int(found[2])
-    return AFTER if LAST_NORM.search(name) else STEM
+def places_of(names: Collection[str], head: Sequence[str]) -> dict[str, Place]:
+    """Where each parameter lies: (0,) in the stem, (1, stage, block), (2,) in the head.
+
+    Norms behind the last block count as part of it, as in timm.
+    """
+    found = {name: (BLOCKS, int(at[1]), int(at[2])) for name in names if (at := BLOCK.search(name))}
+    last = max(found.values(), default=STEM)
+
+    def place(name: str) -> Place:
+        if name.startswith(tuple(f"{module}/" for module in head)):
+            return HEAD
+        return found.get(name, last if LAST_NORM.search(name) else STEM)
+
+    return {name: place(name) for name in names}
 
 
 def exactly(names: Sequence[str]) -> str:
