@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.data import load_image, normalize
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
@@ -48,7 +49,12 @@ class Predictor:
 
 
 def load_predictor(
-    network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None, *, exif: bool = False
+    network: str,
+    checkpoint: Literal["last", "best"] = "last",
+    model: str | None = None,
+    *,
+    exif: bool = False,
+    preset: PresetChange = AS_PUBLISHED,
 ) -> Predictor:
     """The network that the first word of a command names.
 
@@ -57,15 +63,16 @@ def load_predictor(
       checkpoint: the checkpoint to take, where `network` is a run.
       model: the name of the network in a file; by default its keys and shapes decide.
       exif: turn photographs upright; where `network` is a run, its config decides.
+      preset: how images are prepared, where it is not as the weights say; where `network` is a run, its config decides.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: `network` names no network, or the network cannot be read.
     """
     name, _, weight_set = network.partition(":")
     if not is_remote(network) and Path(network).is_file():
-        return predictor_of(load_network(network, model), exif=exif)
+        return predictor_of(load_network(network, model, preset=preset), exif=exif)
     if name in list_models() and not Path(network).is_dir():
-        return predictor_of(load_network(weight_set or "DEFAULT", name), exif=exif)
+        return predictor_of(load_network(weight_set or "DEFAULT", name, preset=preset), exif=exif)
     if not is_remote(network) and not Path(network).exists():
         raise ConfigError(
             f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
@@ -76,6 +83,10 @@ def load_predictor(
         raise ConfigError(
             f"--exif is for weights without a run; {network} was trained with data.exif = False, and prepares images "
             "as it did then. Leave it out, or train with --data.exif"
+        )
+    if preset != AS_PUBLISHED:
+        raise ConfigError(
+            f"--preset is for weights without a run; {network} says itself how its images are prepared. Leave it out"
         )
     return Predictor(
         title=f"{trained.config.model.name} after {int(trained.state.step)} steps",

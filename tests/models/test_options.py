@@ -93,6 +93,17 @@ def test_named_activations_are_torchs(act, oracle):
     np.testing.assert_allclose(ACTIVATIONS[act](x), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("stem_width", "before", "after"), [(3, 2, 3), (4, 2, 2), (8, 0, 0)])
+def test_centred_zeros_lie_on_both_sides(stem_width, before, after):
+    """A branch that is zero leaves the shortcut of the stem's output, to 8 channels."""
+    model = ResNet(**SMALL | {"stage_sizes": (1,), "shortcut": "zero_pad_centred", "stem_width": stem_width})
+    variables = draw(model)
+    variables["params"]["layer1_0"]["bn2"] = jax.tree.map(np.zeros_like, variables["params"]["layer1_0"]["bn2"])
+    variables["batch_stats"]["layer1_0"]["bn2"]["mean"][:] = 0
+    out = apply(model, variables, noise(2, 7, 9, 3), features=True)
+    np.testing.assert_array_equal(out["stage1"], np.pad(out["stem"], [(0, 0)] * 3 + [(before, after)]))
+
+
 @pytest.mark.parametrize("block", ["basic", "preact_basic"])
 def test_the_activation_is_used_everywhere(block):
     calls = []

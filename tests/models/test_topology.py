@@ -79,18 +79,18 @@ def test_v1_strides_in_the_first_1x1(oracle, float64):
     assert_agree(create_model("resnet26", block="bottleneck_v1"), module, oracle, (65, 97))
 
 
-@pytest.mark.parametrize("shortcut", ["zero_pad", "projection_always", "none"])
+@pytest.mark.parametrize("shortcut", ["zero_pad", "zero_pad_centred", "projection_always", "none"])
 def test_shortcuts_are_the_papers(shortcut, oracle, float64):
     """torchvision's blocks around He et al. 2015's options: A pads, C projects everywhere, a plain network has none."""
     nn = oracle.torch.nn
 
     class Pad(nn.Module):
-        def __init__(self, missing, stride):
+        def __init__(self, stride, before, after):
             super().__init__()
-            self.missing, self.stride = missing, stride
+            self.stride, self.missing = stride, (before, after)
 
         def forward(self, x):
-            return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+            return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.missing))
 
     class Nothing(nn.Module):
         def forward(self, x):
@@ -101,7 +101,8 @@ def test_shortcuts_are_the_papers(shortcut, oracle, float64):
         for block in layer:
             before, after, stride = block.conv1.in_channels, block.conv1.out_channels, block.conv1.stride[0]
             block.downsample = {
-                "zero_pad": lambda b=before, a=after, s=stride: Pad(a - b, s),
+                "zero_pad": lambda b=before, a=after, s=stride: Pad(s, 0, a - b),
+                "zero_pad_centred": lambda b=before, a=after, s=stride: Pad(s, (a - b) // 2, (a - b) // 2),
                 "projection_always": lambda b=before, a=after, s=stride: nn.Sequential(
                     nn.Conv2d(b, a, 1, s, bias=False), nn.BatchNorm2d(a)
                 ),
