@@ -2,8 +2,8 @@
 
     python train.py configs/transfer/gradual.py --start.weights IMAGENET1K_V2 --data.name folder:photos
 
-The options are those of full.py. A new head sends large gradients into the network. Here the network is frozen while the
-head is still new. Earlier blocks also have smaller rates (`optim.layer_decay`).
+The options are those of full.py. A new head sends large gradients into the network. So the network is frozen while the
+head is new. Earlier blocks also have smaller rates (`optim.layer_decay`).
 """
 
 from dataclasses import replace
