@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from resnet_jax.config import Config, Start
 from resnet_jax.config_files import load_config, override
 from resnet_jax.display import bytes_of, in_figure, plain_console
+from resnet_jax.logs.shown import Shown
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made
     from matplotlib.axes import Axes
@@ -85,15 +86,16 @@ def ladder(arguments: Sequence[str]) -> None:
     for name, config in named.items():
         console.print(f"== {name}")
         rungs.append(_climb(name, config, asked))
-    shown = task_of(_settled(next(iter(named.values()))))
-    best = shown.names[shown.best]
-    title = f"{next(iter(named.values())).model.name} on {next(iter(named.values())).data.name}"
+    first = next(iter(named.values()))
+    task = task_of(_settled(first))
+    best = task.names[task.best]
+    title = f"{first.model.name} on {first.data.name}"
     picture = asked.workdir / "ladder.png"
-    draw(rungs, shown.best, best.title or best.label, best.is_fraction, title, picture)
+    draw(rungs, task.best, best, first.evaluations[0].name, title, picture)
     facts = [{name: x for name, x in asdict(rung).items() if name != "logs"} for rung in rungs]
     (asked.workdir / "ladder.json").write_text(json.dumps(facts, indent=2) + "\n")
     if asked.as_json:
-        print(json.dumps({"title": title, "number": shown.best, "rungs": facts}))
+        print(json.dumps({"title": title, "number": task.best, "rungs": facts}))
         return
     console.print(_table(rungs, best, title))
     console.print(f"The curves of all are in {picture}, the figures in {asked.workdir / 'ladder.json'}")
@@ -118,6 +120,7 @@ def _climb(name: str, config: Config, asked: Arguments) -> Rung:
     from resnet_jax.cost.forecast import forecast
     from resnet_jax.files import read_json
     from resnet_jax.logs.run_log import read_metrics
+    from resnet_jax.run.evaluate import key
     from resnet_jax.run.result import RESULT
     from resnet_jax.run.train import train
     from resnet_jax.tasks.assemble import groups_and_phases
@@ -135,7 +138,7 @@ def _climb(name: str, config: Config, asked: Arguments) -> Rung:
     sizes = {jax.tree_util.keystr(p, simple=True, separator="/"): x.size for p, x in jax.tree.leaves_with_path(params)}
     return Rung(
         name=name,
-        values=tuple(result[task.best] for result in results),
+        values=tuple(result[key(config.evaluations[0].name, task.best)] for result in results),
         seconds=statistics.fmean(result["seconds"] for result in results),
         peak_bytes=forecast(config, jax.local_devices()).peak_bytes,
         trained=sum(size for leaf, size in sizes.items() if leaf not in frozen),
@@ -144,8 +147,8 @@ def _climb(name: str, config: Config, asked: Arguments) -> Rung:
     )
 
 
-def _table(rungs: Sequence[Rung], best: Any, title: str) -> Table:
-    table = Table(title=in_figure(title))
+def _table(rungs: Sequence[Rung], best: Shown, title: str) -> Table:
+    table = Table(title=title)
     table.add_column("")
     for column in (best.label, "seconds", "memory", "trained"):
         table.add_column(column, justify="right")
@@ -158,25 +161,32 @@ def _table(rungs: Sequence[Rung], best: Any, title: str) -> Table:
     return table
 
 
-def draw(rungs: Sequence[Rung], best: str, title: str, is_fraction: bool, heading: str, path: Path) -> None:
-    """Draws training and validation curves of all rungs, seed by seed, as a PNG."""
+def draw(rungs: Sequence[Rung], best: str, shown: Shown, evaluation: str, title: str, path: Path) -> None:
+    """Draws training and validation curves of all rungs, seed by seed, as a PNG.
+
+    Args:
+      best: the number by which checkpoints are compared; `shown`, how it is called.
+      evaluation: the name of the evaluation that is drawn; empty if it has none.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
+    from resnet_jax.run.evaluate import key
+
     figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(in_figure(heading), fontsize=14, fontweight="bold")
+    figure.suptitle(in_figure(title), fontsize=14, fontweight="bold")
     axes = figure.subplots(2, 2, sharex=True)
     for column, (kind, words) in enumerate((("train", "training"), ("eval", "validation"))):
-        for row, (number, label) in enumerate(((best, title), ("loss", "loss"))):
+        for row, (number, label) in enumerate(((best, shown.title or shown.label), ("loss", "loss"))):
             one = axes[row][column]
             for rung, colour in zip(rungs, COLOURS * len(rungs), strict=False):
-                _draw_runs(one, rung, kind, number, colour)
+                _draw_runs(one, rung, kind, key(evaluation, number) if kind == "eval" else number, colour)
             one.set_ylabel(label)
             one.grid(color="#e5e7eb", linewidth=0.8)
             one.spines[["top", "right"]].set_visible(False)
-            if number == best and is_fraction:
+            if number == best and shown.is_fraction:
                 one.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes[0][column].set_title(words)
         axes[1][column].set_xlabel("epoch")

@@ -1,0 +1,125 @@
+"""Transfer learning end to end: a gradual run that is stopped in each phase, and the ladder of levels."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import resnet_jax as rn
+from resnet_jax.cli import main
+from resnet_jax.config_files import load_config
+from resnet_jax.errors import ConfigError, Preempted
+from resnet_jax.survival.digests import by_name
+from resnet_jax.survival.signals import StopRequest
+from resnet_jax.weights import save_weights
+
+from .test_start import ROOT, config_of, weights, without_head
+
+__all__ = ["weights"]  # the fixture
+CONFIGS = ROOT / "configs" / "transfer"
+PHASES = (rn.Unfreeze(epoch=0.3, level="last_block"), rn.Unfreeze(epoch=0.6, level="last_stage"))
+TINY = (
+    *("--data.name", "digits", "--data.holdout", "0", "--data.channels", "1", "--data.image-size", "8"),
+    *("--data.eval-resize", "8", "--data.mean", "0.3", "--data.std", "0.4", "--data.augment.no-flip"),
+    *("--model.name", "cifar_resnet20", "--epochs", "0.2", "--optim.warmup-epochs", "0"),
+)
+
+
+def test_a_gradual_run_is_continued_in_each_phase(weights, tmp_path, capsys):
+    """Eleven steps, in phases from steps 0, 3 and 7 on; stopped where a phase ends and within two phases."""
+    plain = config_of(weights[0])
+    optim = replace(plain.optim, level="head", unfreeze=PHASES, optimizer="adamw", base_lr=0.01, ema_decay=0.5)
+    config = replace(plain, optim=optim)
+    straight = rn.train(config, tmp_path / "straight")
+    for stop in (3, 5, 9):
+        with pytest.MonkeyPatch.context() as patch:
+            asked = iter(range(last_step(tmp_path / "stopped") + 1, 99))
+            patch.setattr(StopRequest, "asked", lambda self, asked=asked, stop=stop: next(asked) == stop)
+            with pytest.raises(Preempted, match=f"after step {stop} of 11"):
+                rn.train(config, tmp_path / "stopped")
+    state = rn.train(config, tmp_path / "stopped")
+    jax.tree.map(np.testing.assert_array_equal, state, straight)
+    read = rn.load_run(tmp_path / "stopped")
+    jax.tree.map(np.testing.assert_array_equal, read.state, straight)
+    before, after = without_head(weights[1]), by_name(straight.variables)
+    changed = {name.split("/")[1] for name, array in before.items() if not np.array_equal(array, after[name])}
+    assert changed == {"layer3_0", "layer3_1", "layer3_2"}
+    said = capsys.readouterr().out
+    assert "the training step of level 'head'" in said
+    assert "the training step of level 'last_stage'" in said
+
+
+def last_step(workdir: Path) -> int:
+    steps = [int(path.name) for path in (workdir / "checkpoints").glob("0*")]
+    return max(steps, default=0)
+
+
+def test_the_configs_differ_in_what_they_train():
+    levels = {path.stem: load_config(path) for path in sorted(CONFIGS.glob("*.py"))}
+    full = levels["full"]
+    assert {name: config.optim.level for name, config in levels.items() if "resnet152" not in name} == {
+        "full": "all",
+        "gradual": "head",
+        "last_block": "last_block",
+        "probe": "head",
+        "scratch": "all",
+        "scratch_probe": "head",
+    }
+    assert levels["gradual"].optim.unfreeze[-1].level == "all"
+    assert {name for name, config in levels.items() if not config.start.weights} == {"scratch", "scratch_probe"}
+    assert all(config.data == full.data for name, config in levels.items() if "resnet152" not in name)
+
+
+def test_the_ladder_trains_each_rung_once_and_compares_them(tmp_path, capsys):
+    weights = tmp_path / "start.safetensors"
+    save_weights(weights, rn.init(rn.create_model("cifar_resnet20", num_classes=7), jax.random.key(1), channels=1))
+    line = ["ladder", str(CONFIGS), "--workdir", str(tmp_path), "--rungs", "scratch_probe", "last_block"]
+    line += ["--seeds", "0", "1", *TINY, "--start.weights", str(weights)]
+    main(line)
+    out = capsys.readouterr().out
+    assert "cifar_resnet20 on digits" in out
+    assert "± " in out
+    rungs = json.loads((tmp_path / "ladder.json").read_text())
+    assert [rung["name"] for rung in rungs] == ["scratch_probe", "last_block"]
+    head, block = rungs
+    assert (head["trained"], head["parameters"]) == (650, 269_434)
+    assert block["trained"] == 650 + 2 * 9 * 64 * 64 + 4 * 64
+    assert head["peak_bytes"] < block["peak_bytes"]
+    results = [json.loads((tmp_path / "last_block" / f"seed{seed}" / "result.json").read_text()) for seed in (0, 1)]
+    assert block["values"] == [result["top1"] for result in results]
+    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
+    saved = [
+        json.loads((tmp_path / rung / "seed1" / "config.json").read_text()) for rung in ("scratch_probe", "last_block")
+    ]
+    assert [one["start"]["weights"] for one in saved] == ["", str(weights)]
+    assert [one["seed"] for one in saved] == [1, 1]
+
+    main([*line, "--as-json"])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rungs"] == rungs
+    assert "nothing to train" in captured.err or "nothing to train" in captured.out
+
+
+def test_a_rung_without_a_file(tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"error: config file .*last_blok.py does not exist.* Did you mean .*last_block.py"
+    ):
+        main(["ladder", str(CONFIGS), "--workdir", str(tmp_path / "out"), "--rungs", "last_blok"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_is_refused(tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    from PIL import Image
+
+    for number in range(4):
+        Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "cat" / f"{number}.png")
+    config = load_config(
+        CONFIGS / "scratch.py", ["--data.name", f"folder:{tmp_path / 'photos'}", "--data.holdout", "0.5"]
+    )
+    with pytest.raises(ConfigError, match="has one class .*cat.*; at least two are needed"):
+        rn.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
