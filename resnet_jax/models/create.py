@@ -22,7 +22,8 @@ CALLED_HERE = {
     "weights": "resnet_jax.load_pretrained(name, weights), which gives the network and its weights",
     "checkpoint_path": "resnet_jax.load_pretrained(name, path), which gives the network and its weights",
     "progress": "always shown while weights are fetched",
-    "in_chans": "resnet_jax.init(model, key, channels=...), since a network here takes images of any",
+    "in_chans": "resnet_jax.init(model, key, channels=...), since a network here takes images of any; or channels= of "
+    "resnet_jax.load_pretrained",
     "act_layer": "act=",
     "norm_layer": "norm=",
     "global_pool": "pool=",

@@ -138,9 +138,10 @@ def prepare(
     stream = data.train_batches(
         source, config.data, seed=config.seed, fill=task.fills[0], **batching(config.batch_size)
     )
-    beginning = cache(partial(load_beginning, config, task))
-    if not known and (begun := beginning()) and begun.new:
-        say(f"start.weights: {', '.join(begun.new)} do not fit, and are made new")
+    beginning = cache(partial(load_beginning, config, task, source.class_names))
+    if not known and (begun := beginning()):
+        for remark in begun.remarks:
+            say(f"start.weights: {remark}")
     return Session(
         config=config,
         workdir=workdir,

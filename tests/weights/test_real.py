@@ -80,7 +80,7 @@ def test_a_run_starts_from_them(network):
         data=rn.DataConfig(name="digits", image_size=32, eval_resize=32),
         start=rn.Start(weights=str(path)),
     )
-    begun = load_beginning(config, task_of(config))
+    begun = load_beginning(config, task_of(config), tuple("012"))
     assert begun.new == ("params/fc/bias", "params/fc/kernel")
     variables = load_network(str(path)).variables
     np.testing.assert_array_equal(begun.arrays["params/conv1/kernel"], variables["params"]["conv1"]["kernel"])
