@@ -1,5 +1,6 @@
 """Transfer learning end to end: a gradual run that is stopped in each phase, and the ladder of levels."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,11 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax.cli import main
+from resnet_jax.commands.ladder import Rung, table_of
 from resnet_jax.config_files import load_config
+from resnet_jax.display import plain_console
 from resnet_jax.errors import ConfigError, Preempted
+from resnet_jax.logs.shown import Shown
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
 from resnet_jax.weights import save_weights
@@ -76,31 +80,37 @@ def test_the_configs_differ_in_what_they_train():
 def test_the_ladder_trains_each_rung_once_and_compares_them(tmp_path, capsys):
     weights = tmp_path / "start.safetensors"
     save_weights(weights, rn.init(rn.create_model("cifar_resnet20", num_classes=7), jax.random.key(1), channels=1))
-    line = ["ladder", str(CONFIGS), "--workdir", str(tmp_path), "--rungs", "scratch_probe", "last_block"]
-    line += ["--seeds", "0", "1", *TINY, "--start.weights", str(weights)]
+    line = ["ladder", str(CONFIGS), "--workdir", str(tmp_path), "--rungs", "scratch_probe", "probe"]
+    line += ["--seeds", "3", *TINY, "--start.weights", str(weights)]
     main(line)
     out = capsys.readouterr().out
     assert "cifar_resnet20 on digits" in out
-    assert "± " in out
     rungs = json.loads((tmp_path / "ladder.json").read_text())
-    assert [rung["name"] for rung in rungs] == ["scratch_probe", "last_block"]
-    head, block = rungs
-    assert (head["trained"], head["parameters"]) == (650, 269_434)
-    assert block["trained"] == 650 + 2 * 9 * 64 * 64 + 4 * 64
-    assert head["peak_bytes"] < block["peak_bytes"]
-    results = [json.loads((tmp_path / "last_block" / f"seed{seed}" / "result.json").read_text()) for seed in (0, 1)]
-    assert block["values"] == [result["top1"] for result in results]
+    assert [rung["name"] for rung in rungs] == ["scratch_probe", "probe"]
+    assert [(rung["trained"], rung["parameters"]) for rung in rungs] == [(650, 269_434)] * 2
+    folders = [tmp_path / rung / "seed3" for rung in ("scratch_probe", "probe")]
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    assert [rung["values"] for rung in rungs] == [[result["top1"]] for result in results]
     assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
-    saved = [
-        json.loads((tmp_path / rung / "seed1" / "config.json").read_text()) for rung in ("scratch_probe", "last_block")
-    ]
+    saved = [json.loads((folder / "config.json").read_text()) for folder in folders]
     assert [one["start"]["weights"] for one in saved] == ["", str(weights)]
-    assert [one["seed"] for one in saved] == [1, 1]
+    assert [one["seed"] for one in saved] == [3, 3]
 
     main([*line, "--as-json"])
     captured = capsys.readouterr()
     assert json.loads(captured.out)["rungs"] == rungs
-    assert "nothing to train" in captured.err or "nothing to train" in captured.out
+    assert "nothing to train" in captured.err
+
+
+def test_the_table_has_means_and_deviations():
+    log = [{"kind": "train", "epoch": 1, "loss": 2.0}]
+    rung = Rung("last_block", (0.5, 0.6, 0.7), 60.0, 10_000_000, 250, 1000, (log, log, log))
+    alone = replace(rung, name="full", values=(0.5,), trained=1000)
+    console = plain_console(width=80, record=True, file=io.StringIO())
+    console.print(table_of([rung, alone], Shown("top-1", "{:.2%}"), "a net"))
+    words = console.export_text()
+    for expected in ("60.00% ± 10.00%", "50.00% ", "10.0 MB", "250 (25.0%)", "1,000 (100.0%)"):
+        assert expected in words
 
 
 def test_a_rung_without_a_file(tmp_path):

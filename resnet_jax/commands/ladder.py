@@ -18,6 +18,7 @@ from resnet_jax.logs.shown import Shown
 
 if TYPE_CHECKING:  # matplotlib is imported where a picture is made
     from matplotlib.axes import Axes
+    from rich.console import Console
 
 RUNGS = ("scratch_probe", "probe", "last_block", "full")
 COLOURS = ("#6b7280", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")  # Okabe and Ito 2008
@@ -85,7 +86,7 @@ def ladder(arguments: Sequence[str]) -> None:
     rungs = []
     for name, config in named.items():
         console.print(f"== {name}")
-        rungs.append(_climb(name, config, asked))
+        rungs.append(_climb(name, config, asked, console))
     first = next(iter(named.values()))
     task = task_of(_settled(first))
     best = task.names[task.best]
@@ -97,7 +98,7 @@ def ladder(arguments: Sequence[str]) -> None:
     if asked.as_json:
         print(json.dumps({"title": title, "number": task.best, "rungs": facts}))
         return
-    console.print(_table(rungs, best, title))
+    console.print(table_of(rungs, best, title))
     console.print(f"The curves of all are in {picture}, the figures in {asked.workdir / 'ladder.json'}")
 
 
@@ -114,7 +115,7 @@ def _settled(config: Config) -> Config:
     return settled(config)
 
 
-def _climb(name: str, config: Config, asked: Arguments) -> Rung:
+def _climb(name: str, config: Config, asked: Arguments, console: "Console") -> Rung:
     import jax
 
     from resnet_jax.cost.forecast import forecast
@@ -129,7 +130,7 @@ def _climb(name: str, config: Config, asked: Arguments) -> Rung:
 
     folders = [asked.workdir / name / f"seed{seed}" for seed in asked.seeds]
     for seed, folder in zip(asked.seeds, folders, strict=True):
-        train(replace(config, seed=seed), folder)
+        train(replace(config, seed=seed), folder, console=console)
     results = [read_json(folder / RESULT) for folder in folders]
     config = _settled(config)
     task = task_of(config)
@@ -147,7 +148,8 @@ def _climb(name: str, config: Config, asked: Arguments) -> Rung:
     )
 
 
-def _table(rungs: Sequence[Rung], best: Shown, title: str) -> Table:
+def table_of(rungs: Sequence[Rung], best: Shown, title: str) -> Table:
+    """Accuracy, time, memory and trained parameters of the rungs."""
     table = Table(title=title)
     table.add_column("")
     for column in (best.label, "seconds", "memory", "trained"):

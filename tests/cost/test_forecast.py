@@ -66,6 +66,14 @@ def test_rematerialisation_keeps_less_for_the_backward_pass(one):
     assert more < some < 0.75 * one.kept_bytes
 
 
+def test_what_is_frozen_has_no_backward_pass(one):
+    probe = forecast(tiny(32, level="head"), jax.devices()[:2])
+    forward = 2 * 16 * count_macs(build_model(tiny()), image_size=32)
+    assert probe.flops == forward + 2 * 16 * 64 * 10, "the gradient of the head's kernel"
+    assert probe.kept_bytes < 0.01 * one.kept_bytes
+    assert probe.state_bytes < 0.6 * one.state_bytes, "no momentum for the frozen part"
+
+
 def test_a_batch_that_the_devices_cannot_share():
     message = (
         r"batch_size = 64 is not divisible by 48 = 3 device\(s\) x 4 parts \(accumulate\) x 4 images of a BatchNorm "
