@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,9 +63,9 @@ def last_step(workdir: Path) -> int:
 
 
 def test_the_configs_differ_in_what_they_train():
-    levels = {path.stem: load_config(path) for path in sorted(CONFIGS.glob("*.py"))}
-    full = levels["full"]
-    assert {name: config.optim.level for name, config in levels.items() if "resnet152" not in name} == {
+    configs = {path.stem: load_config(path) for path in sorted(CONFIGS.glob("*.py"))}
+    study = {name: configs.pop(name) for name in list(configs) if name.startswith("cifar10_resnet152_")}
+    assert {name: config.optim.level for name, config in configs.items()} == {
         "full": "all",
         "gradual": "head",
         "last_block": "last_block",
@@ -72,9 +73,34 @@ def test_the_configs_differ_in_what_they_train():
         "scratch": "all",
         "scratch_probe": "head",
     }
-    assert levels["gradual"].optim.unfreeze[-1].level == "all"
-    assert {name for name, config in levels.items() if not config.start.weights} == {"scratch", "scratch_probe"}
-    assert all(config.data == full.data for name, config in levels.items() if "resnet152" not in name)
+    assert configs["gradual"].optim.unfreeze[-1].level == "all"
+    assert {name for name, config in configs.items() if not config.start.weights} == {"scratch", "scratch_probe"}
+    assert all(config.data == configs["full"].data for config in configs.values())
+    for name, config in study.items():
+        rung = name.removeprefix("cifar10_resnet152_")
+        assert (config.optim.level, bool(config.start.weights)) == (
+            configs[rung].optim.level,
+            bool(configs[rung].start.weights),
+        )
+        assert (config.model.name, config.data.image_size, config.batch_size) == ("resnet152", 224, 128)
+
+
+def test_the_commands_of_the_page_and_of_the_headers_name_what_there_is():
+    texts = [path.read_text() for path in (ROOT / "docs" / "transfer.md", ROOT / "README.md", *CONFIGS.glob("*.py"))]
+    lines = [line.strip() for text in texts for line in text.replace("\\\n", " ").splitlines()]
+    trains = [shlex.split(line)[2:] for line in lines if line.startswith("python train.py configs/transfer")]
+    ladders = [shlex.split(line)[4:] for line in lines if line.startswith("python -m resnet_jax ladder")]
+    assert len(trains) >= 9
+    assert len(ladders) >= 3
+    for path, *options in trains:
+        places = [place for place in range(0, len(options), 2) if options[place] != "--workdir"]
+        load_config(ROOT / path, [word for place in places for word in options[place : place + 2]])
+    for folder, *options in ladders:
+        assert ROOT / folder == CONFIGS
+        if "--rungs" in options:
+            assert {f"{rung}.py" for rung in options[options.index("--rungs") + 1 :]} <= {
+                p.name for p in CONFIGS.iterdir()
+            }
 
 
 def test_the_ladder_trains_each_rung_once_and_compares_them(tmp_path, capsys):
