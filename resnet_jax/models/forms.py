@@ -36,6 +36,21 @@ def forms_of(platform: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+@contextmanager
+def forms_of_this_machine() -> Iterator[None]:
+    """Inside, only one form of each operation is traced, if this machine computes on CPUs: theirs.
+
+    To trace the forms of all platforms takes 0.3 s more for ResNet-50's training step, and 0.8 s in bfloat16. That is a
+    part of the time to compile on a CPU, and little of the minute on an accelerator. Lower for no other platform inside
+    it.
+    """
+    if jax.default_backend() != "cpu" or _forced.get():
+        yield
+        return
+    with forms_of("cpu"):
+        yield
+
+
 def per_platform(*arguments: Array, default: Callable[..., Any], **forms: Callable[..., Any]) -> Any:
     """`forms[platform](*arguments)` for the platform that the program is lowered for, or `default` without such a form.
 

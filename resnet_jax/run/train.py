@@ -15,6 +15,7 @@ from resnet_jax.config import Config
 from resnet_jax.config_files import check_same_run
 from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.files import open_folder, read_json
+from resnet_jax.models.forms import forms_of_this_machine
 from resnet_jax.run.evaluate import key, shown_names
 from resnet_jax.run.predict import load_run, open_checkpoints
 from resnet_jax.run.result import RESULT, summary, write_result
@@ -34,6 +35,7 @@ from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
 
 
+@forms_of_this_machine()
 def train(
     config: Config, workdir: epath.PathLike, *, task: Task | None = None, console: Console | None = None
 ) -> TrainState:

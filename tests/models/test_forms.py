@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models.deferred import norm_of, pooled_norm_of
-from resnet_jax.models.forms import PLATFORMS, forms_of, in_halves, pointwise
+from resnet_jax.models.forms import PLATFORMS, forms_of, forms_of_this_machine, in_halves, pointwise
 from resnet_jax.models.layers import Conv, kept_relu, relu
 from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.pooling import max_pool
@@ -264,3 +264,15 @@ def test_the_form_is_that_of_the_platform_lowered_for():
     assert "convolution" in text(product, "cuda", *shapes)
     assert "convolution" in text(product, "tpu", *shapes)
     assert "convolution" not in text(product, "cpu", *shapes)
+
+
+def test_a_run_on_a_cpu_traces_the_forms_of_cpus_alone():
+    images = jnp.ones((1, 5, 5, 4))
+    traced = lambda: str(jax.make_jaxpr(lambda x: max_pool(x))(images))
+    assert "platform_index" in traced()
+    with forms_of_this_machine():
+        assert "platform_index" not in traced()
+        with forms_of("tpu"):
+            assert "reduce_window" in traced()
+    with forms_of("tpu"), forms_of_this_machine():
+        assert "reduce_window" in traced(), "forms that a test forces stay"
