@@ -16,6 +16,8 @@ from resnet_jax.run.evaluate_network import labels_of
 from resnet_jax.run.network import load_network
 from resnet_jax.weights import Preset, hub, load
 
+from .weights.networks import random_variables
+
 torch = pytest.importorskip("torch")
 
 CLASSES = ("tench", "great white shark", "toilet tissue")  # of ImageNet; 0, 2 and 999
@@ -211,7 +213,7 @@ def test_what_cannot_be_meant(small, photos, tmp_path):
 
 def test_a_grey_networks_weights_are_refused(tmp_path):
     model = rn.create_model("resnet18", num_classes=3)
-    rn.save_weights(tmp_path / "grey.safetensors", rn.init(model, jax.random.key(0), channels=1))
+    rn.save_weights(tmp_path / "grey.safetensors", random_variables(model, channels=1))
     with pytest.raises(WeightsError, match="grey.safetensors is for images of 1 channels, and nothing says how"):
         load_network(str(tmp_path / "grey.safetensors"), "resnet18")
 

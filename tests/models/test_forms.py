@@ -27,7 +27,10 @@ def derivatives(function, arguments, directions):
         return sum(jnp.sum(jnp.sin(leaf + 0.3 * i)) for i, leaf in enumerate(leaves))
 
     gradient = jax.grad(scalar, argnums=tuple(range(len(arguments))))
-    return function(*arguments), gradient(*arguments), jax.jvp(gradient, arguments, directions)[1]
+    # One program: without `jit` each operation is compiled by itself.
+    return jax.jit(lambda arguments, directions: (function(*arguments), *jax.jvp(gradient, arguments, directions)))(
+        arguments, directions
+    )
 
 
 def compare(a, b, **close):
@@ -177,7 +180,8 @@ def test_batch_norm_in_one_pass_over_an_axis(platform, kind):
         found, stats = whole(False, x, kernel, *rest[1:])
         return jnp.sum(jnp.square(found) * weights), (found, stats)
 
-    results = [jax.value_and_grad(f, (0, 1), has_aux=True)(jnp.asarray(x), jnp.asarray(rest[0])) for f in (loss, plain)]
+    arguments = jnp.asarray(x), jnp.asarray(rest[0])
+    results = [jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(*arguments) for f in (loss, plain)]
     compare(*results, rtol=1e-10, atol=1e-10)
 
 
@@ -221,9 +225,9 @@ def test_whole_networks(platform, kind):
         logits, updates = net.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(logits)), (logits, updates)
 
-    found = jax.value_and_grad(partial(loss, one_pass=True), has_aux=True)(variables["params"])
+    found = jax.jit(jax.value_and_grad(partial(loss, one_pass=True), has_aux=True))(variables["params"])
     with forms_of("cpu"):
-        expected = jax.value_and_grad(partial(loss, one_pass=False), has_aux=True)(variables["params"])
+        expected = jax.jit(jax.value_and_grad(partial(loss, one_pass=False), has_aux=True))(variables["params"])
     compare(found, expected, rtol=1e-9, atol=1e-10)
 
 
