@@ -16,9 +16,11 @@ from resnet_jax.survival.signals import StopRequest
 from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.weights import save_weights
 
+from .weights.networks import random_variables
+
 ROOT = Path(__file__).parent.parent
 ALL_BUT_THE_HEAD = (rn.Group(pattern="^(?!fc/)", rate=0.0),)
-SMALL = ("--epochs", "1", "--batch-size", "128", "--model.bn-group-size", "16", "--model.name", "cifar_resnet20")
+SMALL = ("--epochs", "1", "--batch-size", "128", "--model.bn-group-size", "16", "--model.name", "cifar_resnet8")
 
 
 def config_of(weights, groups=(), *arguments, **start):
@@ -27,16 +29,17 @@ def config_of(weights, groups=(), *arguments, **start):
     return rn.Config(**{**config, "optim": optim, "start": rn.Start(weights=str(weights), **start)})
 
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
+
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(short_runs, tmp_path_factory):
     """A file of the network with another head, and random statistics."""
-    model = rn.create_model("cifar_resnet20", num_classes=7)
-    variables = rn.init(model, jax.random.key(5), channels=1)
-    rng = np.random.default_rng(0)
-    shaken = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0, 0.1, x.shape).astype(x.dtype), dict(variables))
+    model = rn.create_model("cifar_resnet8", num_classes=7)
+    variables = random_variables(model, channels=1)
     path = tmp_path_factory.mktemp("weights") / "start.safetensors"
-    save_weights(path, shaken)
-    return path, {name: np.asarray(x) for name, x in by_name(shaken).items()}
+    save_weights(path, variables)
+    return path, by_name(variables)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,7 @@ def test_other_weights_of_that_name_are_refused(weights, frozen, tmp_path):
     shutil.copy(weights[0], path)
     config = config_of(path, ALL_BUT_THE_HEAD, "--checkpoint.every-epochs", "0.5")
     rn.train(config, tmp_path / "run")
-    other = rn.init(rn.create_model("cifar_resnet20", num_classes=7), jax.random.key(6), channels=1)
+    other = random_variables(rn.create_model("cifar_resnet8", num_classes=7), channels=1, seed=6)
     path.unlink()
     save_weights(path, other)
     with pytest.raises(CheckpointError, match=r"start.weights = .*not the same weights any more.*start anew"):
@@ -131,7 +134,7 @@ def test_averages_begin_there_as_well(weights, tmp_path):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda path: config_of(path, (), "--model.name", "cifar_resnet32"), WeightsError, "cifar_resnet20"),
+        (lambda path: config_of(path, (), "--model.name", "cifar_resnet32"), WeightsError, "cifar_resnet8"),
         (lambda path: config_of("nosuch/file.pth"), WeightsError, "there is no file nosuch/file.pth"),
         (
             lambda path: config_of(path, (), "--data.channels", "3", "--data.mean", *"000", "--data.std", *"111"),
