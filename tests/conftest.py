@@ -31,7 +31,7 @@ settings.load_profile("ci")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compile_quickly():
     """For programs that run for milliseconds: LLVM spends less on them."""
     jax.config.update("jax_disable_most_optimizations", True)
