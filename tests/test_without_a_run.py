@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +15,8 @@ from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.run.evaluate_network import labels_of
 from resnet_jax.run.network import load_network
 from resnet_jax.weights import Preset, hub, load
+
+from .weights.networks import random_variables
 
 torch = pytest.importorskip("torch")
 
@@ -213,7 +214,7 @@ def test_what_cannot_be_meant(small, photos, tmp_path):
 
 def test_a_grey_networks_weights_need_a_mean(tmp_path, photos, capsys):
     model = rn.create_model("cifar_resnet20", num_classes=3)
-    variables = rn.init(model, jax.random.key(0), channels=1)
+    variables = random_variables(model, channels=1)
     path = tmp_path / "grey.safetensors"
     rn.save_weights(path, variables)
     with pytest.raises(WeightsError, match=r"grey.safetensors is for images of 1 channels.*of 3\. .*--preset.mean"):
