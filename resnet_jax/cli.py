@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import tyro
@@ -43,12 +44,17 @@ def train() -> None:
     """Train a network, as `python train.py` does; `train --help` says more."""
 
 
+def ladder() -> None:
+    """Train a network by several levels and compare them; `ladder --help` says more."""
+
+
 COMMANDS: Commands = {
     "benchmark": benchmark,
     "convert": convert,
     "data": data,
     "diff": diff,
     "evaluate": evaluate,
+    "ladder": ladder,
     "memory": memory,
     "models": models,
     "parity": parity,
@@ -66,10 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"resnet_jax {__version__} (jax {version('jax')}, Python {platform.python_version()})")
         return None
-    if arguments[:1] == ["train"]:
-        from resnet_jax.commands.train import train_and_exit
+    if arguments[:1] in (["train"], ["ladder"]):  # they take the fields of a config too, and end as a run does
+        from resnet_jax.commands.ladder import ladder
+        from resnet_jax.commands.train import exit_as_a_run, train_and_exit
 
-        return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
+        if arguments[0] == "train":
+            return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
+        return exit_as_a_run(partial(ladder, arguments[1:]))
     commands, prog = COMMANDS, "resnet_jax"
     description: str | None = f"ResNets in JAX, version {__version__}."
     if arguments and arguments[0] in GROUPS:

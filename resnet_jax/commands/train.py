@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,9 +98,14 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
 
 def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:
     """Runs `train`, and ends with the exit status of each kind of end."""
+    exit_as_a_run(partial(train, arguments, program))
+
+
+def exit_as_a_run(command: Callable[[], None]) -> None:
+    """Runs a command that trains, and ends with the exit status of each kind of end."""
     print_anything(sys.stdout, sys.stderr)
     try:
-        train(arguments, program)
+        command()
     except ResnetJaxError as error:
         sys.exit(f"error: {error}")
     except Preempted as stop:

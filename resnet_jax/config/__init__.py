@@ -5,7 +5,7 @@ from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.experiment import Config
-from resnet_jax.config.groups import Group
+from resnet_jax.config.groups import Group, Unfreeze
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
@@ -26,4 +26,5 @@ __all__ = [
     "Preset",
     "PresetChange",
     "Start",
+    "Unfreeze",
 ]

@@ -110,7 +110,7 @@ class Session:
             steps_per_epoch=float(plan.steps_per_epoch),
             learning_rate=plan.lr,
             names=self.evaluations.names,
-            layers=layer_names(partition(params, trained_of(params, config.optim.groups))[0]),
+            layers=layer_names(partition(params, trained_of(params, self.training.groups))[0]),
             images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size),
             log_state=log_state,
             forgive_failed_writes=self.forgive,

@@ -16,8 +16,9 @@ from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
+from resnet_jax.tasks.assemble import groups_and_phases
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.frozen import combine, trained_of
+from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
 from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, load_pretrained
 from resnet_jax.weights.channels import input_conv
@@ -56,12 +57,12 @@ class Beginning:
         if state.ema is None:
             return state
         # A copy, since the step donates its arguments: one array must not be in two places.
-        changed = trained_variables(variables, trained_of(variables["params"], self.groups))
+        changed = trained_variables(variables, self.groups)
         return state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), changed))
 
     def to_save(self, state: TrainState) -> TrainState:
         """The part of a state that a checkpoint holds: None in place of frozen arrays that come from these weights."""
-        kept = trained_variables(state.variables, trained_of(state.params, self.groups))
+        kept = trained_variables(state.variables, self.groups)
         saved = jax.tree_util.tree_map_with_path(
             lambda path, leaf, moves: leaf if moves is not None or _name(path) not in self.arrays else None,
             *(state.variables, kept),
@@ -116,13 +117,14 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     trees = ({name: x for name, x in tree.items() if name not in new} for tree in (like, body))
     _check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
-    return Beginning(config.start.weights, arrays, new, config.optim.groups, tuple(filter(None, (*remarks, remark))))
+    groups = groups_and_phases(config, task)[0]
+    return Beginning(config.start.weights, arrays, new, groups, tuple(filter(None, (*remarks, remark))))
 
 
 def load_frozen(config: Config, task: Task, class_names: Sequence[str]) -> Beginning | None:
     """What checkpoints of this run lack. None if they lack nothing; then a run is read without its start."""
-    freezes = any(not group.rate for group in config.optim.groups)
-    return load_beginning(config, task, class_names) if freezes else None
+    frozen = any(not group.rate for group in groups_and_phases(config, task)[0])
+    return load_beginning(config, task, class_names) if frozen else None
 
 
 class _Weights(NamedTuple):
