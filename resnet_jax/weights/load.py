@@ -17,7 +17,7 @@ from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.hub import hub_weights
 from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors")
 
 
 def load_pretrained(
