@@ -102,7 +102,7 @@ def main() -> None:
             )
     for kind, seconds in theirs.items():
         print(
-            f"scikit-learn from {kind}: {seconds:.2f} s for all {len(cs)}; ours takes {ours[0] / seconds:.3f} of it with "
+            f"scikit-learn from {kind}: {seconds:.2f} s for all {len(cs)}; ours takes {ours[0] / seconds:.3f} with "
             f"compiling, {ours[1] / seconds:.3f} without"
         )
 

@@ -12,6 +12,7 @@ The textbook's method (Nocedal and Wright 2006, algorithm 7.4) with three change
 In this file N is the number of rows, P of problems, K of classes, D of features.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ class State(NamedTuple):
     done: Bool[Array, " P"]
 
 
-@partial(jax.jit, static_argnames=("max_steps",))
+@jax.jit
 def minimise(problems: Problems, tolerance: float, max_steps: int) -> State:
     """The state at the optimum of each problem, or after `max_steps`.
 
@@ -118,9 +119,9 @@ def _begin(problems: Problems) -> State:
     number, classes, features = len(problems.penalty), problems.hot.shape[1], problems.rows.shape[1]
     theta = jnp.zeros((number, classes, features + 1), problems.rows.dtype)
     logits = jnp.zeros((len(problems.rows), number, classes), theta.dtype)
-    loss, residual = _loss_and_residual(logits, problems.hot)
+    residual = jnp.broadcast_to((1 / classes - problems.hot)[:, None, :], logits.shape)  # all classes are as likely
     none = jnp.zeros((HISTORY, *theta.shape), theta.dtype)
-    value = dot("n,np->p", problems.weight, loss)
+    value = jnp.full(number, math.log(classes), theta.dtype)
     zero = jnp.zeros(number, jnp.int32)
     return State(
         theta=theta,
@@ -144,7 +145,7 @@ def _step(problems: Problems, spectrum: Spectrum, tolerance: float, state: State
     along = _relative_logits(problems, direction)
     far = jnp.where(done, 0, _line_search(problems, state._replace(done=done), along, direction))
     theta = state.theta + far[:, None, None] * direction
-    logits = state.logits + far[:, None] * along
+    logits = state.logits + far[None, :, None] * along
     loss, residual = _loss_and_residual(logits, problems.hot)
     grad = _gradient(problems, theta, residual)
     weights = theta[..., :-1]
@@ -198,7 +199,7 @@ def _solve_model(problems: Problems, spectrum: Spectrum, curvature: Array, q: Ar
     w, penalty = curvature[:, None, None], problems.penalty[:, None, None]
     of_rest = 1 / (w * spectrum.rest + penalty)
     turned = dot("pkd,dr->pkr", q[..., :-1], spectrum.vectors)
-    turned = turned * (1 / (w * spectrum.values + penalty) - of_rest)
+    turned = turned * (1 / (w * spectrum.values[None, None] + penalty) - of_rest)
     weights = dot("pkr,dr->pkd", turned, spectrum.vectors) + of_rest * q[..., :-1]
     return jnp.concatenate([weights, q[..., -1:] / w], axis=-1)
 
@@ -213,7 +214,7 @@ def _line_search(problems: Problems, state: State, along: Array, direction: Arra
     enough = state.value * (1 + 4 * jnp.finfo(state.value.dtype).eps)
 
     def look(far: Array) -> tuple[Array, Array, Array]:
-        loss, residual = _loss_and_residual(state.logits + far[:, None] * along, problems.hot)
+        loss, residual = _loss_and_residual(state.logits + far[None, :, None] * along, problems.hot)
         slope = jnp.sum(residual * along, axis=-1)
         bend = jnp.sum(residual * along**2, axis=-1) - slope**2  # `along` is 0 at the true class
         loss, slope, bend = (dot("n,np->p", problems.weight, x) for x in (loss, slope, bend))

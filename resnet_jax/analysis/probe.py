@@ -28,7 +28,7 @@ from resnet_jax.run.network import Network
 
 log = logging.getLogger("resnet_jax")
 
-STRENGTHS = tuple(float(x) for x in np.logspace(-5, 4, 10))
+STRENGTHS = tuple(float(x) for x in np.logspace(-5, 5, 11))
 """Values of C, for features whose variance is 1 on average. Those of other features are divided by their variance: the
 stages of a network differ in it by orders of magnitude."""
 RESULTS, PICTURE = "probe.json", "probe.png"

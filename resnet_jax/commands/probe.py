@@ -95,8 +95,9 @@ def _table(result: "Probe", note: str) -> Table:
     error = 50 / math.sqrt(result.test_images)
     lines = [
         f"% right of {result.test_images:,} test images (standard error at most {error:.1f}); "
-        f"fitted to {result.train_images:,}. The most frequent class, always: {100 * result.most_frequent:.1f}. {note}."
+        f"fitted to {result.train_images:,}. The most frequent class, always: {100 * result.most_frequent:.1f}."
     ]
+    lines.append(f"{note[0].upper()}{note[1:]}.")
     if result.random:
         lines.append(
             "Untrained: random parameters, BatchNorm's running statistics as initialised (mean 0, variance 1)."
@@ -105,10 +106,10 @@ def _table(result: "Probe", note: str) -> Table:
         lines.append("*: the smallest or largest C that was tried.")
     table = Table(title=f"{result.title}, on {result.data}", caption=" ".join(lines), caption_justify="left")
     table.add_column("stage")
-    for heading in ("features", "C", "linear probe", f"{result.neighbours}-NN"):
+    for heading in ("features", "C", "linear\nprobe", f"{result.neighbours}-NN"):
         table.add_column(heading, justify="right")
     if result.random:
-        for heading in ("untrained: probe", f"{result.neighbours}-NN"):
+        for heading in ("untrained:\nprobe", f"untrained:\n{result.neighbours}-NN"):
             table.add_column(heading, justify="right")
     for place, one in enumerate(result.stages):
         beside = [result.random[place]] if result.random else []
