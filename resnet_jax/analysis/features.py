@@ -82,7 +82,7 @@ def features(
 
             def keep(batch: Mapping[str, np.ndarray]) -> None:
                 if finite:
-                    _check_finite(batch, writer.done, f"{config.name} {split}", dtype)
+                    _check_finite(batch, writer.stages, writer.done, f"{config.name} {split}", dtype)
                 writer.write(batch)
                 tell(writer.done, len(source))
 
@@ -93,13 +93,14 @@ def features(
 
 
 def stages_of(network: Network) -> dict[str, tuple[int, ...]]:
-    """The shape of what each stage of the network puts out for one image, by name."""
+    """The shape of what each stage of the network puts out for one image, by name, in order."""
     side = network.preset.crop
     image = jax.ShapeDtypeStruct((1, side, side, network.preset.channels), jnp.float32)
     shapes = jax.eval_shape(
         lambda v, x: network.model.apply(v, x, train=False, features=True), network.variables, image
     )
-    return {stage: shape.shape[1:] for stage, shape in shapes.items()}
+    order = {"stem": 0, "pooled": 2, "logits": 3}
+    return {stage: shapes[stage].shape[1:] for stage in sorted(shapes, key=lambda name: (order.get(name, 1), name))}
 
 
 def rows_of(network: Network, stages: Sequence[str], *, maps: bool, dtype: Kind) -> dict[str, Row]:
@@ -151,9 +152,9 @@ def describe(network: Network, preset: Preset, source: data.Source, *, maps: boo
     }
 
 
-def _check_finite(batch: Mapping[str, np.ndarray], first: int, where: str, dtype: Kind) -> None:
-    for stage, rows in batch.items():
-        bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
+def _check_finite(batch: Mapping[str, np.ndarray], stages: Sequence[str], first: int, where: str, dtype: Kind) -> None:
+    for stage in stages:
+        bad = np.flatnonzero(~np.isfinite(batch[stage].reshape(len(batch[stage]), -1)).all(axis=1))
         if len(bad):
             remedy = "keep them as float32" if dtype == "float16" else "see that the network was trained well"
             raise DataError(
