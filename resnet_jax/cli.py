@@ -18,10 +18,12 @@ from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.evaluate import evaluate
+from resnet_jax.commands.features import features
 from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
+from resnet_jax.commands.probe import probe
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.runtime.xla_flags import set_xla_flags
@@ -54,11 +56,13 @@ COMMANDS: Commands = {
     "data": data,
     "diff": diff,
     "evaluate": evaluate,
+    "features": features,
     "ladder": ladder,
     "memory": memory,
     "models": models,
     "parity": parity,
     "predict": predict,
+    "probe": probe,
     "train": train,
 }
 GROUPS: dict[str, Commands] = {"data": DATA}

@@ -30,9 +30,10 @@ FLOORS = {
     "parity": 6,
     "cost": 6,
     "run": 7,
-    "commands": 8,
-    "cli": 9,
-    "__main__": 10,
+    "analysis": 8,
+    "commands": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 # The imports within floor 0.
 SIBLINGS = {("config", "errors"), ("files", "errors")}

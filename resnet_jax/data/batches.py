@@ -141,6 +141,7 @@ def eval_batches(
     *,
     batch_size: int,
     fill: Fill | None = None,
+    start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset[Batch]:
@@ -154,6 +155,7 @@ def eval_batches(
     Args:
       batch_size: images per batch over all hosts (B).
       fill: writes the rows; None = `fills.EvalImage`, which writes images and labels.
+      start: the index of the first image; those before it are left out.
     Returns:
       An iterable that can be used any number of times. It gives dictionaries of arrays of B/P rows, whose shapes are
       `fill.leaves`, and `weight` float32.
@@ -163,8 +165,8 @@ def eval_batches(
     """
     fill = fill or EvalImage(config.preset)
     _check_batches(source, fill, batch_size, process_count)
-    make = MakeBatch(EvalRows(source, fill), start=0, **_share(config, batch_size, process_index, process_count))
-    count = -(-len(source) // batch_size)
+    make = MakeBatch(EvalRows(source, fill), start=start, **_share(config, batch_size, process_index, process_count))
+    count = -(-(len(source) - start) // batch_size)
     return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
 
 

@@ -124,10 +124,10 @@ def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any
     return {**passing(source, config.data, task.fills[1], config.eval_batch_size), "split": bool(task.split)}
 
 
-def passing(source: data.Source, config: DataConfig, fill: Fill, batch_size: int) -> dict[str, Any]:
-    """What `make_pass` is told of data and devices."""
+def passing(source: data.Source, config: DataConfig, fill: Fill, batch_size: int, start: int = 0) -> dict[str, Any]:
+    """What `make_pass` is told of data and devices, for the images from number `start` on."""
     # Padding is masked, so a batch that the devices do not divide is simply rounded up.
     mesh = make_mesh()
     size = -(-batch_size // mesh.size) * mesh.size
-    batches = partial(data.eval_batches, source, config, fill=fill, **batching(size))
-    return {"mesh": mesh, "batches": batches, "count": len(source)}
+    batches = partial(data.eval_batches, source, config, fill=fill, start=start, **batching(size))
+    return {"mesh": mesh, "batches": batches, "count": len(source) - start}

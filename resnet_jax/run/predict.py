@@ -38,6 +38,11 @@ class Run:
     class_names: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"{self.config.model.name} after {int(self.state.step)} steps"
+
+    @property
     def model(self) -> ResNet:
         """The network that the config describes. A task of your own may have another."""
         return assemble.build_model(self.config)

@@ -15,10 +15,9 @@ from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.data import load_image, normalize
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.files import is_remote
-from resnet_jax.models import list_models
-from resnet_jax.run.network import Network, describe, load_network
-from resnet_jax.run.predict import load_run, predict
+from resnet_jax.run.named import open_named
+from resnet_jax.run.network import Network, describe
+from resnet_jax.run.predict import predict
 
 Pixels = UInt8[np.ndarray, "S S C"]
 
@@ -68,17 +67,9 @@ def load_predictor(
     Raises:
       ConfigError, CheckpointError, WeightsError: `network` names no network, or the network cannot be read.
     """
-    name, _, weight_set = network.partition(":")
-    if not is_remote(network) and Path(network).is_file():
-        return predictor_of(load_network(network, model, preset=preset), exif=exif)
-    if name in list_models() and not Path(network).is_dir():
-        return predictor_of(load_network(weight_set or "DEFAULT", name, preset=preset), exif=exif)
-    if not is_remote(network) and not Path(network).exists():
-        raise ConfigError(
-            f"there is no {network}; name the folder of a run, a weight file, or a network whose weights are "
-            "published, such as resnet50"
-        )
-    trained = load_run(network, checkpoint)
+    trained = open_named(network, checkpoint, model, preset=preset)
+    if isinstance(trained, Network):
+        return predictor_of(trained, exif=exif)
     if exif and not trained.config.data.exif:
         raise ConfigError(
             f"--exif is for weights without a run; {network} was trained with data.exif = False, and prepares images "
@@ -89,7 +80,7 @@ def load_predictor(
             f"--preset is for weights without a run; {network} says itself how its images are prepared. Leave it out"
         )
     return Predictor(
-        title=f"{trained.config.model.name} after {int(trained.state.step)} steps",
+        title=trained.title,
         class_names=trained.class_names,
         load=lambda path: load_image(path, trained.config.data.preset),
         probabilities=jax.jit(lambda pixels: predict(trained, pixels)["probability"]),

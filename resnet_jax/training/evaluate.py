@@ -39,6 +39,8 @@ Measure = Callable[[PyTree[Array], Batch, Bool[Array, " N"]], Measured]
 Report = Callable[[Sums, Rows], dict[str, float]]
 """The results that follow from all measurements: accuracy, mean IoU, COCO AP. Every host computes them, from all rows.
 """
+Keep = Callable[[Rows], None]
+"""Takes the rows of a batch's real examples. Batches come in the order of the split."""
 Batches = Callable[[], Iterable[Mapping[str, np.ndarray]]]
 Pass = Callable[[PyTree[Array]], tuple[Sums, Rows]]
 Evaluate = Callable[[PyTree[Array]], dict[str, float]]
@@ -65,7 +67,9 @@ def make_evaluate(
     return evaluate
 
 
-def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, split: bool = False) -> Pass:
+def make_pass(
+    measure: Measure, mesh: Mesh, batches: Batches, *, count: int, split: bool = False, keep: Keep | None = None
+) -> Pass:
     """Returns `variables -> measurements of a whole split`, which are the same on every host.
 
     Args:
@@ -73,6 +77,8 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, spl
         real, 0 padding). Each host has the same number of batches.
       count: how many examples there are.
       split: whether some of the variables are split over the devices, and stay so. `measure` sees them whole.
+      keep: takes the rows of each batch, on every host, as soon as they are there. Then they are not returned, and the
+        memory does not grow with `count`.
 
     Raises:
       RuntimeError: from the returned function: it has not seen `count` examples. This is a bug, not a user's mistake.
@@ -92,14 +98,21 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, spl
     def measure_all(variables: PyTree[Array]) -> tuple[Sums, Rows]:
         total: dict[str, Any] = {}
         kept: list[tuple[Rows, np.ndarray]] = []
+        seen = 0
         in_flight: deque[tuple[dict[str, Array], dict[str, Array], Array]] = deque()
 
         def collect() -> None:
+            nonlocal seen
             sums, rows, real = in_flight.popleft()
             # Sums of one batch are exact in float32, or nearly so. Their total is computed in float64.
             for name, value in jax.device_get(sums).items():
                 total[name] = total.get(name, 0) + value.astype(np.float64)
             kept.append(jax.tree.map(_rows_here, (rows, real)))
+            if keep is not None:
+                real_rows, number = _real_rows(kept)
+                kept.clear()
+                keep(real_rows)
+                seen += number
 
         for batch in batches():
             in_flight.append(step(variables, put_batch(batch, sharding)))
@@ -107,12 +120,20 @@ def make_pass(measure: Measure, mesh: Mesh, batches: Batches, *, count: int, spl
                 collect()
         while in_flight:
             collect()
-        rows, real = jax.tree.map(lambda *batches: _rows_everywhere(batches), *kept)
-        if np.sum(real) != count:
-            raise RuntimeError(f"evaluation saw {np.sum(real)} examples of {count}: the batches are wrong")
-        return {**total, "count": np.float64(count)}, {name: values[real] for name, values in rows.items()}
+        all_rows: Rows = {}
+        if keep is None:
+            all_rows, seen = _real_rows(kept)
+        if seen != count:
+            raise RuntimeError(f"evaluation saw {seen} examples of {count}: the batches are wrong")
+        return {**total, "count": np.float64(count)}, all_rows
 
     return measure_all
+
+
+def _real_rows(kept: Sequence[tuple[Rows, np.ndarray]]) -> tuple[Rows, int]:
+    """The rows of all hosts that are no padding, and their number."""
+    rows, real = jax.tree.map(lambda *batches: _rows_everywhere(batches), *kept)
+    return {name: values[real] for name, values in rows.items()}, int(np.sum(real))
 
 
 def _rows_here(array: Array) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What a network has learnt: its features, kept on disk, and what can be read from them."""
