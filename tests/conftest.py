@@ -1,6 +1,7 @@
 """Strict settings for every test: 8 virtual CPU devices, no silent rank promotion, torchvision importable."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -37,6 +38,22 @@ def compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def _old_objects_are_left_alone():
+    """A collection looks at what the tests of the file make, not at all that JAX and torch have."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def collect_abandoned_readers(_old_objects_are_left_alone):
+    """Where one reader finds damage, Orbax does not wait for the others; Python reports what they raise then."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from resnet_jax.models.pooling import max_pool
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 # Below the tolerances of parity in float64: 1e-10 for gradients, 1e-12 for running statistics.
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
 

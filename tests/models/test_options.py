@@ -14,6 +14,8 @@ from resnet_jax.models.layers import ACTIVATIONS, POOLS, Conv, squeezed, stochas
 from resnet_jax.models.pooling import blur_pool, halving_average_pool, max_pool, smoothing_average_pool
 from resnet_jax.weights import from_torchvision
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SMALL = {"block": "basic", "stage_sizes": (1, 1), "width": 8, "num_classes": 3, "stem": "cifar"}
 TINY = SMALL | {"stage_sizes": (1,), "width": 4}
 

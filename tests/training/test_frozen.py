@@ -58,11 +58,7 @@ def train(training, sharding, state, steps):
     return jax.device_get(state), metrics
 
 
-@pytest.fixture(autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.mark.parametrize(("count", "changes"), [(3, {}), (2, {"accumulate": 3})])

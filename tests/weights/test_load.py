@@ -173,7 +173,7 @@ print((peak[0] - before) / os.path.getsize(sys.argv[1]), seconds)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's account of memory")
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param(".pth", marks=pytest.mark.slow), ".safetensors"])
 def test_conversion_of_resnet152_allocates_less_than_twice_its_file(torchvision, tmp_path, suffix):
     """The file itself is mapped: its pages are the system's cache, which it takes back when it needs them."""
     path = tmp_path / f"resnet152{suffix}"
