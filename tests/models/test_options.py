@@ -116,7 +116,9 @@ def test_the_activation_is_used_everywhere(block):
     assert len(calls) == 1 + 2 * 2
 
 
-@pytest.mark.parametrize("act", ["silu", "gelu", "leaky_relu"])
+@pytest.mark.parametrize(
+    "act", ["silu", *(pytest.param(act, marks=pytest.mark.slow) for act in ("gelu", "leaky_relu"))]
+)
 def test_other_activations_of_gated_nets_are_timms(act, oracle):
     """Random statistics, an odd size: all that `act` reaches, and what it does not."""
     from timm.layers import get_act_layer
