@@ -229,14 +229,19 @@ def test_a_grey_networks_weights_need_a_mean(tmp_path, photos, capsys):
 
 def test_images_are_prepared_as_asked(torchvision, small, photos, capsys):
     path, network = small
-    words = ["--weights", path, "--model", "resnet18", files(photos)[0], files(photos)[4]]
+    network_words, images = ["--weights", str(path), "--model", "resnet18"], files(photos)
     preset = ["--preset.resize", "80", "--preset.crop", "64", "--preset.mean", *"000", "--preset.std", *"111"]
-    _, lines = predicted(capsys, *words, *preset, "--preset.interpolation", "bicubic")
+    preset += ["--preset.interpolation", "bicubic"]
+    _, lines = predicted(capsys, *network_words, *images, *preset)
     transform = torchvision.transforms._presets.ImageClassification(
         crop_size=64, resize_size=80, mean=(0, 0, 0), std=(1, 1, 1), interpolation=Image.Resampling.BICUBIC
     )
-    right = expected(network, transform, words[-2:])
+    right = expected(network, transform, images)
     np.testing.assert_allclose([line["toilet tissue"] for line in lines], right[:, 999], atol=2e-5)
+    cli.main(["evaluate", *network_words, "--data.name", f"folder:{photos}", *preset, "--as-json"])
+    labels = [rn.class_names().index(image.parent.name) for image in images]
+    loss = -np.log(right[range(len(images)), labels]).mean()
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(
