@@ -193,6 +193,21 @@ def test_evaluation_sees_every_image_once(count, hosts):
     assert not joined["image"][count:].any()
 
 
+@pytest.mark.parametrize(("start", "hosts"), [(6, 1), (6, 2), (7, 3), (12, 1)])
+def test_evaluation_may_begin_later(start, hosts):
+    """As if the source had lost its first images, but for their numbers."""
+    options = {"batch_size": 6, "process_count": hosts}
+    late = [eval_batches(Numbered(13), CROPPED, start=start, process_index=p, **options) for p in range(hosts)]
+    whole = next(iter(eval_batches(Numbered(13), CROPPED, batch_size=13)))
+    batches = [batch for parts in zip(*late, strict=True) for batch in parts]
+    assert len(batches) == hosts * -(-(13 - start) // 6)
+    real = np.concatenate([batch["weight"] for batch in batches]) > 0
+    assert real.sum() == 13 - start
+    for name in ("image", "label"):
+        rows = np.concatenate([batch[name] for batch in batches])
+        np.testing.assert_array_equal(rows[real], whole[name][start:])
+
+
 def test_evaluation_can_be_repeated():
     batches = eval_batches(Numbered(5), CONFIG, batch_size=2)
     assert_same(take(batches, 9), take(batches, 9))

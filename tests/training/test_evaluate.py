@@ -120,6 +120,24 @@ def test_rows_are_kept_in_the_order_of_the_split(devices, count, size):
     assert (rows["label"].dtype, sums["count"]) == (np.int32, count)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_rows_are_handed_over_as_they_come(devices):
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+    images, labels = split(45)
+    given = []
+    pass_of = lambda **keep: make_pass(keep_rows, mesh, batches_of(images, labels, 8), count=45, **keep)({})
+    sums, rows = pass_of(keep=given.append)
+    whole_sums, whole = pass_of()
+    assert rows == {}, "nothing is kept in memory"
+    assert [len(batch["label"]) for batch in given] == [8, 8, 8, 8, 8, 5]
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([batch[name] for batch in given]), whole[name])
+    np.testing.assert_array_equal(sums["vectors"], whole_sums["vectors"])
+    short = make_pass(keep_rows, mesh, batches_of(images, labels, 8), count=46, keep=given.append)
+    with pytest.raises(RuntimeError, match="evaluation saw 45 examples of 46"):
+        short({})
+
+
 def test_a_total_is_exact_where_float32_would_not_be():
     """Odd numbers up to 2**24 have no room beside a total in float32."""
     images, labels = split(64)
