@@ -31,6 +31,10 @@ settings.load_profile("ci")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Tracing makes many small objects, of which few are garbage. Python would look through all of them every 700 objects.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
+
 
 @pytest.fixture(scope="module")
 def compile_quickly():
@@ -45,8 +49,6 @@ def _old_objects_are_left_alone():
     """A collection looks at what the tests of the file make, not at all that JAX and torch have."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture
