@@ -26,6 +26,7 @@ from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
@@ -70,6 +71,7 @@ GROUPS: dict[str, Commands] = {"data": DATA}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that the arguments name. A mistake of the user ends with its text and exit status 1."""
+    collect_seldom()
     set_xla_flags()
     print_anything(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -21,6 +21,7 @@ from hypothesis import settings
 
 from resnet_jax.models import create
 from resnet_jax.run import result
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.xla_flags import set_xla_flags
 
 set_xla_flags()
@@ -31,9 +32,8 @@ settings.load_profile("ci")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tracing makes many small objects, of which few are garbage. Python would look through all of them every 700 objects.
 gc.freeze()
-gc.set_threshold(50_000, 20, 50)
+collect_seldom()
 
 
 @pytest.fixture(scope="module")

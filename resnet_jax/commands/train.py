@@ -24,6 +24,7 @@ from resnet_jax.config import Config
 from resnet_jax.config_files import find_config, read_config_file
 from resnet_jax.display import print_anything
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, ConfigError, Preempted, ResnetJaxError
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.hosts import Hosts, explain_lost_process, join
 from resnet_jax.runtime.restart import run_with_restarts, without_flag
 from resnet_jax.runtime.xla_flags import set_xla_flags
@@ -58,6 +59,7 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     Args:
       program: how Python starts this program again: the path of a script, or `-m` and a module.
     """
+    collect_seldom()
     given = arguments
     named, arguments = find_config(arguments)
     if named is None and not DEFAULT_CONFIG.is_file():
