@@ -70,7 +70,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-    """Eight virtual devices on few cores wait for each other. test_logistic.py shows that their number does not matter."""
+    """Eight virtual devices on few cores wait for each other; test_logistic.py shows that one gives the same."""
     monkeypatch.setattr(logistic, "make_mesh", lambda: make_mesh(jax.devices()[:1]))
 
 
