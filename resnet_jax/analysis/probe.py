@@ -109,7 +109,7 @@ def probe(
         Maps are averaged over space.
       random: probe also a network of the same shape with random parameters.
       seed: of the part of the training set on which C is chosen, and of the random network.
-      tell: is told of progress: of what, and how many images, of how many.
+      tell: is told of progress: of what, and how many are done, of how many.
 
     Raises:
       ConfigError: a stage that the network lacks, or a folder that belongs to something else.
@@ -136,17 +136,21 @@ def probe(
         return made[0], made[1]
 
     train, test = splits(network, "", True)
-    found = tuple(_probe_stage(stage, train, test, seed) for stage in stages)
-    beside: tuple[StageProbe, ...] = ()
+    pairs = [(train, test)]
     if random:
-        pair = splits(untrained(network, seed), "random_", False)
-        beside = tuple(_probe_stage(stage, *pair, seed) for stage in stages)
+        pairs.append(splits(untrained(network, seed), "random_", False))
+    found: list[StageProbe] = []
+    for pair in pairs:
+        for stage in stages:
+            tell("probes", len(found), len(pairs) * len(stages))
+            found.append(_probe_stage(stage, *pair, seed))
+    tell("probes", len(found), len(found))
     labels = test.labels
     return Probe(
         title=network.title,
         data=config.name,
-        stages=found,
-        random=beside,
+        stages=tuple(found[: len(stages)]),
+        random=tuple(found[len(stages) :]),
         classes=len(train.class_names),
         train_images=len(train.labels),
         test_images=len(labels),

@@ -122,13 +122,22 @@ def test_separable_classes_come_to_an_end():
     labels = np.arange(60) % 3
     features = (10 * np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))).astype(np.float32)
     ours = fit(features, labels, [1e8])
+    with jax.enable_x64(True):
+        exact = fit(features.astype(np.float64), labels, [1e8], tolerance=1e-14)
     peer = peer_of(features, labels, 1e8)
-    mine, theirs = (
+    mine, mine_exact, theirs = (
         objective(features, labels, range(3), w, b, 1e8)
-        for w, b in ((ours.weights[0], ours.intercept[0]), (peer.coef_, peer.intercept_))
+        for w, b in (
+            (ours.weights[0], ours.intercept[0]),
+            (exact.weights[0], exact.intercept[0]),
+            (peer.coef_, peer.intercept_),
+        )
     )
     assert ours.solved.all()
-    assert mine < theirs * 1.01 + 1e-12
+    assert 1e-10 < theirs < 1e-8
+    assert mine <= theirs * 1.00001
+    assert mine == pytest.approx(mine_exact, rel=1e-5)
+    assert mine == pytest.approx(ours.objective[0], rel=1e-4)
     assert (ours.predict(features)[0] == labels).all()
 
 
