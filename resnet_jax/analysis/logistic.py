@@ -96,12 +96,8 @@ def fit(
     if not len(cs) or not all(0 < c < np.inf for c in cs):
         raise ConfigError(f"C = {list(cs)}: logistic regression needs at least one value, all positive; correct them")
     check_finite(features, "the features")
+    check_classes(labels)
     classes, places = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise DataError(
-            f"{len(labels)} images of {len(classes)} class{'es' * (len(classes) != 1)} are no task for a classifier; "
-            "choose a data set with images of at least two classes"
-        )
     mesh = mesh or make_mesh()
     mean = features.mean(axis=0, dtype=np.float64)
     # JAX makes float32 of float64 unless it is told not to.
@@ -130,6 +126,16 @@ def fit(
     return Fit(
         tuple(map(float, cs)), classes, theta[..., :-1], theta[..., -1], mean.astype(dtype), value, steps, solved
     )
+
+
+def check_classes(labels: Int[np.ndarray, " N"]) -> None:
+    """Raises a DataError where there are images of fewer than two classes."""
+    classes = len(np.unique(labels))
+    if classes < 2:
+        raise DataError(
+            f"{len(labels)} images of {classes} class{'es' * (classes != 1)} are no task for a classifier; choose a "
+            "data set with images of at least two classes"
+        )
 
 
 def check_finite(features: Float[np.ndarray, "N ..."], what: str) -> None:

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from resnet_jax import data
 from resnet_jax.analysis.features import features, rows_of, stages_of
-from resnet_jax.analysis.logistic import check_finite, fit
+from resnet_jax.analysis.logistic import check_classes, check_finite, fit
 from resnet_jax.analysis.neighbours import NEIGHBOURS, knn_predict
 from resnet_jax.analysis.store import Features
 from resnet_jax.config import DataConfig
@@ -120,6 +121,9 @@ def probe(
     every = [stage for stage in stages_of(network) if stage.startswith("stage")]
     stages = tuple(dict.fromkeys(stages or (*every, "pooled")))
     rows_of(network, stages, maps=False, dtype="float32")  # only to refuse unknown stages at once
+    source = data.load_source(config, config.train_split)
+    if "label" in data.leaves_of(source):  # what it lacks, `features` says
+        check_classes(source.labels())
 
     def splits(of: Network, prefix: str, finite: bool) -> tuple[Features, Features]:
         made = []
