@@ -41,6 +41,7 @@ from resnet_jax.cost import speed
 from resnet_jax.cost.count import measure
 from resnet_jax.cost.peaks import peak_of
 from resnet_jax.models import create_model
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.xla_flags import set_xla_flags
 
 # What --peers names -> its name in a table.
@@ -57,6 +58,7 @@ def network(name: str, dtype: str) -> tuple[Any, int, int]:
 def build(peer: str, name: str, batch_size: int, dtype: str, train: bool) -> speed.Program:
     """A program, in the process that will run it. Ours is begun as `train.py` is: with our flags of XLA."""
     if peer == "ours":
+        collect_seldom()
         set_xla_flags()
     model, size, channels = network(name, dtype)
     if peer in ("torch eager", "torch compile"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         OptimConfig,
         Preset,
         Start,
+        Unfreeze,
     )
     from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
@@ -50,6 +51,7 @@ _HOME = {
     "OptimConfig": "config",
     "Preset": "config",
     "Start": "config",
+    "Unfreeze": "config",
     "load_config": "config_files",
     "create_model": "models",
     "init": "models",
@@ -84,6 +86,7 @@ __all__ = [
     "Preset",
     "Start",
     "Task",
+    "Unfreeze",
     "class_names",
     "create_model",
     "evaluate",

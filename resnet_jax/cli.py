@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 
 import tyro
@@ -25,6 +26,7 @@ from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
@@ -45,6 +47,10 @@ def train() -> None:
     """Train a network, as `python train.py` does; `train --help` says more."""
 
 
+def ladder() -> None:
+    """Train a network by several levels and compare them; `ladder --help` says more."""
+
+
 COMMANDS: Commands = {
     "benchmark": benchmark,
     "convert": convert,
@@ -52,6 +58,7 @@ COMMANDS: Commands = {
     "diff": diff,
     "evaluate": evaluate,
     "features": features,
+    "ladder": ladder,
     "memory": memory,
     "models": models,
     "parity": parity,
@@ -64,16 +71,20 @@ GROUPS: dict[str, Commands] = {"data": DATA}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command that the arguments name. A mistake of the user ends with its text and exit status 1."""
+    collect_seldom()
     set_xla_flags()
     print_anything(sys.stdout, sys.stderr)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         print(f"resnet_jax {__version__} (jax {version('jax')}, Python {platform.python_version()})")
         return None
-    if arguments[:1] == ["train"]:
-        from resnet_jax.commands.train import train_and_exit
+    if arguments[:1] in (["train"], ["ladder"]):  # they take the fields of a config too, and end as a run does
+        from resnet_jax.commands.ladder import ladder
+        from resnet_jax.commands.train import exit_as_a_run, train_and_exit
 
-        return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
+        if arguments[0] == "train":
+            return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
+        return exit_as_a_run(partial(ladder, arguments[1:]))
     commands, prog = COMMANDS, "resnet_jax"
     description: str | None = f"ResNets in JAX, version {__version__}."
     if arguments and arguments[0] in GROUPS:

@@ -160,6 +160,9 @@ def _modernize(values: dict[str, Any]) -> dict[str, Any]:
     if "label_smoothing" in values.get("optim", {}):  # now a field of the task; older versions had only one task
         optim = dict(values["optim"])
         values = {**values, "optim": optim, "task": {"label_smoothing": optim.pop("label_smoothing")}}
+    start = values.get("start", {})
+    if start.get("weights") and "head" not in start:  # older versions kept whatever head fitted
+        values = {**values, "start": {**start, "head": "fitting"}}
     data = dict(values.get("data", {}))
     moved = {name: data.pop(name) for name in MOVED_TO_AUGMENT if name in data}
     return {**values, "data": {**data, "augment": {**data.get("augment", {}), **moved}}} if moved else values

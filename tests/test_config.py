@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, load_config
+from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, Start, load_config
 from resnet_jax.config.checked import Checked, differences, from_dict
 from resnet_jax.config_files import check_same_run, save_config, saved_config
 from resnet_jax.errors import ConfigError
@@ -138,6 +138,15 @@ def test_older_runs_still_load(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(old))
     expected = AugmentConfig(random_resized_crop=False, crop_min_area=0.25, shift_pixels=3, flip=False)
     assert saved_config(tmp_path) == Config(data=DataConfig(augment=expected))
+
+
+def test_older_runs_keep_the_head_that_fitted(tmp_path):
+    """Before, the names of the classes decided nothing."""
+    for weights, head in (("IMAGENET1K_V1", "fitting"), ("", "same_classes")):
+        old = json.loads(json.dumps(dataclasses.asdict(Config(start=Start(weights=weights)))))
+        del old["start"]["head"]
+        (tmp_path / "config.json").write_text(json.dumps(old))
+        assert saved_config(tmp_path).start == Start(weights=weights, head=head)
 
 
 def test_from_dict_refuses_unknown_fields():

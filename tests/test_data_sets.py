@@ -1,5 +1,6 @@
 """Training end to end from every kind of source that a user brings: the same images, so the same run."""
 
+import gzip
 import io
 import json
 import shutil
@@ -66,6 +67,18 @@ def as_npz(digits, root):
     return f"npz:{root}/digits.npz"
 
 
+def as_idx(digits, root):
+    root.mkdir()
+    for split, examples in digits.items():
+        prefix = {"test": "t10k"}.get(split, split)
+        images, labels = (np.stack([example[i] for example in examples]).astype(np.uint8) for i in (0, 1))
+        header = lambda *numbers: b"".join(number.to_bytes(4, "big") for number in numbers)
+        path = root / f"{prefix}-images-idx3-ubyte.gz"
+        path.write_bytes(gzip.compress(header(0x803, *images.shape[:3]) + images.tobytes()))
+        (root / f"{prefix}-labels.idx1-ubyte").write_bytes(header(0x801, len(labels)) + labels.tobytes())
+    return f"idx:{root}"
+
+
 def as_parquet(digits, root):
     root.mkdir()
     (root / "names").write_text("".join(f"{i}\n" for i in range(10)))
@@ -122,7 +135,7 @@ def train(name, workdir, *options):
 
 
 def all_kinds(digits, root):
-    makers = {"npz": as_npz, "parquet": as_parquet, "records": as_records, "tfds": as_tfds}
+    makers = {"npz": as_npz, "idx": as_idx, "parquet": as_parquet, "records": as_records, "tfds": as_tfds}
     names = {kind: make(digits, root / kind) for kind, make in makers.items()}
     return names | {"folder of PNG": as_folder(digits, root / "png", "PNG")}
 

@@ -20,11 +20,15 @@ EVALS = (
 
 def config_of(evals, **options):
     small = ("--epochs", "1.5", "--batch-size", "128", "--optim.warmup-epochs", "0", "--model.bn-group-size", "16")
+    small += ("--model.name", "cifar_resnet8")
     return rn.Config(**{**vars(rn.load_config(ROOT / "configs" / "digits.py", small)), "evals": evals, **options})
 
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(short_runs, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("evals") / "run"
     state = rn.train(config_of(EVALS), workdir)
     return workdir, state

@@ -13,11 +13,13 @@ from jax.flatten_util import ravel_pytree
 import resnet_jax as rn
 from resnet_jax.models import ResNet
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(compile_quickly):
     """The names that the page's snippets leave behind, section by section in order."""
     text = (ROOT / "docs" / "functional.md").read_text()
     names: dict = {}

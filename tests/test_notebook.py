@@ -16,6 +16,8 @@ from resnet_jax import cli
 from resnet_jax.models import create_model
 from resnet_jax.tasks import assemble
 
+pytestmark = pytest.mark.usefixtures("short_runs", "compile_quickly")
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "notebook.ipynb"
 

@@ -14,12 +14,14 @@ from resnet_jax.run.predictor import expand, load_predictor
 from resnet_jax.runtime.programs import tell_of_compiling
 from resnet_jax.weights import Preset, load
 
+from .weights.networks import random_variables
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     model = rn.create_model("resnet18", num_classes=5)
     path = tmp_path_factory.mktemp("weights") / "own.safetensors"
-    variables = rn.init(model, jax.random.key(0))
+    variables = random_variables(model)
     rn.save_weights(path, variables)
     return path, model, variables
 
@@ -68,7 +70,7 @@ def test_a_weight_file_names_every_image_but_the_broken_one(weights, photos, cap
 
 def test_published_weights_are_taken_by_name(weights, photos, monkeypatch, capsys, tmp_path):
     model = rn.create_model("resnet18")
-    rn.save_weights(tmp_path / "published.pth", rn.init(model, jax.random.key(1)))
+    rn.save_weights(tmp_path / "published.pth", random_variables(model))
     asked = []
     monkeypatch.setattr(load, "find_file", lambda weights: asked.append(weights.name) or tmp_path / "published.pth")
     cli.main(["predict", "resnet18:IMAGENET1K_V1", str(photos / "a.png")])

@@ -38,6 +38,49 @@ def run(command, folder):
     return done.stdout
 
 
+# In one process, so that JAX is imported once. What is trained is smaller; the commands are the README's.
+SHORT = """
+import json, sys
+from resnet_jax import cli
+from resnet_jax.models import create
+create.VARIANTS["cifar_resnet29"] |= {"stage_sizes": (1, 1, 1)}
+for words in json.loads(sys.argv[1]):
+    print("$", *words, flush=True)
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+
+
+def commands():
+    """Words after `python -m resnet_jax`. `python train.py` is `resnet_jax train`, as the README says."""
+    for line in "\n".join(blocks("bash")).splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[0] == "python", "the README's commands are Python's"
+        assert words[1] == "train.py" or words[1:3] == ["-m", "resnet_jax"]
+        yield ["train", *words[2:]] if words[1] == "train.py" else words[3:]
+
+
+def test_commands_in_order_in_short(clone, tmp_path):
+    for path in clone.iterdir():
+        (tmp_path / path.name).symlink_to(path.resolve())
+    few = ["--epochs", "1", "--optim.warmup-epochs", "0"]
+    words = [[*words, *few] if words[:2] == ["train", "--workdir"] else words for words in commands()]
+    output = run([sys.executable, "-c", SHORT, json.dumps(words)], tmp_path)
+    said = {text.split("\n", 1)[0]: text for text in output.split("$ ")[1:]}
+    assert len(said) == len(words) == 7
+    result = json.loads((tmp_path / "runs" / "digits" / "result.json").read_text())
+    assert result["count"] == 360
+    assert result["top1"] > 0.2
+    assert f"{100 * result['top1']:.2f} %" in next(text for name, text in said.items() if name.startswith("evaluate"))
+    predicted = next(text for name, text in said.items() if name.startswith("predict"))
+    assert re.search(r"digit_3.png\s+│\s+\d\s+│", predicted), predicted
+    assert (tmp_path / "runs" / "confusion.png").is_file()
+    assert (tmp_path / "runs" / "grid.png").is_file()
+
+
+@pytest.mark.slow
 def test_commands_in_order(clone):
     """Trains the default config to its end, so this also holds the accuracy that the README claims."""
     outputs = {}

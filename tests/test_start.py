@@ -1,7 +1,9 @@
 """A run that starts from weights: what is taken and made new, and what its checkpoints hold of what is frozen."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,15 +12,21 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax.errors import CheckpointError, ConfigError, Preempted, WeightsError
+from resnet_jax.models import variable_shapes
 from resnet_jax.run.start import load_beginning
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
 from resnet_jax.tasks.table import settled, task_of
-from resnet_jax.weights import save_weights
+from resnet_jax.weights import WEIGHT_SETS, save_weights
+
+from .weights.networks import random_variables
 
 ROOT = Path(__file__).parent.parent
 ALL_BUT_THE_HEAD = (rn.Group(pattern="^(?!fc/)", rate=0.0),)
-SMALL = ("--epochs", "1", "--batch-size", "128", "--model.bn-group-size", "16", "--model.name", "cifar_resnet20")
+DEPTH = "start.weights = .* for model.name = 'cifar_resnet32': .*this file looks like cifar_resnet8"
+DIGITS = tuple("0123456789")
+RGB = ("--data.channels", "3", "--data.mean", *"000", "--data.std", *"111")
+SMALL = ("--epochs", "1", "--batch-size", "128", "--model.bn-group-size", "16", "--model.name", "cifar_resnet8")
 
 
 def config_of(weights, groups=(), *arguments, **start):
@@ -27,16 +35,17 @@ def config_of(weights, groups=(), *arguments, **start):
     return rn.Config(**{**config, "optim": optim, "start": rn.Start(weights=str(weights), **start)})
 
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
+
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(short_runs, tmp_path_factory):
     """A file of the network with another head, and random statistics."""
-    model = rn.create_model("cifar_resnet20", num_classes=7)
-    variables = rn.init(model, jax.random.key(5), channels=1)
-    rng = np.random.default_rng(0)
-    shaken = jax.tree.map(lambda x: np.asarray(x) + rng.uniform(0, 0.1, x.shape).astype(x.dtype), dict(variables))
+    model = rn.create_model("cifar_resnet8", num_classes=7)
+    variables = random_variables(model, channels=1)
     path = tmp_path_factory.mktemp("weights") / "start.safetensors"
-    save_weights(path, shaken)
-    return path, {name: np.asarray(x) for name, x in by_name(shaken).items()}
+    save_weights(path, variables)
+    return path, by_name(variables)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,8 @@ def without_head(arrays):
 
 def test_the_backbone_is_taken_and_the_head_is_new(weights):
     config = config_of(weights[0])
-    begun = load_beginning(config, task_of(config))
+    begun = load_beginning(config, task_of(config), DIGITS)
+    assert begun.remarks == ("params/fc/bias, params/fc/kernel do not fit, and are made new",)
     assert begun.new == ("params/fc/bias", "params/fc/kernel")
     expected = without_head(weights[1])
     assert begun.arrays.keys() == expected.keys()
@@ -99,7 +109,7 @@ def test_other_weights_of_that_name_are_refused(weights, frozen, tmp_path):
     shutil.copy(weights[0], path)
     config = config_of(path, ALL_BUT_THE_HEAD, "--checkpoint.every-epochs", "0.5")
     rn.train(config, tmp_path / "run")
-    other = rn.init(rn.create_model("cifar_resnet20", num_classes=7), jax.random.key(6), channels=1)
+    other = random_variables(rn.create_model("cifar_resnet8", num_classes=7), channels=1, seed=6)
     path.unlink()
     save_weights(path, other)
     with pytest.raises(CheckpointError, match=r"start.weights = .*not the same weights any more.*start anew"):
@@ -111,7 +121,7 @@ def test_a_run_is_a_start_and_all_of_it_is_trained(frozen, tmp_path):
     source = tmp_path / "source"
     shutil.copytree(frozen[0], source)
     config = config_of(source, (), checkpoint="last")
-    begun = load_beginning(config, task_of(config))
+    begun = load_beginning(config, task_of(config), DIGITS)
     assert not begun.new
     jax.tree.map(np.testing.assert_array_equal, by_name(frozen[1].variables), dict(begun.arrays))
     state = rn.train(config, tmp_path / "run")
@@ -131,19 +141,157 @@ def test_averages_begin_there_as_well(weights, tmp_path):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda path: config_of(path, (), "--model.name", "cifar_resnet32"), WeightsError, "cifar_resnet20"),
+        (lambda path: config_of(path, (), "--model.name", "cifar_resnet32"), WeightsError, DEPTH),
         (lambda path: config_of("nosuch/file.pth"), WeightsError, "there is no file nosuch/file.pth"),
         (
-            lambda path: config_of(path, (), "--data.channels", "3", "--data.mean", *"000", "--data.std", *"111"),
-            ConfigError,
-            r"1 arrays differ:\n  params/conv1/kernel: \(3, 3, 1, 16\) \(weights\) != \(3, 3, 3, 16\).*\nSet model",
+            lambda path: config_of(path, (), *RGB),
+            WeightsError,
+            r"for images of 1 channels, and 3 are asked for; only one for 3 .* \(data.channels\) to 1, or take",
         ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work(weights, make, error, message):
     config = make(weights[0])
     with pytest.raises(error, match=message):
-        load_beginning(config, task_of(config))
+        load_beginning(config, task_of(config), DIGITS)
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory):
+    """A file of the network for RGB images and as many classes as there are digits."""
+    path = tmp_path_factory.mktemp("coloured") / "start.safetensors"
+    save_weights(path, any_variables("cifar_resnet8", 10, 3))
+    return path
+
+
+def test_the_first_convolution_is_made_for_other_channels(coloured, tmp_path, monkeypatch):
+    """The digits are grey. Nothing else is touched; a run that goes on finds the same again."""
+    _, variables = rn.load_pretrained("cifar_resnet8", coloured)
+    kernel = np.asarray(variables["params"]["conv1"]["kernel"])
+    config = config_of(coloured, ALL_BUT_THE_HEAD, head="new")
+    said = []
+    monkeypatch.setattr("rich.console.Console.print", lambda self, *text, **how: said.append(" ".join(map(str, text))))
+    rn.train(config, tmp_path / "run")
+    first, second = (line for line in said if line.startswith("start.weights: "))
+    assert "params/conv1/kernel is made from that of 3 channels for 1, as timm does (their sum)" in first
+    assert "params/fc/bias, params/fc/kernel are made new, as start.head = 'new' says" in second
+    found = by_name(rn.load_run(tmp_path / "run").state.variables)
+    np.testing.assert_array_equal(found["params/conv1/kernel"], kernel.sum(axis=2, keepdims=True))
+    expected = by_name(variables)
+    for name in ("params/layer1_0/conv1/kernel", "batch_stats/layer3_0/bn2/var"):
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_a_task_may_have_images_of_four_channels(coloured):
+    config = config_of(coloured)
+    task = task_of(config)
+    init = lambda key: rn.init(rn.create_model("cifar_resnet8", num_classes=10), key, channels=4)
+    begun = load_beginning(config, replace(task, init=init), DIGITS)
+    kernel = rn.load_pretrained("cifar_resnet8", coloured, channels=4)[1]["params"]["conv1"]["kernel"]
+    assert kernel.shape == (3, 3, 4, 16)
+    np.testing.assert_array_equal(begun.arrays["params/conv1/kernel"], kernel)
+    assert "is made from that of 3 channels for 4, as timm does (repeated, times 3/4)" in begun.remarks[0]
+
+
+def any_variables(name, classes, channels):
+    """Random numbers, without compiling anything."""
+    rng = np.random.default_rng(0)
+    shapes = variable_shapes(rn.create_model(name, num_classes=classes), channels=channels)
+    draw = lambda low, high: lambda x: rng.uniform(low, high, x.shape).astype(np.float32)
+    params, statistics = (
+        jax.tree.map(draw(-0.1, 0.1), shapes["params"]),
+        jax.tree.map(draw(0.5, 1), shapes["batch_stats"]),
+    )
+    return {"params": params, "batch_stats": statistics}
+
+
+HEAD = ("params/fc/bias", "params/fc/kernel")
+SYNSETS = [f"n{number:08}" for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "head", "new", "remark"),
+    [
+        ("start", DIGITS, "same_classes", (), "are kept: they fit, and nothing names the classes of the weights.*new$"),
+        ("start", DIGITS, "fitting", (), None),
+        ("start", DIGITS, "new", HEAD, "are made new, as start.head = 'new' says"),
+        ("published", rn.class_names(), "same_classes", (), None),
+        ("published", SYNSETS, "same_classes", (), None),
+        (
+            "published",
+            SYNSETS[::-1],
+            "same_classes",
+            HEAD,
+            r"are made new, since their classes \(tench, goldfish, great white shark and 997 more\) are not those of "
+            r"the data set \(n00000999, .* and 997 more\). --start.head fitting keeps them",
+        ),
+        ("published", SYNSETS[::-1], "fitting", (), None),
+    ],
+)
+def test_a_head_for_other_classes_is_made_new(file, names, head, new, remark, tmp_path, monkeypatch):
+    """A file says nothing of its classes; a published one is known by its name."""
+    known = replace(WEIGHT_SETS[0], file="published.safetensors")
+    monkeypatch.setattr("resnet_jax.run.start.WEIGHT_SETS", [known])
+    path = tmp_path / f"{file}.safetensors"
+    save_weights(path, any_variables("cifar_resnet8", len(names), 1))
+    config = config_of(path, (), "--model.num-classes", str(len(names)), head=head)
+    begun = load_beginning(config, task_of(config), names)
+    assert begun.new == new
+    assert bool(begun.remarks) == bool(remark)
+    if remark:
+        assert re.match("params/fc/bias, params/fc/kernel " + remark, begun.remarks[0])
+
+
+def test_a_runs_head_is_for_the_runs_classes(frozen, weights, tmp_path):
+    """With names of its own a run's head is made new for others, and stays for the same; numbers say nothing."""
+    source = tmp_path / "source"
+    shutil.copytree(frozen[0], source)
+    config = config_of(source)
+    task = task_of(config)
+    assert "nothing names the classes" in load_beginning(config, task, DIGITS).remarks[0]
+    letters = tuple("abcdefghij")
+    (source / "class_names.json").write_text(json.dumps(letters))
+    assert load_beginning(config, task, letters).remarks == ()
+    begun = load_beginning(config, task, DIGITS)
+    assert begun.new == HEAD
+    assert "(a, b, c and 7 more) are not those of the data set (0, 1, 2 and 7 more)" in begun.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        (
+            "best",
+            "source/checkpoints holds no checkpoint; train first, or name the workdir of a run that has saved one$",
+        ),
+        ("last", "source holds no checkpoint yet; continue its training"),
+    ],
+)
+def test_a_run_without_a_checkpoint_is_no_start(checkpoint, message, frozen, tmp_path):
+    shutil.copytree(frozen[0], tmp_path / "source", ignore=shutil.ignore_patterns("checkpoints"))
+    config = config_of(tmp_path / "source", checkpoint=checkpoint)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_beginning(config, task_of(config), DIGITS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_weights_of_another_depth_are_named(tmp_path):
+    """The fast test has a file of a CIFAR network."""
+    save_weights(tmp_path / "deep.safetensors", any_variables("resnet101", 10, 3))
+    config = config_of(tmp_path / "deep.safetensors", (), "--model.name", "resnet50", *RGB)
+    with pytest.raises(
+        WeightsError, match="start.weights = .*deep.* for model.name = 'resnet50'.*looks like resnet101"
+    ):
+        load_beginning(config, task_of(config), DIGITS)
+
+
+def test_a_run_of_another_depth_is_named(frozen):
+    config = config_of(frozen[0], (), "--model.name", "cifar_resnet32")
+    with pytest.raises(
+        ConfigError, match="of cifar_resnet8, does not fit cifar_resnet32; .*\n.*\n(.*\n)*Set model.name"
+    ):
+        load_beginning(config, task_of(config), DIGITS)
 
 
 def test_the_number_of_classes_comes_from_the_data(weights):

@@ -3,18 +3,20 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import resnet_jax as rn
 from resnet_jax import cli
+from resnet_jax.config import PresetChange
 from resnet_jax.data import load_image
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.run.evaluate_network import labels_of
 from resnet_jax.run.network import load_network
 from resnet_jax.weights import Preset, hub, load
+
+from .weights.networks import random_variables
 
 torch = pytest.importorskip("torch")
 
@@ -203,17 +205,60 @@ def test_what_cannot_be_meant(small, photos, tmp_path):
         cli.main(["evaluate"])
     with pytest.raises(SystemExit, match="say what to evaluate the weights on"):
         cli.main(["evaluate", "--weights", str(small[0])])
-    with pytest.raises(SystemExit, match="are for --weights; .* says itself what it was trained on"):
-        cli.main(["evaluate", str(tmp_path), "--data.name", "digits"])
+    for options in (["--data.name", "digits"], ["--preset.crop", "32"]):
+        with pytest.raises(SystemExit, match="are for --weights; .* says itself what it was trained on"):
+            cli.main(["evaluate", str(tmp_path), *options])
     with pytest.raises(SystemExit, match="are for --weights; name the file by --weights FILE"):
         cli.main(["predict", str(small[0]), "a.png", "--entry", "model_ema"])
 
 
-def test_a_grey_networks_weights_are_refused(tmp_path):
-    model = rn.create_model("resnet18", num_classes=3)
-    rn.save_weights(tmp_path / "grey.safetensors", rn.init(model, jax.random.key(0), channels=1))
-    with pytest.raises(WeightsError, match="grey.safetensors is for images of 1 channels, and nothing says how"):
-        load_network(str(tmp_path / "grey.safetensors"), "resnet18")
+def test_a_grey_networks_weights_need_a_mean(tmp_path, photos, capsys):
+    model = rn.create_model("cifar_resnet20", num_classes=3)
+    variables = random_variables(model, channels=1)
+    path = tmp_path / "grey.safetensors"
+    rn.save_weights(path, variables)
+    with pytest.raises(WeightsError, match=r"grey.safetensors is for images of 1 channels.*of 3\. .*--preset.mean"):
+        load_network(str(path), "cifar_resnet20")
+    words = ["--weights", path, "--model", "cifar_resnet20", files(photos)[0]]
+    _, (line,) = predicted(capsys, *words, "--preset.mean", "0.4", "--preset.std", "0.2")
+    preset = Preset(resize=32, crop=32, mean=(0.4,), std=(0.2,))
+    image = (load_image(files(photos)[0], preset)[None] / 255 - 0.4) / 0.2
+    right = jax.nn.softmax(model.apply(variables, image.astype(np.float32), train=False))[0]
+    np.testing.assert_allclose([line[str(i)] for i in range(3)], right, atol=1e-5)
+
+
+def test_images_are_prepared_as_asked(torchvision, small, photos, capsys):
+    path, network = small
+    network_words, images = ["--weights", str(path), "--model", "resnet18"], files(photos)
+    preset = ["--preset.resize", "80", "--preset.crop", "64", "--preset.mean", *"000", "--preset.std", *"111"]
+    preset += ["--preset.interpolation", "bicubic"]
+    _, lines = predicted(capsys, *network_words, *images, *preset)
+    transform = torchvision.transforms._presets.ImageClassification(
+        crop_size=64, resize_size=80, mean=(0, 0, 0), std=(1, 1, 1), interpolation=Image.Resampling.BICUBIC
+    )
+    right = expected(network, transform, images)
+    np.testing.assert_allclose([line["toilet tissue"] for line in lines], right[:, 999], atol=2e-5)
+    cli.main(["evaluate", *network_words, "--data.name", f"folder:{photos}", *preset, "--as-json"])
+    labels = [rn.class_names().index(image.parent.name) for image in images]
+    loss = -np.log(right[range(len(images)), labels]).mean()
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": 300}, "preset.crop = 300 must be at most preset.resize = 256.*set both"),
+        ({"resize": 32}, "preset.crop = 224 must be at most preset.resize = 32"),
+        (
+            {"mean": (0.5,)},
+            r"preset.mean = \(0.5,\) and preset.std = .* one value for each of 1 or 3 channels; set both",
+        ),
+        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "preset.mean = .* of 1 or 3 channels"),
+    ],
+)
+def test_preparations_that_are_not_possible(change, message):
+    with pytest.raises(ConfigError, match=message):
+        PresetChange(**change).applied(Preset())
 
 
 def test_a_guess_names_all_networks_that_fit(small, caplog):

@@ -10,7 +10,7 @@ def convert(
     source: Positional[Path],
     target: Positional[Path],
     model: str | None = None,
-    layout: Literal["torchvision", "timm_d", "huggingface"] | None = None,
+    layout: Literal["torchvision", "timm_d", "huggingface", "pytorch_cifar"] | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] | None = None,
     entry: str | None = None,
     prefix: str | None = None,
@@ -24,8 +24,8 @@ def convert(
         source: A .pth, .pt or .safetensors file, or the folder that `train.py --workdir` filled.
         target: A .safetensors, .pth or .pt file to write.
         model: The name of the network in a file; by default the keys and shapes of the file decide.
-        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, or those of Hugging Face. By
-            default those of the library that has the network.
+        layout: Whose names to write: torchvision's (also timm's), timm's for its D nets, those of Hugging Face, or
+            those of akamaster's and kuangliu's CIFAR networks. By default those of the library that has the network.
         dtype: Type of the numbers to write; by default that of the source.
         entry: The part of a training checkpoint to take, such as model_ema.
         prefix: Take only the keys that begin with it, such as module.encoder_q., and remove it from them.

@@ -33,7 +33,7 @@ def data_check(
     Ends with exit status 1 if an image cannot be read, or is in two splits.
 
     Args:
-        name: As in a config: folder:PATH, parquet:PATH, records:PATH, npz:PATH, tfds:NAME.
+        name: As in a config: folder:PATH, parquet:PATH, records:PATH, idx:PATH, npz:PATH, tfds:NAME.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.

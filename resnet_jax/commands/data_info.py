@@ -19,7 +19,7 @@ def data_info(
     Of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
 
     Args:
-        name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, npz:PATH.
+        name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resnet_jax.commands.sheet import check_picture
-from resnet_jax.config import DataConfig
+from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     batch_size: int = 64,
     entry: str | None = None,
     prefix: str | None = None,
+    preset: PresetChange = AS_PUBLISHED,
 ) -> None:
     """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
 
@@ -62,6 +63,7 @@ def evaluate(
         batch_size: With --weights: images that are evaluated together; the result does not depend on it.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
+        preset: With --weights: how images are prepared, where it is not as the weights say, or they say nothing.
     """
     from resnet_jax.errors import ConfigError
 
@@ -73,9 +75,10 @@ def evaluate(
     if confusion is not None:
         check_picture(confusion)
     if workdir is not None:
-        if model or entry or prefix or data != EvalData():
+        if model or entry or prefix or data != EvalData() or preset != AS_PUBLISHED:
             raise ConfigError(
-                f"--model, --entry, --prefix and --data are for --weights; {workdir} says itself what it was trained on"
+                f"--model, --entry, --prefix, --preset and --data are for --weights; {workdir} says itself what it was "
+                "trained on"
             )
         title, step, report, class_names, note = _of_run(workdir, checkpoint)
     else:
@@ -88,7 +91,7 @@ def evaluate(
         from resnet_jax.run.evaluate_network import all_of_a_folder, evaluate_network
         from resnet_jax.run.network import describe, load_network
 
-        network, step = load_network(weights, model, entry=entry, prefix=prefix), None
+        network, step = load_network(weights, model, entry=entry, prefix=prefix, preset=preset), None
         config = all_of_a_folder(DataConfig(**dataclasses.asdict(data)))
         report = evaluate_network(network, config, batch_size)
         split = data.eval_split if config.name == data.name else "(all)"

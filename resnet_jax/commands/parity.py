@@ -43,13 +43,14 @@ def parity(
         batch_size: Images of noise in every comparison.
         steps: Number of training steps.
         argmax_images: Number of further images of noise for which both sides must name the same class.
-        optimizers: Settings to train with; "all" stands for every one.
+        optimizers: Settings to train with, such as "probe"; "all" stands for every one, "fine-tuning" for those with
+            frozen parameters, groups or AdamW.
         checks: What to compare.
         seed: Seed of weights and noise.
         verbose: Show one row per module and parameter instead of a selection.
         out: Write the tables to this Markdown file as well, and all numbers to a .json beside it.
     """
-    from resnet_jax.parity import OPTIMIZERS, compare, write_reports
+    from resnet_jax.parity import compare, write_reports
     from resnet_jax.weights import WEIGHT_SETS, Preset, preprocess
 
     if models == ("torchvision",):
@@ -68,7 +69,7 @@ def parity(
                 batch_size=batch_size,
                 steps=steps,
                 argmax_images=argmax_images,
-                optimizers=tuple(OPTIMIZERS) if optimizers == ("all",) else optimizers,
+                optimizers=optimizers,
                 checks=checks,
                 seed=seed,
             )

@@ -10,6 +10,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resnet_jax.commands.sheet import SHOWN, check_picture, cut, draw_grid, short
+from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.display import distinct, plain_console
 
 
@@ -26,6 +27,7 @@ def predict(
     exif: bool = False,
     entry: str | None = None,
     prefix: str | None = None,
+    preset: PresetChange = AS_PUBLISHED,
 ) -> None:
     """Name what is on images, with a trained run or with published weights.
 
@@ -46,6 +48,7 @@ def predict(
         exif: Without a run: turn photographs upright, as EXIF says how the camera was held. A run's config says so.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
+        preset: Without a run: how images are prepared, where it is not as the weights say, or they say nothing.
     """
     import numpy as np
 
@@ -66,9 +69,9 @@ def predict(
         check_picture(sheet)
     paths = expand(images)
     if weights is not None:
-        predictor = predictor_of(load_network(weights, model, entry=entry, prefix=prefix), exif=exif)
+        predictor = predictor_of(load_network(weights, model, entry=entry, prefix=prefix, preset=preset), exif=exif)
     else:
-        predictor = load_predictor(network, checkpoint, model, exif=exif)
+        predictor = load_predictor(network, checkpoint, model, exif=exif, preset=preset)
     names = distinct(predictor.class_names, taken=["image"] if as_json else [])
     table = Table(title=predictor.title, caption=predictor.note)
     table.add_column("image", overflow="fold")

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from resnet_jax.config import Config
 from resnet_jax.config_files import find_config, read_config_file
 from resnet_jax.display import print_anything
 from resnet_jax.errors import EXIT_CRASHED, EXIT_PREEMPTED, ConfigError, Preempted, ResnetJaxError
+from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.hosts import Hosts, explain_lost_process, join
 from resnet_jax.runtime.restart import run_with_restarts, without_flag
 from resnet_jax.runtime.xla_flags import set_xla_flags
@@ -58,6 +59,7 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     Args:
       program: how Python starts this program again: the path of a script, or `-m` and a module.
     """
+    collect_seldom()
     given = arguments
     named, arguments = find_config(arguments)
     if named is None and not DEFAULT_CONFIG.is_file():
@@ -98,9 +100,14 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
 
 def train_and_exit(arguments: Sequence[str], program: Sequence[str]) -> None:
     """Runs `train`, and ends with the exit status of each kind of end."""
+    exit_as_a_run(partial(train, arguments, program))
+
+
+def exit_as_a_run(command: Callable[[], None]) -> None:
+    """Runs a command that trains, and ends with the exit status of each kind of end."""
     print_anything(sys.stdout, sys.stderr)
     try:
-        train(arguments, program)
+        command()
     except ResnetJaxError as error:
         sys.exit(f"error: {error}")
     except Preempted as stop:

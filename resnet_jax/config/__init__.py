@@ -5,14 +5,15 @@ from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.experiment import Config
-from resnet_jax.config.groups import Group
+from resnet_jax.config.groups import Group, Unfreeze
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
-from resnet_jax.config.preset import Preset
+from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify
 
 __all__ = [
+    "AS_PUBLISHED",
     "AugmentConfig",
     "CheckpointConfig",
     "Classify",
@@ -23,5 +24,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Preset",
+    "PresetChange",
     "Start",
+    "Unfreeze",
 ]

@@ -60,6 +60,11 @@ class Config(Checked):
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
         self._check_evals()
+        if late := [phase.epoch for phase in self.optim.unfreeze if phase.epoch >= self.epochs]:
+            raise ConfigError(
+                f"optim.unfreeze: a phase begins at epoch {late[0]:g}, and the run ends at epoch {self.epochs:g}; "
+                "train longer, or let the phase begin earlier"
+            )
         augment = self.data.augment
         mix_group = augment.mix_group_size or self.batch_size
         if augment.mixes and (self.batch_size % mix_group or mix_group < 2):

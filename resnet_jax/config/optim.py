@@ -1,11 +1,12 @@
 """The optimizer and its schedule. Standard library only."""
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range
-from resnet_jax.config.groups import Group
+from resnet_jax.config.groups import Group, Statistics, Unfreeze
 from resnet_jax.errors import ConfigError
 
 
@@ -28,6 +29,19 @@ class OptimConfig(Checked):
     and LARS and LAMB do not change their rate."""
     groups: tuple[Group, ...] = ()
     """Parameters with a rate or a decay of their own; a parameter belongs to one group at most."""
+    level: str = "all"
+    """What is trained: `head`, `last_block` or `last_stage` (each with all that follows), `all`, or a regular
+    expression that is searched in parameter paths. The rest is frozen, as by a group of rate 0."""
+    unfreeze: tuple[Unfreeze, ...] = ()
+    """Gradual unfreezing: further phases, in which other levels are trained. Each phase is a program of its own. At its
+    start the optimizer's moments are set to 0; the schedule goes on."""
+    frozen_statistics: Statistics = "fixed"
+    """BatchNorm's running statistics in the parts that `level` freezes. `fixed`: these norms use them, and they do not
+    change, as in Keras. `moving`: these norms use the batch's, and the running ones follow, as in PyTorch where only
+    `requires_grad` is False."""
+    layer_decay: Annotated[float, Range(above=0, high=1)] = 1.0
+    """Factor of the learning rate from each block to the block before it, from the head (factor 1) back to the stem, as
+    in timm. It also multiplies the rates of `groups`."""
     second_beta: Annotated[float, Fraction] = 0.999
     """`adamw`: decay of the running mean of squared gradients."""
     epsilon: Annotated[float, Positive] = 1e-8
@@ -58,6 +72,12 @@ class OptimConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        epochs = [phase.epoch for phase in self.unfreeze]
+        if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+            raise ConfigError(
+                f"OptimConfig.unfreeze: the phases begin at the epochs {', '.join(f'{epoch:g}' for epoch in epochs)}; "
+                "each must begin after the one before it. Sort them, and give each an epoch of its own"
+            )
         for pattern in self.no_decay:
             try:
                 re.compile(pattern)

@@ -1,7 +1,10 @@
 """How an image is prepared for evaluation: the one description of it, of configs and of published weights."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from resnet_jax.config.checked import AtLeastOne, Checked, Positive
+from resnet_jax.errors import ConfigError
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -36,3 +39,42 @@ class Preset:
     def channels(self) -> int:
         """Of the image that the network sees: 1 or 3."""
         return len(self.mean)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetChange(Checked):
+    """How images of weights without a run are prepared, where those who published the weights do not say it."""
+
+    resize: Annotated[int, AtLeastOne] | None = None
+    """Pixels of the shorter side; None = as the weights say."""
+    crop: Annotated[int, AtLeastOne] | None = None
+    """Pixels of the square that the network sees, from the centre."""
+    interpolation: Interpolation | None = None
+    """Of the resize."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, for pixel values in [0, 1]; empty = as the weights say."""
+    std: tuple[Annotated[float, Positive], ...] = ()
+    """Of each channel."""
+
+    def applied(self, preset: Preset) -> Preset:
+        """`preset` with these changes.
+
+        Raises:
+          ConfigError: the crop is larger than the image, or mean and std are not of the same channels.
+        """
+        changed = replace(preset, **{name: value for name, value in vars(self).items() if value not in (None, ())})
+        if changed.crop > changed.resize:
+            raise ConfigError(
+                f"preset.crop = {changed.crop} must be at most preset.resize = {changed.resize}, or the crop would not "
+                "fit; set both"
+            )
+        if len(changed.mean) != len(changed.std) or changed.channels not in (1, 3):
+            raise ConfigError(
+                f"preset.mean = {changed.mean} and preset.std = {changed.std} must have one value for each of 1 or 3 "
+                "channels; set both"
+            )
+        return changed
+
+
+AS_PUBLISHED = PresetChange()
+"""No change."""

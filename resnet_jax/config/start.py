@@ -12,8 +12,11 @@ class Start(Checked):
 
     weights: str = ""
     """A published set such as `IMAGENET1K_V2`, a weight file, a repository of the Hugging Face hub, or the folder of a
-    run; empty = random. The last layer is made new where its shape differs. Frozen parameters that come from these
-    weights are not saved in checkpoints. Continuing and evaluating the run need the same weights again, and check that
-    they are the same."""
+    run; empty = random. From weights for RGB images, the first convolution for other `data.channels` is made as timm
+    does. Frozen parameters that come from these weights are not saved in checkpoints. Continuing and evaluating the run
+    need the same weights again, and check that they are the same."""
+    head: Literal["same_classes", "fitting", "new"] = "same_classes"
+    """When the last layer is taken as well, and not made new. `same_classes`: where its shape fits, unless the weights
+    (a published set or a run) name other classes than the data. `fitting`: wherever its shape fits. `new`: never."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint, where `weights` is the folder of a run."""

@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from resnet_jax.config import Config
+from resnet_jax.config import Config, Group
 from resnet_jax.cost.aot import Compiled, compile_ahead
 from resnet_jax.cost.collectives import Collective, read_collectives
-from resnet_jax.cost.count import count_macs
+from resnet_jax.cost.count import count_macs, count_macs_of
 from resnet_jax.cost.peaks import training_flops
 from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
 from resnet_jax.models import ResNet, variable_shapes
 from resnet_jax.models.forms import forms_of
 from resnet_jax.runtime.mesh import check_batch_size, make_mesh
-from resnet_jax.tasks.assemble import assemble, build_model
+from resnet_jax.tasks.assemble import assemble, build_model, groups_and_phases
 from resnet_jax.tasks.classify.task import classify
+from resnet_jax.training.frozen import combine, fixed_modules, fixed_norms, partition, trained_of
 
 CompileStep = Callable[..., Compiled]
 TRAIN_STEP = "resnet_jax.cost.programs:train_step"
@@ -35,8 +36,9 @@ class Forecast:
       batch_bytes: a device's share of the images and labels.
       temporary_bytes: activations, gradients and scratch.
       kept_bytes: what the forward pass of a part keeps for the backward pass. JAX counts it before any compiler.
-      flops: of a device: forward and backward pass (three times the forward's), from the convolutions and matrix
-        products of the network. What `remat` computes again is not counted.
+      flops: of a device: forward and backward pass, from the convolutions and matrix products of the network. It is
+        three times the forward's where everything is trained, and else counted in the gradient. What `remat` computes
+        again is not counted.
       target: the devices for which the step was only compiled; None = devices of this machine.
       hbm_bytes: that a device reads from and writes to its memory; None where they are not counted, as for CPUs.
     """
@@ -146,20 +148,47 @@ def _batch_bytes(config: Config, devices: int) -> int:
 
 
 def _flops(config: Config, model: ResNet, devices: int) -> int:
-    macs = count_macs(model, image_size=config.data.train_size, channels=config.data.channels)
-    return training_flops(macs) * config.batch_size // devices
+    side, channels = config.data.train_size, config.data.channels
+    forward = count_macs(model, image_size=side, channels=channels)
+    if all(group.rate for group in _groups(config, model)):
+        return training_flops(forward) * config.batch_size // devices
+    gradient, arguments = _gradient(config, model.clone(remat=()), 1)
+    macs = count_macs_of(lambda *args: _applied(*gradient(*args)), *arguments)
+    return 2 * macs * config.batch_size // devices
 
 
 def kept_bytes(config: Config, model: ResNet, images: int) -> int:
     """What the forward pass over `images` images keeps for the backward pass, by JAX's count. Nothing is compiled."""
+    gradient, arguments = _gradient(config, model, images)
+    with forms_of("cpu"):  # a trace for every platform would keep what any of the platforms' forms needs
+        kept = jax.tree.leaves(jax.eval_shape(lambda *args: gradient(*args)[1], *arguments))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+
+
+def _applied(logits: Array, backward: Callable[[Array], Any]) -> Any:
+    return backward(logits)
+
+
+def _groups(config: Config, model: ResNet) -> Sequence[Group]:
+    return groups_and_phases(config, classify(config, model))[0]
+
+
+def _gradient(config: Config, model: ResNet, images: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A function that gives the logits and, as `jax.vjp`, their gradient by the parameters that are trained; and the
+    shapes of its arguments."""
     side, channels = config.data.train_size, config.data.channels
     batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
-    variables = variable_shapes(model, channels=channels)
+    groups = _groups(config, model)
 
-    def backward(variables: Any, images: Array, key: Array) -> Any:
-        apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        return jax.vjp(lambda params: apply({**variables, "params": params}, images)[0], variables["params"])[1]
+    def gradient(variables: Any, images: Array, key: Array) -> Any:
+        params, frozen = partition(variables["params"], trained_of(variables["params"], groups))
 
-    with forms_of("cpu"):  # a trace for every platform would keep what any of the platforms' forms needs
-        kept = jax.tree.leaves(jax.eval_shape(backward, variables, batch, jax.random.key(0)))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+        def logits(params: Any) -> Array:
+            whole = combine(params, frozen)
+            with fixed_norms(fixed_modules(whole, groups)):
+                apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+                return apply({**variables, "params": whole}, images)[0]
+
+        return jax.vjp(logits, params)
+
+    return gradient, (variable_shapes(model, channels=channels), batch, jax.random.key(0))

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
+from resnet_jax.models.forms import forms_of_this_machine
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import one_hot
@@ -101,7 +102,8 @@ def repeating(step: Callable[..., tuple[Any, Any]], state: Any, *inputs: Any) ->
 def compile_for(function: Any, *arguments: Any) -> tuple[Any, float]:
     """The compiled program, and the seconds of tracing and compiling."""
     started = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    with forms_of_this_machine():
+        compiled = function.lower(*arguments).compile()
     return compiled, time.perf_counter() - started
 
 

@@ -172,10 +172,10 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
         )
     if block.shortcuts is not None and net.shortcut not in block.shortcuts:
         yield f"shortcut = {net.shortcut!r} does not fit {name}; choose {' or '.join(map(repr, block.shortcuts))}"
-    if net.shortcut == "zero_pad" and plan.stem_width > outputs[0]:
+    if net.shortcut in ("zero_pad", "zero_pad_centred") and plan.stem_width > outputs[0]:
         yield (
-            f"shortcut = 'zero_pad' can add channels but not remove them: the stem puts out {plan.stem_width}, the "
-            f"first stage {outputs[0]}; choose stem_width <= {outputs[0]} or shortcut='projection'"
+            f"shortcut = {net.shortcut!r} can add channels but not remove them: the stem puts out {plan.stem_width}, "
+            f"the first stage {outputs[0]}; choose stem_width <= {outputs[0]} or shortcut='projection'"
         )
     if net.shortcut == "none" and (net.zero_init_residual or net.stochastic_depth):
         yield (

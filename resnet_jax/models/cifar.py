@@ -24,6 +24,8 @@ bottleneck: dict[int, Row] = {
 VARIANTS: dict[str, Row] = {
     **{f"cifar_resnet{depth}": row for depth, row in basic.items()},
     **{f"cifar_resnet{depth}": row for depth, row in bottleneck.items()},
+    # Option A as the weights of akamaster/pytorch_resnet_cifar10 have it.
+    **{f"cifar_resnet{depth}_centred": row | {"shortcut": "zero_pad_centred"} for depth, row in basic.items()},
     **{f"cifar_plain{depth}": row | {"shortcut": "none"} for depth, row in basic.items()},
     **{f"cifar_resnetv2_{depth}": row | {"block": "preact_basic"} for depth, row in basic.items()},
     **{f"cifar_resnetv2_{depth}": row | {"block": "preact_bottleneck"} for depth, row in bottleneck.items()},

@@ -1,6 +1,7 @@
 """From a name to a network, and from a network to its variables."""
 
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ CALLED_HERE = {
     "weights": "resnet_jax.load_pretrained(name, weights), which gives the network and its weights",
     "checkpoint_path": "resnet_jax.load_pretrained(name, path), which gives the network and its weights",
     "progress": "always shown while weights are fetched",
-    "in_chans": "resnet_jax.init(model, key, channels=...), since a network here takes images of any",
+    "in_chans": "resnet_jax.init(model, key, channels=...), since a network here takes images of any; or channels= of "
+    "resnet_jax.load_pretrained",
     "act_layer": "act=",
     "norm_layer": "norm=",
     "global_pool": "pool=",
@@ -75,8 +77,14 @@ def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, .
       channels: channels of the images that the network will see.
       sides: the axes of a small image, or of a clip, that the network can see.
     """
-    # Under jit the forward pass is not computed, since nothing uses its result.
-    return jax.jit(lambda key: model.init(key, jnp.zeros((1, *sides, channels)), train=False))(key)
+    return _init(model, key, (1, *sides, channels))
+
+
+# Under jit the forward pass is not computed, since nothing uses its result. And the network is traced once, though a
+# run asks for its shapes several times.
+@partial(jax.jit, static_argnames=("model", "shape"))
+def _init(model: nn.Module, key: Array, shape: tuple[int, ...]) -> PyTree[Array]:
+    return model.init(key, jnp.zeros(shape), train=False)
 
 
 def variable_shapes(

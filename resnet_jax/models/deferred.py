@@ -88,7 +88,7 @@ class Activations:
         """
         grouped = in_groups(self.wide, size)
         if one_pass is None and self.x.dtype.itemsize == 2:
-            return per_platform(grouped, near, cpu=lambda x, near: moments(x), default=moments_around)
+            return per_platform(grouped, near, cpu=_moments_of_first, default=moments_around)
         return moments_around(grouped, near) if one_pass else moments(grouped)
 
     def scaled(self, size: int | None, factor: Statistic, shift: Statistic) -> Float[Array, "N H W C"]:
@@ -143,6 +143,10 @@ class Pooled:
     def scaled(self, size: int | None, factor: Statistic, shift: Statistic) -> Float[Array, "N H2 W2 C"]:
         """`pool(x * factor + shift)`."""
         return Activations(self.pool(self.x), self.x.dtype).scaled(size, factor * self.sign, shift)
+
+
+def _moments_of_first(x: Array, near: Array) -> Moments:
+    return moments(x)
 
 
 def in_groups(x: Array, size: int | None) -> Float[Array, "G n H W C"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
-from resnet_jax.models.forms import kept, per_platform, pointwise
+from resnet_jax.models.forms import kept, per_platform, pointwise, same
 
 Dtype = Any
 
@@ -164,7 +164,7 @@ def _kept_relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
     y = kept_relu(*primals)
     # Without the barrier, XLA for GPUs would look at the sum before the maximum instead. It would keep the sum for
     # that, and fuse neither into the product before.
-    out = per_platform(y, cuda=lax.optimization_barrier, default=lambda y: y)
+    out = per_platform(y, cuda=lax.optimization_barrier, default=same)
     return y, jnp.where(out > 0, tangents[0], jnp.zeros((), y.dtype))
 
 

@@ -36,8 +36,9 @@ class ResNet(nn.Module):
       width: channels of the first stage (before a bottleneck's factor of 4).
       stem: `"imagenet"` = 7x7 stride 2; `"cifar"` = 3x3 stride 1 and no max-pool (section 4.2); `"deep"` and
         `"deep_tiered"` = three 3x3; `"space_to_depth"` = the 7x7 in another layout; or a `stems.Stem`.
-      shortcut: `"zero_pad"` = option A, `"projection"` = B, `"projection_always"` = C, `"average_pool"` = ResNet-D's,
-        `"none"` = a plain network; or a function as in `shortcuts`.
+      shortcut: `"zero_pad"` = option A, `"zero_pad_centred"` = A with half of the zeros before the copied channels,
+        `"projection"` = B, `"projection_always"` = C, `"average_pool"` = ResNet-D's, `"none"` = a plain network; or a
+        function as in `shortcuts`.
       norm: `"batch"`, `"frozen"` (batch normalisation that never uses or moves batch statistics), `"group"`; or a
         module class with the fields `scale_init`, `dtype` and `param_dtype`, such as a `partial` of flax's.
       act: `"relu"`, `"leaky_relu"`, `"silu"`, `"gelu"`, or a function.

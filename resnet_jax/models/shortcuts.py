@@ -19,8 +19,17 @@ Shortcut = Callable[[Block, Image, int], Image | None]
 
 def zero_pad(block: Block, x: Image, features: int) -> Image:
     """Option A: every `stride`-th pixel, and zeros for the channels that are missing. No parameters."""
-    kept = x[:, *[slice(None, None, block.stride)] * (x.ndim - 2)]
-    return jnp.pad(kept, [(0, 0)] * (x.ndim - 1) + [(0, features - x.shape[-1])])
+    return _padded(block, x, 0, features - x.shape[-1])
+
+
+def zero_pad_centred(block: Block, x: Image, features: int) -> Image:
+    """Option A with half of the zeros before the copied channels and half after them: akamaster/pytorch_resnet_cifar10.
+
+    The paper does not say where the zeros are. Weights of one form are of no use in the other. Of an odd number of
+    zeros, one more lies after the channels.
+    """
+    missing = features - x.shape[-1]
+    return _padded(block, x, missing // 2, missing - missing // 2)
 
 
 def project_changes(block: Block, x: Image, features: int) -> Image:
@@ -48,6 +57,11 @@ def nothing(block: Block, x: Image, features: int) -> None:
     """A plain network: the paper's baseline."""
 
 
+def _padded(block: Block, x: Image, before: int, after: int) -> Image:
+    kept = x[:, *[slice(None, None, block.stride)] * (x.ndim - 2)]
+    return jnp.pad(kept, [(0, 0)] * (x.ndim - 1) + [(before, after)])
+
+
 def _fits(block: Block, x: Image, features: int) -> bool:
     return block.stride == 1 and x.shape[-1] == features
 
@@ -59,6 +73,7 @@ def _project(block: Block, x: Image, features: int, stride: int) -> Image:
 
 SHORTCUTS: dict[str, Shortcut] = {
     "zero_pad": zero_pad,
+    "zero_pad_centred": zero_pad_centred,
     "projection": project_changes,
     "projection_always": project,
     "average_pool": pool_and_project,

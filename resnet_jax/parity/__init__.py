@@ -3,8 +3,8 @@
 from resnet_jax.parity.comparison import CHECKS, compare, compare_networks
 from resnet_jax.parity.reference import import_torchvision, make_reference, randomize
 from resnet_jax.parity.report import Report, Row, Section, compare_arrays, fill_page, write_reports
+from resnet_jax.parity.settings import OPTIMIZERS, names_of
 from resnet_jax.parity.tolerances import TOLERANCES, Tolerances, tolerances_for
-from resnet_jax.parity.training import OPTIMIZERS
 
 __all__ = [
     "CHECKS",
@@ -20,6 +20,7 @@ __all__ = [
     "fill_page",
     "import_torchvision",
     "make_reference",
+    "names_of",
     "randomize",
     "tolerances_for",
     "write_reports",

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.parity.reference import make_reference, randomize
 from resnet_jax.parity.report import Report, Section
+from resnet_jax.parity.settings import names_of
 from resnet_jax.parity.tolerances import Tolerances, tolerances_for
 from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
 from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
@@ -49,14 +50,17 @@ def compare(
       train_image_size: of the noise for gradients, statistics and trajectory, in pixels.
       batch_size: images of noise in every comparison.
       steps: of the trajectory.
-      optimizers: names from `OPTIMIZERS`; each gives a trajectory.
+      optimizers: names from `OPTIMIZERS` or `settings.SEVERAL`; each setting gives a trajectory.
       checks: what to compare.
       argmax_images: number of further images, of noise of the last size, for which both sides must name the same class.
 
     Raises:
       WeightsError: PyTorch has no network of that name, or the weights do not fit the network.
+      ConfigError: an unknown name of a setting.
     """
     import torch
+
+    names_of(optimizers)
 
     with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(seed)
@@ -134,7 +138,7 @@ def compare_networks(
         passes = list(train_images[:3])
         sections.append(compare_statistics(model, variables, copy.deepcopy(module), passes, tolerances))
     if "trajectory" in checks:
-        for optimizer in optimizers:
+        for optimizer in names_of(optimizers):
             copied = copy.deepcopy(module)
             sections.append(compare_trajectory(model, variables, copied, labelled, optimizer, tolerances))
     if report.difference is None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
@@ -10,22 +11,29 @@ from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
 
 
-def open_named(name: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None) -> Run | Network:
+def open_named(
+    name: str,
+    checkpoint: Literal["last", "best"] = "last",
+    model: str | None = None,
+    *,
+    preset: PresetChange = AS_PUBLISHED,
+) -> Run | Network:
     """The run or the network that `name` names.
 
     Args:
       name: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
       checkpoint: the checkpoint to take, where it is a run.
       model: the name of the network in a file; by default its keys and shapes decide.
+      preset: how images are prepared for weights without a run, where it is not as the weights say.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: it names no network, or the network cannot be read.
     """
     published, _, weight_set = name.partition(":")
     if not is_remote(name) and Path(name).is_file():
-        return load_network(name, model)
+        return load_network(name, model, preset=preset)
     if published in list_models() and not Path(name).is_dir():
-        return load_network(weight_set or "DEFAULT", published)
+        return load_network(weight_set or "DEFAULT", published, preset=preset)
     if not is_remote(name) and not Path(name).exists():
         raise ConfigError(
             f"there is no {name}; name the folder of a run, a weight file, or a network whose weights are published, "

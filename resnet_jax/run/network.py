@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from resnet_jax.config import Preset
+from resnet_jax.config import AS_PUBLISHED, Preset, PresetChange
 from resnet_jax.config_files import FILE_NAME
+from resnet_jax.cost.count import usual_size
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models import ResNet, create_model
@@ -40,12 +41,18 @@ class Network:
 
 
 def load_network(
-    weights: str, model: str | None = None, *, entry: str | None = None, prefix: str | None = None
+    weights: str,
+    model: str | None = None,
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+    preset: PresetChange = AS_PUBLISHED,
 ) -> Network:
     """The network that `weights` are those of.
 
     Images are prepared as those who published the weights say. A file says nothing of it, unless it is a published one
-    under its own name: then as torchvision's first sets were, 224 of 256 pixels.
+    under its own name. Then they are prepared as for torchvision's first sets, 224 of 256 pixels, or for a network of
+    small images 32 of 32.
 
     Args:
       weights: a published set such as `IMAGENET1K_V2` (`DEFAULT` is the most accurate), a weight file, or a repository
@@ -53,12 +60,14 @@ def load_network(
       model: the network's name. A set needs it; of a file or a repository it is else what they say, or what keys and
         shapes are those of.
       entry, prefix: as of `load_pretrained`.
+      preset: what is to be different in the preparation of images.
 
     Raises:
-      ConfigError: a set without `model`, or the folder of a run.
+      ConfigError: a set without `model`, the folder of a run, or a preparation that is not possible.
       WeightsError: there are no such weights, they cannot be had or read, or are not those of the network.
     """
-    path, preset, published = Path(weights), Preset(), None
+    path, published = Path(weights), None
+    described: Preset | None = None
     if path.is_file():
         published = next((found for found in WEIGHT_SETS if found.file == path.name), None)
     elif (open_folder(weights) / FILE_NAME).exists():
@@ -75,24 +84,27 @@ def load_network(
     if not path.is_file():
         path = find_weights(model or "", published.name if published else weights)
     if published:
-        model, preset = model or published.model, published.preset
+        model, described = model or published.model, published.preset
     elif path != Path(weights):
-        model, preset = model or hub_network(weights), hub_preset(weights)
+        model, described = model or hub_network(weights), hub_preset(weights)
     state_dict = read_state_dict(path, entry=entry, prefix=prefix)
     model = model or guess(state_dict, weights)
     classes, channels = head_and_channels(state_dict)
     net = create_model(model, **({"num_classes": classes} if classes else {}))
     variables = from_torchvision(state_dict, net, channels=channels or 3)
-    if channels not in (None, 3):
+    side = usual_size(net)
+    prepared = preset.applied(described or (Preset() if side == Preset.crop else Preset(resize=side, crop=side)))
+    if channels not in (None, prepared.channels):
         raise WeightsError(
-            f"{weights} is for images of {channels} channels, and nothing says how to prepare those; weights for RGB "
-            "are needed. Call model.apply yourself (docs/weights.md), or name the run that they come from"
+            f"{weights} is for images of {channels} channels, and nothing says how to prepare those: mean and std are "
+            f"of {prepared.channels}. For 1 or 3 channels say them (--preset.mean, --preset.std). Else call "
+            "model.apply yourself (docs/weights.md), or name the run that the weights come from"
         )
     names = class_names()
     if net.num_classes != len(names):
         names = tuple(map(str, range(net.num_classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"
-    return Network(title, net, {name: variables[name] for name in ("params", "batch_stats")}, preset, names)
+    return Network(title, net, {name: variables[name] for name in ("params", "batch_stats")}, prepared, names)
 
 
 def guess(state_dict: Mapping[str, np.ndarray], where: str) -> str:

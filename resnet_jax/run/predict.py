@@ -63,13 +63,13 @@ def load_run(workdir: epath.PathLike, which: Which = "last", *, task: Task | Non
     config = saved_config(workdir)
     task = task or task_of(config)
     like = assemble.init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
-    begun = load_frozen(config, task)
+    class_names = tuple(read_json(workdir / CLASS_NAMES))
+    begun = load_frozen(config, task, class_names)
     saved = begun.to_save(like) if begun else like
     with open_checkpoints(config, workdir, key(config.evaluations[0].name, task.best)) as checkpoints:
         restored = checkpoints.restore_best(saved) if which == "best" else checkpoints.restore_newest(saved)
     if restored is None:
         raise CheckpointError(f"{workdir} holds no checkpoint yet; continue its training{last_command(workdir)}")
-    class_names = tuple(read_json(workdir / CLASS_NAMES))
     state = restored.state
     if begun:
         begun.check_same(restored.memory, workdir)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.data import load_image, normalize
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
@@ -47,7 +48,12 @@ class Predictor:
 
 
 def load_predictor(
-    network: str, checkpoint: Literal["last", "best"] = "last", model: str | None = None, *, exif: bool = False
+    network: str,
+    checkpoint: Literal["last", "best"] = "last",
+    model: str | None = None,
+    *,
+    exif: bool = False,
+    preset: PresetChange = AS_PUBLISHED,
 ) -> Predictor:
     """The network that the first word of a command names.
 
@@ -56,17 +62,22 @@ def load_predictor(
       checkpoint: the checkpoint to take, where `network` is a run.
       model: the name of the network in a file; by default its keys and shapes decide.
       exif: turn photographs upright; where `network` is a run, its config decides.
+      preset: how images are prepared, where it is not as the weights say; where `network` is a run, its config decides.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: `network` names no network, or the network cannot be read.
     """
-    trained = open_named(network, checkpoint, model)
+    trained = open_named(network, checkpoint, model, preset=preset)
     if isinstance(trained, Network):
         return predictor_of(trained, exif=exif)
     if exif and not trained.config.data.exif:
         raise ConfigError(
             f"--exif is for weights without a run; {network} was trained with data.exif = False, and prepares images "
             "as it did then. Leave it out, or train with --data.exif"
+        )
+    if preset != AS_PUBLISHED:
+        raise ConfigError(
+            f"--preset is for weights without a run; {network} says itself how its images are prepared. Leave it out"
         )
     return Predictor(
         title=trained.title,

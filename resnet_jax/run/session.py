@@ -110,7 +110,7 @@ class Session:
             steps_per_epoch=float(plan.steps_per_epoch),
             learning_rate=plan.lr,
             names=self.evaluations.names,
-            layers=layer_names(partition(params, trained_of(params, config.optim.groups))[0]),
+            layers=layer_names(partition(params, trained_of(params, self.training.groups))[0]),
             images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size),
             log_state=log_state,
             forgive_failed_writes=self.forgive,
@@ -138,9 +138,10 @@ def prepare(
     stream = data.train_batches(
         source, config.data, seed=config.seed, fill=task.fills[0], **batching(config.batch_size)
     )
-    beginning = cache(partial(load_beginning, config, task))
-    if not known and (begun := beginning()) and begun.new:
-        say(f"start.weights: {', '.join(begun.new)} do not fit, and are made new")
+    beginning = cache(partial(load_beginning, config, task, source.class_names))
+    if not known and (begun := beginning()):
+        for remark in begun.remarks:
+            say(f"start.weights: {remark}")
     return Session(
         config=config,
         workdir=workdir,

@@ -1,9 +1,11 @@
 """A start from existing weights: where they come from, how they fit, and which of them checkpoints need not hold."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,13 +13,16 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.config import Config, Group
 from resnet_jax.config_files import FILE_NAME
-from resnet_jax.errors import CheckpointError, ConfigError
+from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
+from resnet_jax.tasks.assemble import groups_and_phases
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.frozen import combine, trained_of
+from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
-from resnet_jax.weights import load_pretrained
+from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, load_pretrained
+from resnet_jax.weights.channels import input_conv
+from resnet_jax.weights.narrowing import first_few
 
 SHOWN = 10  # arrays that do not fit, in an error
 
@@ -29,14 +34,16 @@ class Beginning:
     Attributes:
       weights: the text of `config.start.weights`.
       arrays: `params/conv1/kernel` -> the array, for the arrays that fit.
-      new: names of the arrays of the last layer that do not fit, and so stay random.
+      new: names of the arrays of the last layer that are not taken from the weights, and so stay random.
       groups: of parameters. Frozen parameters that come from these weights are in no checkpoint.
+      remarks: what is not as in the weights, or may not be meant, in a sentence each.
     """
 
     weights: str
     arrays: Mapping[str, np.ndarray]
     new: tuple[str, ...]
     groups: tuple[Group, ...]
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -50,12 +57,12 @@ class Beginning:
         if state.ema is None:
             return state
         # A copy, since the step donates its arguments: one array must not be in two places.
-        changed = trained_variables(variables, trained_of(variables["params"], self.groups))
+        changed = trained_variables(variables, self.groups)
         return state.replace(ema=jax.tree.map(lambda leaf: leaf.copy(), changed))
 
     def to_save(self, state: TrainState) -> TrainState:
         """The part of a state that a checkpoint holds: None in place of frozen arrays that come from these weights."""
-        kept = trained_variables(state.variables, trained_of(state.params, self.groups))
+        kept = trained_variables(state.variables, self.groups)
         saved = jax.tree_util.tree_map_with_path(
             lambda path, leaf, moves: leaf if moves is not None or _name(path) not in self.arrays else None,
             *(state.variables, kept),
@@ -87,43 +94,134 @@ class Beginning:
         return jax.tree_util.tree_map_with_path(fill, variables)
 
 
-def load_beginning(config: Config, task: Task) -> Beginning | None:
+def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Beginning | None:
     """The variables that `config.start` names. None if a run starts from random variables.
 
+    Args:
+      class_names: of the data set.
+
     Raises:
-      ConfigError: the weights do not fit the network, apart from its last layer; lists all arrays that do not fit.
-      WeightsError, CheckpointError: they cannot be found, downloaded or read.
+      ConfigError: the weights do not fit the network, apart from its last layer and from the channels of its first
+        convolution; lists all arrays that do not fit.
+      WeightsError, CheckpointError: they cannot be found, downloaded or read, or are for neither the channels of the
+        images nor RGB.
     """
     if not config.start.weights:
         return None
     like = by_name(jax.eval_shape(task.init, jax.random.key(0)))
-    found = {name: np.asarray(array) for name, array in by_name(_variables(config)).items()}
+    weights = _read(config)
+    found, remarks = _with_channels_of(like, weights.arrays)
     head = tuple(f"params/{module}/" for module in task.head)
-    new = tuple(
-        name for name in like if name.startswith(head) and (name not in found or found[name].shape != like[name].shape)
-    )
+    new, remark = _new_head(config.start.head, head, like, found, weights.class_names, class_names)
     body = {name: array for name, array in found.items() if not name.startswith(head) or name in like}
-    _check_fit(config, *({name: x for name, x in tree.items() if name not in new} for tree in (like, body)))
+    trees = ({name: x for name, x in tree.items() if name not in new} for tree in (like, body))
+    _check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
-    return Beginning(config.start.weights, arrays, new, config.optim.groups)
+    groups, _ = groups_and_phases(config, task)
+    return Beginning(config.start.weights, arrays, new, groups, tuple(filter(None, (*remarks, remark))))
 
 
-def load_frozen(config: Config, task: Task) -> Beginning | None:
+def load_frozen(config: Config, task: Task, class_names: Sequence[str]) -> Beginning | None:
     """What checkpoints of this run lack. None if they lack nothing; then a run is read without its start."""
-    return load_beginning(config, task) if any(not group.rate for group in config.optim.groups) else None
+    freezes = any(not group.rate for group in groups_and_phases(config, task)[0])
+    return load_beginning(config, task, class_names) if freezes else None
 
 
-def _variables(config: Config) -> PyTree[Array]:
+class _Weights(NamedTuple):
+    """What `start.weights` names.
+
+    Attributes:
+      arrays: by name, with their own head.
+      model: the name of the network, where the weights say it.
+      class_names: of the head; None = nothing says them.
+    """
+
+    arrays: dict[str, np.ndarray]
+    model: str
+    class_names: tuple[str, ...] | None
+
+
+def _read(config: Config) -> _Weights:
     from resnet_jax.run.predict import load_run  # imported here, since it imports this module
 
-    weights = config.start.weights
+    weights, name = config.start.weights, config.model.name
     if (open_folder(weights) / FILE_NAME).exists():
-        return load_run(weights, config.start.checkpoint).state.eval_variables
-    variables = load_pretrained(config.model.name, weights)[1]
-    return {name: variables[name] for name in ("params", "batch_stats")}
+        run = load_run(weights, config.start.checkpoint)
+        return _Weights(_arrays(run.state.eval_variables), run.config.model.name, run.class_names)
+    try:
+        variables = load_pretrained(name, weights)[1]
+    except WeightsError as error:
+        raise WeightsError(f"start.weights = {weights!r} for model.name = {name!r}: {error}") from error
+    published = weights == "DEFAULT" or any(weights == known.name for known in WEIGHT_SETS)
+    published |= any(Path(weights).name == known.file for known in WEIGHT_SETS)
+    arrays = _arrays({part: variables[part] for part in ("params", "batch_stats")})
+    return _Weights(arrays, "", class_names() if published else None)
 
 
-def _check_fit(config: Config, like: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
+def _arrays(variables: PyTree[Array]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in by_name(variables).items()}
+
+
+def _with_channels_of(
+    like: Mapping[str, Any], found: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays with a first convolution for the channels that the network sees, and what to say of it."""
+    stem = input_conv(like)
+    if stem not in found or like[stem].shape == found[stem].shape:
+        return dict(found), ()
+    before, after = found[stem].shape, like[stem].shape
+    if (*before[:-2], before[-1]) != (*after[:-2], after[-1]):
+        return dict(found), ()  # another stem
+    how = "their sum" if after[-2] == 1 else f"repeated, times {before[-2]}/{after[-2]}"
+    remark = f"{stem} is made from that of {before[-2]} channels for {after[-2]}, as timm does ({how})"
+    return {**found, stem: adapt_input_conv(found[stem], after[-2])}, (remark,)
+
+
+def _new_head(
+    wanted: str,
+    head: tuple[str, ...],
+    like: Mapping[str, Any],
+    found: Mapping[str, np.ndarray],
+    theirs: Sequence[str] | None,
+    ours: Sequence[str],
+) -> tuple[tuple[str, ...], str]:
+    """The arrays of the last layer that are made new, and what to say of it.
+
+    Args:
+      wanted: `start.head`.
+      head: how the names of these arrays begin.
+      theirs: the names of the classes of the weights; None = nothing says them.
+      ours: those of the data set.
+    """
+    all_of_it = tuple(name for name in like if name.startswith(head))
+    misfits = tuple(name for name in all_of_it if name not in found or found[name].shape != like[name].shape)
+    listed = ", ".join(misfits or all_of_it)
+    if misfits:
+        return all_of_it if wanted == "new" else misfits, f"{listed} do not fit, and are made new"
+    if not all_of_it or wanted == "fitting":
+        return (), ""
+    if wanted == "new":
+        return all_of_it, f"{listed} are made new, as start.head = 'new' says"
+    if theirs is None or (tuple(theirs) == tuple(ours) and all(name.isdecimal() for name in ours)):
+        return (), (
+            f"{listed} are kept: they fit, and nothing names the classes of the weights. Where they are other classes, "
+            "add --start.head new"
+        )
+    if tuple(theirs) == tuple(ours) or _is_imagenet(theirs, ours):
+        return (), ""
+    return all_of_it, (
+        f"{listed} are made new, since their classes ({first_few(theirs, 3)}) are not those of the data set "
+        f"({first_few(ours, 3)}). --start.head fitting keeps them"
+    )
+
+
+def _is_imagenet(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether both are ImageNet's classes, and the data set calls them by their WordNet numbers, as folders do."""
+    numbers = all(re.fullmatch(r"n\d{8}", name) for name in ours)
+    return tuple(theirs) == class_names() and len(ours) == len(theirs) and numbers and list(ours) == sorted(ours)
+
+
+def _check_fit(config: Config, of: str, like: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
     lines = [f"{name}: not in the weights" for name in like if name not in found]
     lines += [f"{name}: only in the weights" for name in found if name not in like]
     lines += [
@@ -134,9 +232,10 @@ def _check_fit(config: Config, like: Mapping[str, Any], found: Mapping[str, np.n
     if lines:
         shown = lines[:SHOWN] + [f"and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
         raise ConfigError(
-            f"start.weights = {config.start.weights!r} does not fit {config.model.name}; {len(lines)} arrays differ:"
+            f"start.weights = {config.start.weights!r}{f', of {of},' * bool(of)} does not fit {config.model.name}; "
+            f"{len(lines)} arrays differ:"
             + "".join(f"\n  {line}" for line in shown)
-            + "\nSet model.name (and data.channels) to those of the weights, or name other weights."
+            + "\nSet model.name to that of the weights, or name other weights."
         )
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 from etils import epath
@@ -15,6 +15,7 @@ from resnet_jax.config import Config
 from resnet_jax.config_files import check_same_run
 from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.files import open_folder, read_json
+from resnet_jax.models.forms import forms_of_this_machine
 from resnet_jax.run.evaluate import key, shown_names
 from resnet_jax.run.predict import load_run, open_checkpoints
 from resnet_jax.run.result import RESULT, summary, write_result
@@ -28,10 +29,13 @@ from resnet_jax.survival.signals import StopRequest
 from resnet_jax.survival.watchdog import Watchdog
 from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.tasks.task import Task
+from resnet_jax.training.levels import Phase
 from resnet_jax.training.loop import Loop, fit
 from resnet_jax.training.state import TrainState
+from resnet_jax.training.step import TrainStep
 
 
+@forms_of_this_machine()
 def train(
     config: Config, workdir: epath.PathLike, *, task: Task | None = None, console: Console | None = None
 ) -> TrainState:
@@ -87,11 +91,10 @@ def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
         Watchdog(config.watchdog_seconds) as watchdog,
         open_checkpoints(config, session.workdir, session.evaluations.best) as checkpoints,
     ):
-        train_step: Any = tell_of_compiling(session.training.train_step, "the training step", session.say)
         loop = Loop(
             batches=batches,
             sharding=split_batch(session.mesh),
-            train_step=train_step,
+            train_steps=_steps(session),
             evaluations=session.evaluations.passes,
             plan=session.training.plan,
             checkpoints=checkpoints,
@@ -109,6 +112,17 @@ def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
                 session.say(f"Rolling back past the batch of step {error.step}: {error}")
 
 
+def _steps(session: Session) -> tuple[tuple[int, TrainStep], ...]:
+    """The step of each phase, with the number of updates before it."""
+    phases = session.training.phases
+
+    def told(phase: Phase, step: Any) -> TrainStep:
+        which = f" of level {phase.level!r}" if len(phases) > 1 else ""
+        return cast(TrainStep, tell_of_compiling(step, f"the training step{which}", session.say))
+
+    return tuple((phase.start, told(phase, step)) for phase, step in phases)
+
+
 def _train_from_newest(
     session: Session, loop: Loop, checkpoints: Checkpoints, beginning: dict[str, Any]
 ) -> tuple[TrainState, float]:
@@ -117,7 +131,7 @@ def _train_from_newest(
     Args:
       beginning: what a checkpoint from before the first step would remember.
     """
-    like, freezes = session.like, any(not group.rate for group in session.config.optim.groups)
+    like, freezes = session.like, any(not group.rate for group in session.training.groups)
     begun = session.beginning() if freezes else None
     restored = checkpoints.restore_newest(begun.to_save(like) if begun else like, set_aside=True)
     if restored is None:

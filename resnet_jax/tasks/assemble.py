@@ -1,20 +1,22 @@
 """Turns a config into the functions that train it, for any devices and without its data."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from resnet_jax.config import Config
+from resnet_jax.config import Config, Group
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import Average, scaled_decay
-from resnet_jax.training.frozen import check_groups
+from resnet_jax.training.levels import Phase, resolve
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
 from resnet_jax.training.step import TrainStep, make_train_step
@@ -27,13 +29,21 @@ class Training:
     """The functions that train a config.
 
     Attributes:
+      groups: of parameters; those of rate 0 are never trained.
+      phases: the phases of the run, of which most runs have one, each with its step.
       batch: shapes of a global batch, and how the batch is split over the devices.
     """
 
     plan: Plan
     init_state: InitState
-    train_step: TrainStep
+    groups: tuple[Group, ...]
+    phases: tuple[tuple[Phase, TrainStep], ...]
     batch: dict[str, jax.ShapeDtypeStruct]
+
+    @property
+    def train_step(self) -> TrainStep:
+        """The step of the last phase."""
+        return self.phases[-1][1]
 
     def lower_step(self) -> jax.stages.Lowered:
         """The step, ready to be compiled, without data or memory for its state."""
@@ -75,14 +85,14 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     Args:
       num_images: size of the training set.
     Raises:
-      ConfigError: `optim.groups` must be a mistake, or the devices of `mesh` cannot share the batch in the parts that
-        `accumulate` asks for.
+      ConfigError: `optim.groups` or `optim.level` must be a mistake, or the devices of `mesh` cannot share the batch in
+        the parts that `accumulate` asks for.
     """
     optim = config.optim
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
-    check_groups(jax.eval_shape(task.init, jax.random.key(0))["params"], optim.groups)
     plan = plan_steps(config, num_images)
-    optimizer = make_optimizer(optim, plan.schedule)
+    groups, phases = groups_and_phases(config, task, plan.steps_per_epoch)
+    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule)
     if plan.warmup == plan.total:
         log.warning(
             "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "
@@ -101,7 +111,8 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
             "after step %d. Set it lower",
             *(optim.ema_every_steps, plan.total, max(plan.warmup, 1)),
         )
-    train_step = make_train_step(
+    make_step = partial(
+        make_train_step,
         task.loss,
         optimizer,
         mesh,
@@ -110,7 +121,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         mix_group_size=config.mix_group_size,
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
-        groups=optim.groups,
+        groups=groups,
         split=task.split,
         average=Average(scaled_decay(config), optim.ema_every_steps, plan.warmup) if optim.ema_decay else None,
     )
@@ -119,18 +130,29 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=sharding)
         for name, (shape, dtype) in task.fills[0].leaves.items()
     }
-    return Training(plan, init_state_of(config, task, mesh), train_step, batch)
+    steps = tuple((phase, make_step(resting=phase.resting, restart_at=phase.start)) for phase in phases)
+    return Training(plan, init_state_of(config, task, mesh), groups, steps, batch)
+
+
+def groups_and_phases(
+    config: Config, task: Task, steps_per_epoch: Fraction = Fraction(1)
+) -> tuple[tuple[Group, ...], tuple[Phase, ...]]:
+    """The groups of parameters of a run, and its phases. Raises as `levels.resolve`."""
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    return resolve(config.optim, params, task.head, steps_per_epoch)
 
 
 def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
     """The function that makes the state before the first update, or tells its shapes. It needs no batch size."""
+    groups, _ = groups_and_phases(config, task)
     return make_init_state(
         task.init,
-        make_optimizer(config.optim, optax.constant_schedule(0.0)),  # the schedule does not change the state
+        # The schedule does not change the state.
+        make_optimizer(replace(config.optim, groups=groups), optax.constant_schedule(0.0)),
         mesh,
         keep_ema=bool(config.optim.ema_decay),
         scale_loss=config.model.dtype == "float16",
         shard_optimizer=config.optim.shard_state,
-        groups=config.optim.groups,
+        groups=groups,
         split=task.split,
     )

@@ -29,6 +29,19 @@ def partition(tree: PyTree[Array], trained: Trained) -> tuple[PyTree[Array], PyT
     )
 
 
+def belonging_to(tree: PyTree[Any], names: frozenset[str]) -> PyTree[bool]:
+    """For each array in a tree such as the optimizer's state, whether it is that of one of these parameters. A scalar
+    belongs to none.
+    """
+
+    def belongs(path: Any, leaf: Any) -> bool:
+        # An optimizer keeps its arrays under its own path and the parameter's: `0/mu/fc/kernel` ends with `fc/kernel`.
+        parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        return bool(getattr(leaf, "ndim", 0)) and any("/".join(parts[i:]) in names for i in range(len(parts)))
+
+    return jax.tree_util.tree_map_with_path(belongs, tree)
+
+
 def combine(first: PyTree[Array], second: PyTree[Array]) -> PyTree[Array]:
     """The tree from its two parts: a leaf of `second` wherever `first` has None."""
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, is_leaf=lambda leaf: leaf is None)
@@ -43,6 +56,11 @@ def group_of(params: PyTree[Any], groups: Sequence[Group]) -> PyTree[int]:
 def trained_of(params: PyTree[Any], groups: Sequence[Group]) -> Trained:
     """For each parameter, whether it is trained: whether it is in no group of rate 0."""
     return jax.tree.map(lambda i: i < 0 or bool(groups[i].rate), group_of(params, groups))
+
+
+def frozen_names(params: PyTree[Any], groups: Sequence[Group]) -> frozenset[str]:
+    """The paths of the parameters in groups of rate 0."""
+    return frozenset(name for name, is_trained in _by_name(trained_of(params, groups)) if not is_trained)
 
 
 def check_groups(params: PyTree[Any], groups: Sequence[Group]) -> None:
@@ -72,26 +90,27 @@ def check_groups(params: PyTree[Any], groups: Sequence[Group]) -> None:
         )
 
 
-def trained_statistics(batch_stats: PyTree[Any], trained: Trained) -> PyTree[bool]:
-    """For each running statistic, whether it moves. It does not if its norm has parameters, all of them frozen."""
-    frozen = frozen_modules(trained)
-    moves = [name.rpartition("/")[0] not in frozen for name, _ in _by_name(batch_stats)]
+def moving_statistics(batch_stats: PyTree[Any], params: PyTree[Any], groups: Sequence[Group]) -> PyTree[bool]:
+    """For each running statistic, whether it moves. It does not if its norm is among `fixed_modules`."""
+    fixed = fixed_modules(params, groups)
+    moves = [name.rpartition("/")[0] not in fixed for name, _ in _by_name(batch_stats)]
     return jax.tree.unflatten(jax.tree.structure(batch_stats), moves)
 
 
-def frozen_modules(trained: Trained) -> frozenset[str]:
-    """The paths of the modules whose own parameters are all frozen, `layer1_0/bn1` and so on."""
+def fixed_modules(params: PyTree[Any], groups: Sequence[Group]) -> frozenset[str]:
+    """The paths of the modules whose own parameters are all frozen, with fixed statistics: `layer1_0/bn1` and so on."""
     own: dict[str, list[bool]] = {}
-    for name, is_trained in _by_name(trained):
-        own.setdefault(name.rpartition("/")[0], []).append(is_trained)
-    return frozenset(module for module, parameters in own.items() if not any(parameters))
+    for name, i in _by_name(group_of(params, groups)):
+        fixed = i >= 0 and not groups[i].rate and groups[i].statistics == "fixed"
+        own.setdefault(name.rpartition("/")[0], []).append(fixed)
+    return frozenset(module for module, parameters in own.items() if all(parameters))
 
 
 @contextlib.contextmanager
-def frozen_norms(modules: frozenset[str]) -> Iterator[None]:
+def fixed_norms(modules: frozenset[str]) -> Iterator[None]:
     """Inside, the norms in these modules normalise with running statistics, and do not move them.
 
-    A frozen part must not depend on the batch. A norm is any module with the fields `use_batch_stats` and
+    Such a part does not depend on the batch. A norm is any module with the fields `use_batch_stats` and
     `update_stats`. Its path is that in the variables that `apply` gets.
     """
 

@@ -29,6 +29,7 @@ class Loop:
 
     Attributes:
       sharding: how a batch is split over the devices.
+      train_steps: the step of each phase of the run, with the number of updates before the phase.
       evaluations: each is `variables -> report`. `plan.evaluations_due` gives their numbers.
       to_save: the part of a state that a checkpoint holds.
       remembered: what each checkpoint remembers besides the log and the position in the data; JSON.
@@ -37,7 +38,7 @@ class Loop:
 
     batches: Batches
     sharding: NamedSharding
-    train_step: TrainStep
+    train_steps: Sequence[tuple[int, TrainStep]]
     evaluations: Sequence[Evaluate]
     plan: Plan
     checkpoints: Checkpoints
@@ -69,11 +70,13 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
     in_flight: deque[Any] = deque()
     start = int(state.step)
     for step in range(start + 1, plan.total + 1):
-        watchdog.expect(f"step {step}", PATIENCE if step <= start + 1 + STEPS_IN_FLIGHT else 1)
+        phase, train_step = next(one for one in reversed(loop.train_steps) if one[0] < step)
+        compiles = step <= max(start, phase) + 1 + STEPS_IN_FLIGHT
+        watchdog.expect(f"step {step}", PATIENCE if compiles else 1)
         with log.waiting_for_data():
             rows = next(loop.batches)
         batch = put_batch(rows, loop.sharding)
-        state, metrics = loop.train_step(state, batch)
+        state, metrics = train_step(state, batch)
         log.collect(step, metrics)
         in_flight.append(metrics["loss"])
         if len(in_flight) > STEPS_IN_FLIGHT:

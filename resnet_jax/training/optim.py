@@ -70,12 +70,12 @@ def plan_steps(config: Config, num_images: int) -> Plan:
     whole number of steps that is nearest to its epochs.
     """
     per_epoch = Fraction(num_images, config.batch_size)
-    total = max(1, round(_exact(config.epochs) * per_epoch))
+    total = max(1, round(exact(config.epochs) * per_epoch))
     return Plan(
         total=total,
         steps_per_epoch=per_epoch,
-        eval_intervals=tuple(_exact(one.every_epochs) * per_epoch for one in config.evaluations),
-        save_interval=_exact(config.checkpoint.every_epochs) * per_epoch,
+        eval_intervals=tuple(exact(one.every_epochs) * per_epoch for one in config.evaluations),
+        save_interval=exact(config.checkpoint.every_epochs) * per_epoch,
         log_interval=config.log_every_steps,
         warmup=warmup_steps(config.optim, per_epoch, total),
         schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
@@ -83,12 +83,12 @@ def plan_steps(config: Config, num_images: int) -> Plan:
 
 
 def warmup_steps(optim: OptimConfig, steps_per_epoch: Fraction, total: int) -> int:
-    return min(round(_exact(optim.warmup_epochs) * steps_per_epoch), total)
+    return min(round(exact(optim.warmup_epochs) * steps_per_epoch), total)
 
 
 def drop_steps(optim: OptimConfig, steps_per_epoch: Fraction) -> list[int]:
     """How many updates come before each drop of the `step` schedule, in order. Two drops may fall on one step."""
-    return sorted(round(_exact(epoch) * steps_per_epoch) for epoch in optim.drop_epochs)
+    return sorted(round(exact(epoch) * steps_per_epoch) for epoch in optim.drop_epochs)
 
 
 def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction, total: int) -> optax.Schedule:
@@ -197,7 +197,7 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def _exact(epochs: float) -> Fraction:
+def exact(epochs: float) -> Fraction:
     """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
     # The `or`: numbers below half of 1e-9 would become 0.
     return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)

@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ConfigError
 from resnet_jax.runtime.mesh import AXIS
+from resnet_jax.training.frozen import belonging_to
 
 
 def split_paths(params: PyTree[Any], patterns: Sequence[str], devices: int) -> frozenset[str]:
@@ -43,13 +44,7 @@ def is_whole(tree: PyTree[Any], paths: frozenset[str]) -> PyTree[bool]:
     """For each array in a tree, such as a state, whether every device holds all of it. A split parameter is not whole,
     nor is an array that an optimizer or an average keeps for it.
     """
-
-    def whole(path: Any, leaf: Any) -> bool:
-        # An optimizer keeps its arrays under its own path and the parameter's: `0/mu/fc/kernel` ends with `fc/kernel`.
-        name = _name(path)
-        return not (getattr(leaf, "ndim", 0) and any(name == split or name.endswith(f"/{split}") for split in paths))
-
-    return jax.tree_util.tree_map_with_path(whole, tree)
+    return jax.tree.map(lambda split: not split, belonging_to(tree, paths))
 
 
 def rows_of_devices(tree: PyTree[Any], paths: frozenset[str]) -> PyTree[PartitionSpec]:

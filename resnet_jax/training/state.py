@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int, Key, PyTree, UInt32
 
 from resnet_jax.config.groups import Group
-from resnet_jax.training.frozen import Trained, combine, partition, trained_of, trained_statistics
+from resnet_jax.training.frozen import combine, moving_statistics, partition, trained_of
 from resnet_jax.training.loss_scale import LossScale, first_loss_scale
 from resnet_jax.training.split import is_whole, rows_of_devices, split_paths
 from resnet_jax.training.zero import spread
@@ -85,25 +85,25 @@ def new_state(
       scale_loss: scale the loss dynamically, as float16 needs it.
       groups: of parameters. Those of rate 0 have no optimizer state and no averages.
     """
-    trained = trained_of(variables["params"], groups)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(partition(variables["params"], trained)[0]),
+        opt_state=optimizer.init(partition(variables["params"], trained_of(variables["params"], groups))[0]),
         key=jax.random.key_data(run_key),
         loss_scale=first_loss_scale() if scale_loss else None,
     )
     if not keep_ema:
         return state
-    return state.replace(ema=trained_variables(state.variables, trained), ema_due=jnp.float32(0))
+    return state.replace(ema=trained_variables(state.variables, groups), ema_due=jnp.float32(0))
 
 
-def trained_variables(variables: dict[str, PyTree[Array]], trained: Trained) -> dict[str, PyTree[Array]]:
+def trained_variables(variables: dict[str, PyTree[Array]], groups: Sequence[Group]) -> dict[str, PyTree[Array]]:
     """The variables that an update changes: trained parameters and moving statistics; None in place of the rest."""
-    moves = trained_statistics(variables["batch_stats"], trained)
+    params = variables["params"]
+    moves = moving_statistics(variables["batch_stats"], params, groups)
     return {
-        "params": partition(variables["params"], trained)[0],
+        "params": partition(params, trained_of(params, groups))[0],
         "batch_stats": partition(variables["batch_stats"], moves)[0],
     }
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from resnet_jax.config.groups import Group
 from resnet_jax.errors import ConfigError
@@ -18,12 +18,14 @@ from resnet_jax.survival.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
 from resnet_jax.training.frozen import (
+    belonging_to,
     combine,
-    frozen_modules,
-    frozen_norms,
+    fixed_modules,
+    fixed_norms,
+    frozen_names,
+    moving_statistics,
     partition,
     trained_of,
-    trained_statistics,
 )
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
 from resnet_jax.training.split import is_whole, rows_of_devices, split_paths
@@ -91,6 +93,8 @@ def make_train_step(
     shard_optimizer: bool = False,
     average: Average | None = None,
     groups: Sequence[Group] = (),
+    resting: Sequence[Group] = (),
+    restart_at: int = 0,
     split: Sequence[str] = (),
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`. It donates `state`.
@@ -106,7 +110,11 @@ def make_train_step(
       shard_optimizer: the optimizer's state is split over the devices, see `state.state_sharding`.
       average: the rule of the moving averages, for a state that holds them.
       groups: of parameters. Those of rate 0 are frozen: no gradient is computed for them. A norm whose parameters are
-        all frozen normalises with its running statistics, which stay as they are.
+        all frozen, with fixed statistics, normalises with its running statistics, which stay as they are.
+      resting: groups of rate 0 of the parameters that are frozen in this phase of a run, but not in all phases. The
+        state has arrays of the optimizer for them, which stay as they are.
+      restart_at: the number of updates after which the optimizer's moments are set to 0, which is where a phase begins;
+        0 = never.
       split: regular expressions of the parameters of which each device holds some rows, see `split.py`. `loss` gets the
         device's rows, and their gradients are not exchanged.
 
@@ -117,13 +125,15 @@ def make_train_step(
       ConfigError: from the step: the batch cannot be computed in that many parts.
     """
 
+    now = (*resting, *groups)
+
     def mean_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
         """Gradients, running statistics and metrics of a part of the batch, as means over its examples."""
         key = jax.random.wrap_key_data(common["key"])
 
         def loss_of(params: PyTree[Array]) -> tuple[Array, Losses]:
             whole = combine(params, common["frozen"])
-            with frozen_norms(frozen_modules(trained_of(whole, groups))):
+            with fixed_norms(fixed_modules(whole, now)):
                 found = loss(whole, common["batch_stats"], batch, key, axis)
             return jnp.mean(found.loss) * common["loss_scale"], found
 
@@ -131,15 +141,17 @@ def make_train_step(
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
         # A weight of None stays None: JAX takes it for a branch without leaves.
         metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
-        moves = trained_statistics(found.batch_stats, trained_of(combine(common["params"], common["frozen"]), groups))
+        moves = moving_statistics(found.batch_stats, combine(common["params"], common["frozen"]), now)
         moved, _ = partition(found.batch_stats, moves)
         shared, own = partition(grads, is_whole(grads, paths))
         return {"grads": shared, "own": own, "batch_stats": moved, "metrics": metrics, "weight": weight}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         size, scaling = len(jax.tree.leaves(batch)[0]), state.loss_scale
+        if restart_at:
+            state = state.replace(opt_state=_restarted_if(state.step == restart_at, state.opt_state))
         batch = {**batch, "position": jnp.arange(size)}
-        params, frozen = partition(state.params, trained_of(state.params, groups))
+        params, frozen = partition(state.params, trained_of(state.params, now))
         common = {
             "params": params,
             "frozen": frozen,
@@ -166,7 +178,9 @@ def make_train_step(
         if means["weight"] is not None:
             means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
-        updates, opt_state = optimizer.update(means["grads"], state.opt_state, params)
+        waits = belonging_to(state.opt_state, frozen_names(state.params, resting))
+        waiting, in_use = partition(state.opt_state, waits)
+        updates, opt_state = optimizer.update(means["grads"], in_use, params)
         if shard_optimizer:
             updates, own = partition(updates, is_whole(updates, paths))
             updates = combine(gather(updates, spread_out, mesh), own)
@@ -174,10 +188,10 @@ def make_train_step(
             step=state.step + 1,
             params=combine(optax.apply_updates(params, updates), frozen),
             batch_stats=combine(means["batch_stats"], state.batch_stats),
-            opt_state=opt_state,
+            opt_state=combine(opt_state, waiting),
         )
         if average:
-            changed = trained_variables(new_state.variables, trained_of(state.params, groups))
+            changed = trained_variables(new_state.variables, groups)
             due = jnp.asarray(state.ema_due) > 0
             new_state = new_state.replace(ema=average(new_state.step, state.ema, changed, due))
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
@@ -198,6 +212,18 @@ def make_train_step(
 
     in_shardings, out_shardings = (None, split_batch(mesh)), (None, replicated(mesh))
     return jax.jit(train_step, in_shardings=in_shardings, out_shardings=out_shardings, donate_argnums=0)
+
+
+def _restarted_if(begins: Bool[Array, ""], opt_state: PyTree[Array]) -> PyTree[Array]:
+    """The optimizer's state with moments of 0, and Adam's count of them. The place in the schedule stays."""
+
+    def restart(part: Any) -> Any:
+        return part if keeps(part) else jax.tree.map(lambda leaf: jnp.where(begins, 0, leaf), part)
+
+    def keeps(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    return jax.tree.map(restart, opt_state, is_leaf=keeps)
 
 
 def _per_weight(means: dict[str, Any], weight: Float[Array, ""]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from resnet_jax.config import Preset
 from resnet_jax.weights.catalog import WEIGHT_SETS, WeightSet, class_names, find_weight_set
+from resnet_jax.weights.channels import adapt_input_conv
 from resnet_jax.weights.download import cache_folder
 from resnet_jax.weights.families import RESNET, Family
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
@@ -18,6 +19,7 @@ __all__ = [
     "Family",
     "Preset",
     "WeightSet",
+    "adapt_input_conv",
     "cache_folder",
     "candidates",
     "class_names",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Rows = tuple[tuple[str, str], ...]
-Layout = Literal["torchvision", "timm_d", "huggingface"]
+Layout = Literal["torchvision", "timm_d", "huggingface", "pytorch_cifar"]
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that it may be a key of caches
@@ -23,7 +23,8 @@ class Family:
       stem: our convolutions that may be the first, the one that reads the image.
       block: a regular expression that finds the number of a stage and of a residual block in a key of any layout.
       layout_of: the layout in which the library that has this network writes it.
-      special: layouts in which no other networks are written than those that `layout_of` says.
+      foreign: layouts in which this network is not written: a file of such a layout is of another network, even if all
+        names and shapes agree.
       image: axes of a small image, or clip, without batch and channels.
     """
 
@@ -33,8 +34,26 @@ class Family:
     stem: tuple[str, ...]
     block: str
     layout_of: Callable[[Any], str] = lambda model: "torchvision"
-    special: frozenset[str] = frozenset()
+    foreign: Callable[[Any], frozenset[str]] = lambda model: frozenset()
     image: tuple[int, ...] = (64, 64)
+
+
+# Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
+# the user's own may be any.
+_NOT_POOLED, _PADDED_AFTER = frozenset({"timm_d"}), frozenset({"timm_d", "pytorch_cifar"})
+_FOREIGN = {
+    "average_pool": frozenset({"pytorch_cifar"}),
+    "projection": _NOT_POOLED,
+    "projection_always": _NOT_POOLED,
+    "zero_pad_centred": _NOT_POOLED,
+    "zero_pad": _PADDED_AFTER,
+    "none": _PADDED_AFTER,
+}
+
+
+def _foreign(model: Any) -> frozenset[str]:
+    shortcut = getattr(model, "shortcut", None)
+    return _FOREIGN.get(shortcut, frozenset()) if isinstance(shortcut, str) else frozenset()
 
 
 _BLOCK = "layer{stage}.{block}"
@@ -63,11 +82,18 @@ RESNET = Family(
             (f"{_BLOCK}.downsample.1", f"{_HF}.shortcut.normalization"),
             ("fc", "classifier.1"),
         ),
+        # akamaster/pytorch_resnet_cifar10, whose option A has half of the zeros before the copied channels, and
+        # kuangliu/pytorch-cifar, from which it took the names.
+        "pytorch_cifar": (
+            (f"{_BLOCK}.downsample.0", f"{_BLOCK}.shortcut.0"),
+            (f"{_BLOCK}.downsample.1", f"{_BLOCK}.shortcut.1"),
+            ("fc", "linear"),
+        ),
     },
     head=("fc",),
     stem=("conv1", "conv1.0"),
     block=r"(?:layer|encoder\.stages\.)(\d+)\.(?:layers\.)?(\d+)\.",
     layout_of=lambda model: "timm_d" if getattr(model, "shortcut", None) == "average_pool" else "torchvision",
-    special=frozenset({"timm_d"}),
+    foreign=_foreign,
 )
 """The networks of `list_models()`."""

@@ -64,7 +64,7 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     sizes, names = stage_sizes(found), []
     for name in list_models():
         model = create_model(name)
-        layouts = {layout_of(model), *RESNET.layouts} - (RESNET.special - {layout_of(model)})
+        layouts = RESNET.layouts.keys() - RESNET.foreign(model)
         if model.stage_sizes == sizes and any(
             _keys(_leaves_in(name, short=True), layout).items() <= found.items()
             and _keys(_leaves_in(name), layout) == found
@@ -139,6 +139,21 @@ def check_fit(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape
             f"the weights hold NaN or infinite numbers in {len(bad)} arrays; training may have diverged, "
             f"use an earlier checkpoint: {first_few(bad)}"
         )
+
+
+def refuse_foreign(
+    state_dict: Mapping[str, np.ndarray], model: nn.Module, layout: str, family: Family = RESNET
+) -> None:
+    """Raises a WeightsError if files of this layout are of other networks than `model`, whatever the shapes say."""
+    if layout not in family.foreign(model):
+        return
+    names = candidates(state_dict)
+    looks = f"This file looks like {' or '.join(names)}; ask for that network" if names else "Choose another shortcut"
+    raise WeightsError(
+        f"the names in the file are those of the layout {layout!r}, and no network with shortcut = "
+        f"{getattr(model, 'shortcut', None)!r} is written so: it would compute something else with these arrays. "
+        f"{looks}, or choose another file"
+    )
 
 
 def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape], family: Family) -> str:

@@ -3,24 +3,28 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
 from resnet_jax.models import ResNet, create_model
 from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
+from resnet_jax.weights.channels import RGB, adapt_input_conv, input_conv
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
 from resnet_jax.weights.fit import head_and_channels
 from resnet_jax.weights.hub import hub_weights
 from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
-_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors")
 
 
 def load_pretrained(
     name: str,
     source: str | Path = "DEFAULT",
     *,
+    channels: int | None = None,
     entry: str | None = None,
     prefix: str | None = None,
     **options: Any,
@@ -31,6 +35,8 @@ def load_pretrained(
       name: of the network, one of `list_models()`.
       source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
         Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
+      channels: of the images; None = as the file has it. From weights for RGB images the first convolution for other
+        numbers of channels is made as timm does: see `adapt_input_conv`.
       entry: the part of a training checkpoint to take, such as `"model_ema"`.
       prefix: of the keys to take, such as `"module.encoder_q."`.
       **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it, both must agree.
@@ -39,14 +45,21 @@ def load_pretrained(
       `(model, variables)` for `model.apply(variables, images, train=False)`.
 
     Raises:
-      WeightsError: the file cannot be found, downloaded or read, or does not fit the network exactly.
+      WeightsError: the file cannot be found, downloaded or read, does not fit the network exactly, or is for neither
+        `channels` channels nor RGB.
     """
     state_dict = read_state_dict(find_weights(name, source), entry=entry, prefix=prefix)
-    classes, channels = head_and_channels(state_dict)
+    classes, there = head_and_channels(state_dict)
     if classes is not None:
         options = {"num_classes": classes, **options}
     model = create_model(name, **options)
-    return model, from_torchvision(state_dict, model, channels=channels or 3)
+    variables = from_torchvision(state_dict, model, channels=there or RGB)
+    if channels is not None:
+        arrays = flatten_dict(variables, sep="/")
+        if stem := input_conv(arrays):
+            arrays[stem] = jnp.asarray(adapt_input_conv(arrays[stem], channels))
+            variables = unflatten_dict(arrays, sep="/")
+    return model, variables
 
 
 def load_weights(

@@ -16,9 +16,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
+from resnet_jax.errors import WeightsError
 from resnet_jax.weights.families import RESNET, Family
-from resnet_jax.weights.fit import check_fit, leaves_of
-from resnet_jax.weights.names import COUNTERS, Path, to_our_axes, to_torch_axes, torch_key
+from resnet_jax.weights.fit import check_fit, leaves_of, refuse_foreign
+from resnet_jax.weights.names import COUNTERS, Path, layout_of, to_our_axes, to_torch_axes, torch_key
 from resnet_jax.weights.narrowing import as_count, narrow
 
 StateDict = dict[str, np.ndarray]
@@ -97,8 +98,14 @@ def translate(
     for counters, which become whole numbers.
 
     Raises:
-      WeightsError: as `from_torchvision`.
+      WeightsError: as `from_torchvision`; or no network of the kind of `model` is written in `layout`, so that whoever
+        reads the file would take it for another one.
     """
+    if layout in family.foreign(model):
+        raise WeightsError(
+            f"no network with shortcut = {getattr(model, 'shortcut', None)!r} is written in the layout {layout!r}: "
+            f"whoever reads the file would take it for another network. Choose {layout_of(model, family)!r}"
+        )
     return {
         torch_key(path, layout, family): as_count(state_dict[key]) if path[0] == COUNTERS else state_dict[key]
         for key, path in _match(state_dict, model, channels, family).items()
@@ -109,7 +116,9 @@ def _match(state_dict: Mapping[str, np.ndarray], model: nn.Module, channels: int
     """Where each key of the file belongs. Raises WeightsError unless every key is used and every array fits."""
     leaves = leaves_of(model, channels, family)
     by_layout = {layout: {torch_key(path, layout, family): path for path in leaves} for layout in family.layouts}
-    keys = max(by_layout.values(), key=lambda keys: len(state_dict.keys() & keys.keys()))
+    layout = max(by_layout, key=lambda layout: len(state_dict.keys() & by_layout[layout].keys()))
+    refuse_foreign(state_dict, model, layout, family)
+    keys = by_layout[layout]
     if not any(key.endswith("." + COUNTERS) for key in state_dict):
         keys = {key: path for key, path in keys.items() if path[0] != COUNTERS}
     check_fit(state_dict, {key: leaves[path] for key, path in keys.items()}, family)

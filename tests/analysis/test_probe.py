@@ -230,7 +230,8 @@ def test_commands_that_cannot_be_meant(run, tmp_path, monkeypatch):
             cli.main(line.split())
     empty = tmp_path / "empty"
     empty.mkdir()
-    (empty / "config.json").write_text((run / "config.json").read_text())
+    for name in ("config.json", "class_names.json"):
+        (empty / name).write_text((run / name).read_text())
     with pytest.raises(SystemExit, match="empty holds no checkpoint yet; continue its training"):
         cli.main(["probe", str(empty)])
 

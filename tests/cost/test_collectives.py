@@ -1,4 +1,4 @@
-"""What the devices exchange in the compiled step of ResNet-50, read off its optimised program."""
+"""What the devices exchange in the compiled step of a network, read off its optimised program."""
 
 import jax
 import pytest
@@ -9,11 +9,12 @@ from resnet_jax.cost.count import count_parameters
 from resnet_jax.cost.forecast import forecast
 from resnet_jax.models import create_model
 
-PARAMETERS, STATISTICS, BATCH_NORMS = 25_557_032, 2 * 26_560, 53
+PARAMETERS = {"cifar_resnet8": 139_640, "resnet50": 25_557_032}
+STATISTICS, BATCH_NORMS = {"cifar_resnet8": 2 * 240, "resnet50": 2 * 26_560}, 53
 MIXED = AugmentConfig(mixup_alpha=0.2, cutmix_alpha=1.0, mix_group_size=2)
 
 
-def collectives(bn_group_size=2, accumulate=1, name="resnet50", **optim):
+def collectives(bn_group_size=2, accumulate=1, name="cifar_resnet8", **optim):
     """Of a small batch of small images: neither changes what is exchanged."""
     config = Config(
         model=ModelConfig(name=name, bn_group_size=bn_group_size),
@@ -25,16 +26,18 @@ def collectives(bn_group_size=2, accumulate=1, name="resnet50", **optim):
     return forecast(config, jax.devices()).collectives
 
 
-def test_groups_and_mixing_need_no_communication_of_their_own():
+pytestmark = pytest.mark.usefixtures("short_runs", "compile_quickly")
+both = pytest.mark.parametrize("name", ["cifar_resnet8", pytest.param("resnet50", marks=pytest.mark.slow)])
+
+
+@both
+def test_groups_and_mixing_need_no_communication_of_their_own(name):
     """All that eight devices exchange is one all-reduce of gradients, statistics and metrics."""
-    found = collectives()
+    found = collectives(name=name)
     assert count_collectives(found) == {"all-reduce": 1}
-    assert found[0].bytes == 4 * (PARAMETERS + STATISTICS + 2)  # with loss and accuracy
+    assert found[0].bytes == 4 * (PARAMETERS[name] + STATISTICS[name] + 2)  # with loss and accuracy
     assert found[0].devices == 8
     assert found[0].wire_bytes == 2 * 7 / 8 * found[0].bytes
-
-
-both = pytest.mark.parametrize("name", ["cifar_resnet20", pytest.param("resnet50", marks=pytest.mark.slow)])
 
 
 @both
@@ -53,16 +56,19 @@ def test_a_split_optimizer_scatters_and_gathers(name):
     assert counts == {"reduce-scatter": 1, "all-gather": 1}
     sizes = {collective.kind: collective.bytes for collective in found}
     assert sizes["reduce-scatter"] == sizes["all-gather"] == 4 * count_parameters(create_model(name, num_classes=1000))
-    assert sum(x.bytes for x in found if x.kind == "all-reduce") < 4 * (STATISTICS + 2 + 162)
+    assert sum(x.bytes for x in found if x.kind == "all-reduce") < 4 * (STATISTICS["resnet50"] + 2 + 162)
 
 
 @pytest.mark.slow
 def test_global_batch_norm_exchanges_once_per_norm_and_direction():
     """Forward the statistics, backward their cotangents; two norms side by side may share one exchange."""
-    found = collectives(bn_group_size=0)
+    found = collectives(bn_group_size=0, name="resnet50")
     assert count_collectives(found).keys() == {"all-reduce"}
     assert len(found) <= 2 * BATCH_NORMS + 1
-    assert sum(collective.bytes for collective in found) < 4 * (PARAMETERS + STATISTICS + 2 + 2 * 3 * 26_560) + 1
+    assert (
+        sum(collective.bytes for collective in found)
+        < 4 * (PARAMETERS["resnet50"] + STATISTICS["resnet50"] + 2 + 2 * 3 * 26_560) + 1
+    )
 
 
 PROGRAM = """

@@ -20,9 +20,12 @@ from resnet_jax.tasks.assemble import build_model
 ROOT = Path(__file__).parent.parent.parent
 
 
+pytestmark = pytest.mark.usefixtures("short_runs")
+
+
 def tiny(batch_size=64, accumulate=1, remat=(), **optim):
     return Config(
-        model=ModelConfig(name="cifar_resnet20", num_classes=10, bn_group_size=4, remat=remat),
+        model=ModelConfig(name="cifar_resnet8", num_classes=10, bn_group_size=4, remat=remat),
         data=DataConfig(name="synthetic", image_size=32, eval_resize=32),
         optim=OptimConfig(**optim),
         batch_size=batch_size,
@@ -31,13 +34,13 @@ def tiny(batch_size=64, accumulate=1, remat=(), **optim):
 
 
 @pytest.fixture(scope="module")
-def one():
+def one(short_runs):
     return forecast(tiny(32), jax.devices()[:2])
 
 
 def test_the_forecast_adds_up(one):
     model = build_model(tiny())
-    parameters, statistics = count_parameters(model), 2 * 688
+    parameters, statistics = count_parameters(model), 2 * 240
     assert one.state_bytes == pytest.approx(4 * (2 * parameters + statistics), abs=64), "parameters, momentum, counters"
     assert one.batch_bytes == 16 * (32 * 32 * 3 + 4)
     assert one.flops == 6 * 16 * count_macs(model, image_size=32)
@@ -50,7 +53,7 @@ def test_the_forecast_adds_up(one):
 def test_parts_take_the_memory_of_one(one):
     """Four times the images, in four parts: the same, but for the bytes of the images and a sum of gradients."""
     four = forecast(tiny(128, 4), jax.devices()[:2])
-    assert four.temporary_bytes < 1.15 * one.temporary_bytes + 4 * 269_722
+    assert four.temporary_bytes < 1.15 * one.temporary_bytes + 4 * count_parameters(build_model(tiny()))
     assert four.kept_bytes == one.kept_bytes
     assert four.batch_bytes == 4 * one.batch_bytes
 
@@ -64,6 +67,14 @@ def test_a_split_optimizer_takes_less_memory(one):
 def test_rematerialisation_keeps_less_for_the_backward_pass(one):
     some, more = (kept_bytes(config, build_model(config), 16) for config in (tiny(remat=(1,)), tiny(remat=(1, 2, 3))))
     assert more < some < 0.75 * one.kept_bytes
+
+
+def test_what_is_frozen_has_no_backward_pass(one):
+    probe = forecast(tiny(32, level="head"), jax.devices()[:2])
+    forward = 2 * 16 * count_macs(build_model(tiny()), image_size=32)
+    assert probe.flops == forward + 2 * 16 * 64 * 10, "the gradient of the head's kernel"
+    assert probe.kept_bytes < 0.01 * one.kept_bytes
+    assert probe.state_bytes < 0.6 * one.state_bytes, "no momentum for the frozen part"
 
 
 def test_a_batch_that_the_devices_cannot_share():
@@ -93,7 +104,16 @@ def train(tmp_path, *arguments, **environment):
 
 
 def test_dry_run_for_more_devices_than_there_are(tmp_path):
-    done = train(tmp_path, "--dry-run", "16", "--model.bn-group-size", "4", "--data.directory", "/nowhere")
+    done = train(
+        tmp_path,
+        str(ROOT / "tests" / "small_digits.py"),
+        "--dry-run",
+        "16",
+        "--model.bn-group-size",
+        "4",
+        "--data.directory",
+        "/nowhere",
+    )
     assert done.returncode == 0, done.stderr
     assert "compiled for 16 device(s) (cpu); nothing was run" in done.stdout
     assert "1 all-reduce" in done.stdout

@@ -20,6 +20,8 @@ from resnet_jax.cost.peaks import PEAKS, images_per_second_at_peak, peak_of
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model, init
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 ROOT = Path(__file__).parent.parent.parent
 ONE_DEVICE = os.environ | {"XLA_FLAGS": ""}
 TINY = create_model("cifar_resnet20", stage_sizes=(1,), num_classes=10)

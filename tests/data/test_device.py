@@ -11,6 +11,8 @@ from resnet_jax.config import AugmentConfig, DataConfig, Preset
 from resnet_jax.data import augment, normalize
 from resnet_jax.data.device import erase
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 GREY = {"channels": 1, "mean": (0.0,), "std": (1.0,)}
 
 

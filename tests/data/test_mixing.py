@@ -11,6 +11,8 @@ from scipy import stats
 from resnet_jax.config import AugmentConfig
 from resnet_jax.data.mixing import mix
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SIDES = (12, 17)
 GROUPS = 1500
 

@@ -4,7 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +14,8 @@ from resnet_jax.config_files import find_config
 from resnet_jax.models import create_model
 from resnet_jax.tasks import assemble
 from resnet_jax.weights import load
+
+from ..weights.networks import random_variables
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "photos.md").read_text()
@@ -64,7 +65,7 @@ def test_the_commands_in_order(photos, monkeypatch, capsys):
     assert set(words(PRINTED[1])) - {"cat", "dog"} == set(words(out)) - {"cat", "dog"}
 
     network = create_model("resnet18")
-    rn.save_weights("published.pth", rn.init(network, jax.random.key(0)))
+    rn.save_weights("published.pth", random_variables(network))
     monkeypatch.setattr(load, "find_file", lambda weights: Path("published.pth"))
     small = {"resnet50": "resnet18", "IMAGENET1K_V2": "IMAGENET1K_V1"}
     cli.main([small.get(word, word) for word in published[3:]])

@@ -12,6 +12,8 @@ from resnet_jax.models import create
 
 from . import make_runs
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 RUNS = sorted(path.parent for path in make_runs.RUNS.rglob("config.json"))
 ALIKE = {"rel": 2e-3, "abs": 2e-3}  # on any CPU and number of devices: 5 steps in float32
 

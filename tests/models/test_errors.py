@@ -53,6 +53,11 @@ class ProjectsOnly(Block):
         ),
         (
             "resnet18",
+            {"shortcut": "zero_pad_centred", "stem_width": 128},
+            "shortcut = 'zero_pad_centred' can add channels but not remove.*stem_width <= 64",
+        ),
+        (
+            "resnet18",
             {"block": ProjectsOnly, "shortcut": "zero_pad"},
             "'zero_pad' does not fit ProjectsOnly; choose 'projection'",
         ),

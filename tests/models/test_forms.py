@@ -1,19 +1,22 @@
 """Every platform's form of an operation computes what the plain one does: values, first and second derivatives."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.models import ResNet
 from resnet_jax.models.deferred import norm_of, pooled_norm_of
-from resnet_jax.models.forms import PLATFORMS, forms_of, in_halves, pointwise
+from resnet_jax.models.forms import PLATFORMS, forms_of, forms_of_this_machine, in_halves, pointwise
 from resnet_jax.models.layers import Conv, kept_relu, relu
 from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.pooling import max_pool
 
 torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 # Below the tolerances of parity in float64: 1e-10 for gradients, 1e-12 for running statistics.
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
@@ -27,7 +30,10 @@ def derivatives(function, arguments, directions):
         return sum(jnp.sum(jnp.sin(leaf + 0.3 * i)) for i, leaf in enumerate(leaves))
 
     gradient = jax.grad(scalar, argnums=tuple(range(len(arguments))))
-    return function(*arguments), gradient(*arguments), jax.jvp(gradient, arguments, directions)[1]
+    # One program: without `jit` each operation is compiled by itself.
+    return jax.jit(lambda arguments, directions: (function(*arguments), *jax.jvp(gradient, arguments, directions)))(
+        arguments, directions
+    )
 
 
 def compare(a, b, **close):
@@ -177,7 +183,8 @@ def test_batch_norm_in_one_pass_over_an_axis(platform, kind):
         found, stats = whole(False, x, kernel, *rest[1:])
         return jnp.sum(jnp.square(found) * weights), (found, stats)
 
-    results = [jax.value_and_grad(f, (0, 1), has_aux=True)(jnp.asarray(x), jnp.asarray(rest[0])) for f in (loss, plain)]
+    arguments = jnp.asarray(x), jnp.asarray(rest[0])
+    results = [jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(*arguments) for f in (loss, plain)]
     compare(*results, rtol=1e-10, atol=1e-10)
 
 
@@ -205,8 +212,17 @@ SHORT = ("bottleneck", "basic")
 )
 def test_whole_networks(platform, kind):
     """Logits, gradients and running statistics in float64, in one pass with this platform's forms, and plainly."""
-    from resnet_jax.models import ResNet
+    compare(results_of_network(kind, one_pass=True), plain_network(kind), rtol=1e-9, atol=1e-10)
 
+
+@cache
+def plain_network(kind):
+    """Computed once, for all platforms."""
+    with forms_of("cpu"):
+        return results_of_network(kind, one_pass=False)
+
+
+def results_of_network(kind, one_pass):
     model = ResNet(num_classes=3, width=8, bn_group_size=2, param_dtype=jnp.float64, **NETWORKS[kind])
     rng = np.random.default_rng(7)
     images = jnp.asarray(rng.normal(size=(4, 37, 41, 3)))
@@ -216,15 +232,12 @@ def test_whole_networks(platform, kind):
     )
     variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
 
-    def loss(params, one_pass):
+    def loss(params):
         net = model.clone(norm=partial(BatchNorm, one_pass=one_pass))
         logits, updates = net.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(logits)), (logits, updates)
 
-    found = jax.value_and_grad(partial(loss, one_pass=True), has_aux=True)(variables["params"])
-    with forms_of("cpu"):
-        expected = jax.value_and_grad(partial(loss, one_pass=False), has_aux=True)(variables["params"])
-    compare(found, expected, rtol=1e-9, atol=1e-10)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
 
 @pytest.mark.parametrize(("deferred", "mean"), [(False, 0), (False, 100), (True, 0), (True, 10)])
@@ -264,3 +277,15 @@ def test_the_form_is_that_of_the_platform_lowered_for():
     assert "convolution" in text(product, "cuda", *shapes)
     assert "convolution" in text(product, "tpu", *shapes)
     assert "convolution" not in text(product, "cpu", *shapes)
+
+
+def test_a_run_on_a_cpu_traces_the_forms_of_cpus_alone():
+    images = jnp.ones((1, 5, 5, 4))
+    traced = lambda: str(jax.make_jaxpr(lambda x: max_pool(x))(images))
+    assert "platform_index" in traced()
+    with forms_of_this_machine():
+        assert "platform_index" not in traced()
+        with forms_of("tpu"):
+            assert "reduce_window" in traced()
+    with forms_of("tpu"), forms_of_this_machine():
+        assert "reduce_window" in traced(), "forms that a test forces stay"

@@ -12,6 +12,8 @@ from resnet_jax.models.pooling import max_pool
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 def nchw(x):
     return torch.from_numpy(np.ascontiguousarray(np.transpose(x, (0, 3, 1, 2))))

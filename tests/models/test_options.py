@@ -14,6 +14,8 @@ from resnet_jax.models.layers import ACTIVATIONS, POOLS, Conv, squeezed, stochas
 from resnet_jax.models.pooling import blur_pool, halving_average_pool, max_pool, smoothing_average_pool
 from resnet_jax.weights import from_torchvision
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SMALL = {"block": "basic", "stage_sizes": (1, 1), "width": 8, "num_classes": 3, "stem": "cifar"}
 TINY = SMALL | {"stage_sizes": (1,), "width": 4}
 
@@ -93,6 +95,17 @@ def test_named_activations_are_torchs(act, oracle):
     np.testing.assert_allclose(ACTIVATIONS[act](x), expected.numpy(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("stem_width", "before", "after"), [(3, 2, 3), (4, 2, 2), (8, 0, 0)])
+def test_centred_zeros_lie_on_both_sides(stem_width, before, after):
+    """A branch that is zero leaves the shortcut of the stem's output, to 8 channels."""
+    model = ResNet(**SMALL | {"stage_sizes": (1,), "shortcut": "zero_pad_centred", "stem_width": stem_width})
+    variables = draw(model)
+    variables["params"]["layer1_0"]["bn2"] = jax.tree.map(np.zeros_like, variables["params"]["layer1_0"]["bn2"])
+    variables["batch_stats"]["layer1_0"]["bn2"]["mean"][:] = 0
+    out = apply(model, variables, noise(2, 7, 9, 3), features=True)
+    np.testing.assert_array_equal(out["stage1"], np.pad(out["stem"], [(0, 0)] * 3 + [(before, after)]))
+
+
 @pytest.mark.parametrize("block", ["basic", "preact_basic"])
 def test_the_activation_is_used_everywhere(block):
     calls = []
@@ -103,7 +116,9 @@ def test_the_activation_is_used_everywhere(block):
     assert len(calls) == 1 + 2 * 2
 
 
-@pytest.mark.parametrize("act", ["silu", "gelu", "leaky_relu"])
+@pytest.mark.parametrize(
+    "act", ["silu", *(pytest.param(act, marks=pytest.mark.slow) for act in ("gelu", "leaky_relu"))]
+)
 def test_other_activations_of_gated_nets_are_timms(act, oracle):
     """Random statistics, an odd size: all that `act` reaches, and what it does not."""
     from timm.layers import get_act_layer

@@ -18,6 +18,8 @@ from resnet_jax.weights.names import to_our_axes, to_torch_axes
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 SIDES = {1: (9,), 2: (8, 7), 3: (5, 8, 7)}
 KERNEL = ("params", "conv", "kernel")
 

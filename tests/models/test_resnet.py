@@ -8,6 +8,8 @@ import pytest
 from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.models import create_model, init, list_models
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 FIVE = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 
 

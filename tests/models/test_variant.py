@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from resnet_jax.cost.count import count_macs, count_parameters, summary
 from resnet_jax.models import Block, create, create_model, init, list_models
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_a_made_up_row_works_end_to_end(monkeypatch):

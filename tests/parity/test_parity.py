@@ -1,5 +1,6 @@
 """The parity tool passes where the two sides agree, and points at the layer where they do not."""
 
+import contextlib
 import json
 from functools import partial
 
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from resnet_jax.cli import main
+from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model, norms, resnet
 from resnet_jax.parity import (
     OPTIMIZERS,
@@ -17,10 +20,14 @@ from resnet_jax.parity import (
     compare_arrays,
     compare_networks,
     make_reference,
+    names_of,
     randomize,
     tolerances_for,
 )
+from resnet_jax.parity.settings import setting_of
+from resnet_jax.parity.torch_training import train as train_torch
 from resnet_jax.weights import from_torchvision
+from resnet_jax.weights.names import torch_key
 
 torch = pytest.importorskip("torch")
 
@@ -74,12 +81,40 @@ def test_float64_forward_gradients_and_statistics(pair):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [name if name == "all together" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+    "optimizer",
+    [
+        name if name in ("all together", "last block") else pytest.param(name, marks=pytest.mark.slow)
+        for name in OPTIMIZERS
+    ],
 )
 def test_float64_trajectories(torchvision, float64, optimizer):
     report = compare(make_pair(torchvision, "basic"), ("trajectory",), steps=10, optimizers=[optimizer])
     assert report.passed, report
-    assert {f"loss {i}" for i in range(1, 11)} < {row.name for row in report.sections[0].rows}
+    (section,) = report.sections
+    names = {row.name for row in section.rows}
+    assert {*(f"loss {i}" for i in range(1, 11)), "conv1.weight", "layer4.0.bn2.running_var", "fc.bias"} < names
+    assert section.title == f"10 steps of {'AdamW' if 'adamw' in optimizer else 'SGD'}, {optimizer}"
+
+
+@pytest.mark.parametrize(("name", "trains"), [("probe", ("fc.",)), ("last block", ("fc.", "layer4.0."))])
+def test_pytorch_trains_just_what_a_setting_says(torchvision, float64, name, trains):
+    model, variables, module = make_pair(torchvision, "basic")
+    before = {name: buffer.clone().numpy() for name, buffer in module.named_buffers()}
+    rng = np.random.default_rng(1)
+    batches = [(rng.normal(size=(4, 33, 33, 3)), rng.integers(0, 6, 4)) for _ in range(2)]
+    paths = {torch_key(("params", *path)): "/".join(path) for path in flatten_dict(variables["params"])}
+    trained = train_torch(module, batches, setting_of(name, model), paths)
+    moved = {key for key, change in trained.moved.items() if change.any()}
+    assert moved == {key for key, _ in module.named_parameters() if key.startswith(trains)}
+    changed = {key for key, value in trained.statistics.items() if (value != before[key]).any()}
+    assert changed == {key for key in trained.statistics if key.startswith(trains)}
+
+
+def test_names_that_stand_for_several_settings():
+    assert names_of(["all"]) == tuple(OPTIMIZERS)
+    assert names_of(["probe", "fine-tuning"]) == ("probe", "last block", "two groups", "adamw", "adamw groups")
+    with pytest.raises(ConfigError, match="unknown setting of the optimizer 'prob'. Did you mean 'probe'"):
+        names_of(["prob"])
 
 
 @pytest.mark.slow
@@ -171,6 +206,14 @@ def test_a_biased_running_variance_is_located(pair, monkeypatch):
     report = compare(pair, ("forward", "gradients", "statistics"))
     assert [section.ok for section in report.sections] == [True, True, False]
     assert "running statistics after 3 passes: bn1.running_var" in report.difference
+
+
+def test_norms_of_frozen_parts_in_training_mode_are_noticed(torchvision, float64, monkeypatch):
+    """The classic mistake of fine-tuning: their statistics would be those of the batch."""
+    monkeypatch.setattr("resnet_jax.training.step.frozen_norms", lambda modules: contextlib.nullcontext())
+    report = compare(make_pair(torchvision, "basic"), ("trajectory",), steps=2, optimizers=["probe"])
+    assert not report.passed
+    assert report.difference.startswith("first difference in 2 steps of SGD, probe: loss 1, relative error ")
 
 
 def test_height_and_width_swapped_in_one_kernel_is_located(pair):

@@ -26,7 +26,7 @@ ARGUMENTS = [
 
 
 def tiny_model(config):
-    return create_model("cifar_resnet29", num_classes=10, zero_init_residual=True, stage_sizes=(1,))
+    return create_model("cifar_resnet20", num_classes=10, zero_init_residual=True, stage_sizes=(1,))
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,7 @@ from resnet_jax.run import result
 from resnet_jax.tasks import assemble
 from resnet_jax.models import create_model
 assemble.build_model = lambda config: create_model(
-    "cifar_resnet29", num_classes=10, zero_init_residual=True, stage_sizes=(1,)
+    "cifar_resnet20", num_classes=10, zero_init_residual=True, stage_sizes=(1,)
 )
 {extra}
 runpy.run_path(sys.argv[0], run_name="__main__")

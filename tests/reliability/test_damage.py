@@ -1,6 +1,5 @@
 """Whatever happens to the bytes of a checkpoint, what is restored is bit for bit something that was saved."""
 
-import gc
 import shutil
 
 import jax
@@ -10,13 +9,10 @@ import pytest
 
 from resnet_jax.survival.checkpoint import Checkpoints
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collect_abandoned_readers():
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collect_abandoned_readers"),
+]
 
 
 def make_state(step):

@@ -1,6 +1,5 @@
 """Checkpoints come back bit for bit and are kept by age and accuracy; what cannot be saved or restored is said."""
 
-import gc
 import shutil
 
 import jax
@@ -24,13 +23,10 @@ from .checkpoint_states import (
 )
 
 # Where one reader finds damage, Orbax does not wait for the others; Python reports what they raise when collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collect_abandoned_readers():
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collect_abandoned_readers"),
+]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Damage of any file costs one checkpoint at most, is reported, and leads all processes to the same older one."""
 
-import gc
 import logging
 import os
 import shutil
@@ -22,13 +21,10 @@ from .checkpoint_states import (
 )
 
 # Where one reader finds damage, Orbax does not wait for the others; Python reports what they raise when collected.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def _collect_abandoned_readers():
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collect_abandoned_readers"),
+]
 
 
 @pytest.fixture

@@ -86,12 +86,7 @@ def assert_same(ours, expected, tolerance=1e-12):
     jax.tree_util.tree_map_with_path(compare, ours, expected)
 
 
-@pytest.fixture(autouse=True)
-def _compile_quickly():
-    """These programs run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture

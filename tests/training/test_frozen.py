@@ -20,7 +20,7 @@ from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.non_finite import layer_names
 from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.frozen import check_groups, frozen_modules, trained_of
+from resnet_jax.training.frozen import check_groups, fixed_modules, trained_of
 from resnet_jax.training.losses import cross_entropy, one_hot
 from resnet_jax.training.optim import make_optimizer
 
@@ -58,11 +58,7 @@ def train(training, sharding, state, steps):
     return jax.device_get(state), metrics
 
 
-@pytest.fixture(autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.mark.parametrize(("count", "changes"), [(3, {}), (2, {"accumulate": 3})])
@@ -211,8 +207,10 @@ def test_a_run_is_refused_before_work_begins(tmp_path):
 
 
 def test_a_module_is_frozen_where_all_of_its_own_parameters_are():
-    trained = trained_of(PARAMS, [Group(pattern="conv1|scale", rate=0.0), Group(pattern="fc", rate=0.1)])
-    assert frozen_modules(trained) == {"conv1"}
+    groups = [Group(pattern="conv1|scale", rate=0.0), Group(pattern="fc", rate=0.1)]
+    trained = trained_of(PARAMS, groups)
+    assert fixed_modules(PARAMS, groups) == {"conv1"}
+    assert not fixed_modules(PARAMS, [replace(groups[0], statistics="moving")])
     flat, _ = ravel_pytree(jax.tree.map(jnp.float32, trained))
     assert flat.sum() == 2
 

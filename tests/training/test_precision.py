@@ -17,6 +17,8 @@ from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.loss_scale import GROWTH_INTERVAL, LossScale, next_loss_scale
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 
 def make_config(dtype, on_non_finite="stop"):
     return Config(
@@ -35,7 +37,7 @@ def random_batch(size=32):
 
 
 @pytest.fixture(scope="module")
-def half():
+def half(compile_quickly):
     """The step in float16, and its first state."""
     config, mesh = make_config("float16"), make_mesh(jax.devices()[:2])
     model = create_model("cifar_resnet20", num_classes=10, stage_sizes=(1,), bn_group_size=8, dtype=jnp.float16)

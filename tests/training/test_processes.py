@@ -100,14 +100,11 @@ def launch(body, processes, **values):
 
 
 @pytest.fixture(scope="module")
-def one_process():
+def one_process(compile_quickly):
     """The same training on one device of this process."""
-    jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         config = devices.make_config(optim=replace(devices.SPLIT, shard_state=False))
-        result = devices.train(config, 1, param_dtype=jnp.float64, stochastic_depth=0.5)
-    jax.config.update("jax_disable_most_optimizations", False)
-    return result
+        return devices.train(config, 1, param_dtype=jnp.float64, stochastic_depth=0.5)
 
 
 def test_two_processes_train_as_one_in_float64_and_compare_what_they_are_about_to_do(one_process, tmp_path):

@@ -19,11 +19,9 @@ CONFIG = devices.make_config(optim=devices.SPLIT)
 
 
 @pytest.fixture(autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
+def _float64(compile_quickly):
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def steps(config, number, first, last, restore_from=None, save_to=None):
@@ -45,9 +43,8 @@ def steps(config, number, first, last, restore_from=None, save_to=None):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(compile_quickly, tmp_path_factory):
     """After three steps on eight devices, with the optimizer's state split over them; and after five."""
-    jax.config.update("jax_disable_most_optimizations", True)
     with jax.enable_x64(True):
         folder = tmp_path_factory.mktemp("eight") / "checkpoints"
         steps(CONFIG, 8, 0, 3, save_to=folder)

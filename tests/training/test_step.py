@@ -20,6 +20,8 @@ from resnet_jax.training.optim import make_optimizer, plan_steps
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 DIGITS = load_config(CONFIGS / "digits.py")
 

@@ -47,7 +47,7 @@ def pixel_loss(model, params, batch_stats, batch, key, axis, *, weighted):
 def update(devices, accumulate, valid=VALID, *, weighted=True, bn_group_size=4, shard_optimizer=False):
     mesh = make_mesh(jax.devices()[:devices])
     model = create_model(
-        "cifar_resnet29", num_classes=CLASSES, width=4, stage_sizes=(1,), bn_group_size=bn_group_size,
+        "cifar_resnet20", num_classes=CLASSES, width=4, stage_sizes=(1,), bn_group_size=bn_group_size,
         param_dtype=jnp.float64,
     )  # fmt: skip
     optimizer = optax.sgd(0.1, momentum=0.9)
@@ -67,15 +67,13 @@ def worst_error(ours, expected):
 
 
 @pytest.fixture(autouse=True)
-def _float64_compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
+def _float64(compile_quickly):
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
-def alone():
+def alone(compile_quickly):
     with jax.enable_x64(True):
         return update(1, 1)
 

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 
-import jax
 import numpy as np
 import pytest
 
-from resnet_jax.models import create_model, init
+from resnet_jax.models import create_model
 from resnet_jax.weights import save_weights
+
+from .networks import random_variables
 
 pytest.importorskip("huggingface_hub")
 
@@ -63,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    variables = init(create_model("resnet18", num_classes=3), jax.random.key(0))
+    variables = random_variables(create_model("resnet18", num_classes=3))
     save_weights(path, variables, dtype=np.float16)
     hf = path.with_name("hf.safetensors")
     save_weights(hf, variables, layout="huggingface")

@@ -14,13 +14,15 @@ from resnet_jax.cli import main
 from resnet_jax.errors import WeightsError
 from resnet_jax.weights import read_state_dict, to_tensors, write_state_dict
 
+from .networks import random_variables
+
 torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
 def network():
     model = rn.create_model("resnet18", num_classes=5)
-    return model, rn.init(model, jax.random.key(0), channels=4)
+    return model, random_variables(model, channels=4)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_convert_to_other_names_and_numbers(path):
 
 @pytest.mark.slow
 def test_convert_says_which_networks_are_written_alike(tmp_path, capsys):
-    variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
+    variables = random_variables(rn.create_model("resnet50", num_classes=2, width=64))
     rn.save_weights(tmp_path / "a.safetensors", variables)
     main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")])
     out = capsys.readouterr().out
@@ -86,7 +88,7 @@ def test_convert_says_which_networks_are_written_alike(tmp_path, capsys):
 
 
 def test_a_refusal_names_all_networks_that_fit_and_the_option_that_decides(tmp_path):
-    variables = rn.init(rn.create_model("resnet50", num_classes=2, width=64), jax.random.key(0))
+    variables = random_variables(rn.create_model("resnet50", num_classes=2, width=64))
     rn.save_weights(tmp_path / "a.safetensors", variables)
     with pytest.raises(
         WeightsError,
@@ -171,7 +173,7 @@ print((peak[0] - before) / os.path.getsize(sys.argv[1]), seconds)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's account of memory")
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [pytest.param(".pth", marks=pytest.mark.slow), ".safetensors"])
 def test_conversion_of_resnet152_allocates_less_than_twice_its_file(torchvision, tmp_path, suffix):
     """The file itself is mapped: its pages are the system's cache, which it takes back when it needs them."""
     path = tmp_path / f"resnet152{suffix}"

@@ -14,6 +14,8 @@ import resnet_jax as rn
 from resnet_jax.cli import main
 from resnet_jax.weights import load, read_state_dict
 
+from .networks import random_variables
+
 pytest.importorskip("torch")
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "weights.md").read_text()
 
@@ -25,7 +27,7 @@ def blocks(language):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
-    rn.save_weights(path, rn.init(rn.create_model("resnet18"), jax.random.key(0)))
+    rn.save_weights(path, random_variables(rn.create_model("resnet18")))
     return path
 
 

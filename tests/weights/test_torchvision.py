@@ -104,6 +104,49 @@ def test_the_shortcut_of_a_d_net_is_numbered_from_one():
     assert not any("downsample.0" in key for key in keys)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "keys"),
+    [
+        # github.com/akamaster/pytorch_resnet_cifar10, whose option A is the centred one
+        ("cifar_resnet20_centred", {}, {"linear.bias", "layer2.0.conv1.weight"}),
+        # github.com/kuangliu/pytorch-cifar
+        (
+            "resnet18",
+            {"stem": "cifar"},
+            {"linear.bias", "layer2.0.shortcut.0.weight", "layer4.0.shortcut.1.running_var"},
+        ),
+    ],
+)
+def test_names_of_cifar_networks(name, options, keys):
+    model = create_model(name, num_classes=2, **options)
+    variables = random_variables(model)
+    theirs = to_torchvision(variables, layout="pytorch_cifar")
+    assert keys <= theirs.keys()
+    assert not any("fc" in key or "downsample" in key for key in theirs)
+    back = from_torchvision(theirs, model)
+    jax.tree.map(np.testing.assert_array_equal, {name: back[name] for name in variables}, variables)
+    assert translate(theirs, model, layout="torchvision").keys() == to_torchvision(variables).keys()
+
+
+def test_a_layout_says_what_names_and_shapes_do_not():
+    """Zeros before or after the channels, a pool before a convolution: the arrays are the same."""
+    centred = create_model("cifar_resnet20_centred", num_classes=2)
+    theirs = to_torchvision(random_variables(centred), layout="pytorch_cifar")
+    assert candidates(theirs) == ["cifar_resnet20_centred"]
+    assert candidates(translate(theirs, centred)) == ["cifar_resnet20", "cifar_resnet20_centred", "cifar_plain20"]
+    after = create_model("cifar_resnet20", num_classes=2)
+    with pytest.raises(
+        WeightsError, match="layout 'pytorch_cifar', and no .* 'zero_pad' .*like cifar_resnet20_centred"
+    ):
+        from_torchvision(theirs, after)
+    with pytest.raises(WeightsError, match="'zero_pad' is written in the layout 'pytorch_cifar'.*Choose 'torchvision'"):
+        translate(translate(theirs, centred), after, layout="pytorch_cifar")
+    pooled = create_model("resnet18d", num_classes=2, width=8)
+    pools = to_torchvision(random_variables(pooled), layout="timm_d")
+    with pytest.raises(WeightsError, match="layout 'timm_d', and no .* 'projection' is written so.*another shortcut"):
+        from_torchvision(pools, create_model("resnet18d", num_classes=2, width=8, shortcut="projection"))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_torch_to_flax_to_torch_is_bit_equal(resnet18, model, dtype):
     theirs = {key: a if a.dtype == np.int64 else a.astype(dtype) for key, a in resnet18.items()}

@@ -87,6 +87,18 @@ def check_labels(labels: Int[np.ndarray, " N"], class_names: Sequence[str], wher
         )
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of the classes in a text file, one a line in the order of the labels.
+
+    Raises:
+      DataError: the file cannot be read, or is no text in UTF-8.
+    """
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; it must be UTF-8, one name a line. Correct it") from error
+
+
 def check_same_classes(where: str, splits: Mapping[str, Sequence[str]]) -> None:
     """Raises a DataError where splits differ in their classes, since the same label would mean two things.
 

@@ -17,6 +17,7 @@ from resnet_jax.data.sources.base import Source
 from resnet_jax.data.sources.digit_numbers import DigitNumbers
 from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
+from resnet_jax.data.sources.idx import idx_splits, open_idx
 from resnet_jax.data.sources.moving_digits import MovingDigits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
@@ -43,6 +44,7 @@ _WITH_PATH = {
         lambda c: (c.train_split, c.eval_split) if c.holdout else folder_splits(_path(c)),
         lambda c, split: HeldOut(_path(c), split, c) if c.holdout else Folder(_path(c), split, _both(c)),
     ),
+    "idx": _Kind(lambda c: idx_splits(_path(c)), lambda c, split: open_idx(_path(c), split)),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
     "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split, exif=c.exif)),

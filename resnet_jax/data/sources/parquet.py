@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from resnet_jax.data.sources.base import Example, check_complete, check_labels, check_same_classes
+from resnet_jax.data.sources.base import Example, check_complete, check_labels, check_same_classes, read_names
 from resnet_jax.errors import DataError, unknown_name
 
 IMAGE_COLUMNS = ("image", "img")
@@ -197,10 +197,7 @@ def _class_names(folder: Path, schema: pa.Schema, where: str) -> list[str]:
         return [str(name) for name in label["names"]]
     names = folder / "names"
     if names.is_file():
-        try:
-            return names.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot read {names}: {error}; it must be UTF-8, one name a line. Correct it") from error
+        return read_names(names)
     raise DataError(
         f"{where} does not name its classes; they must be in the schema's metadata, as Hugging Face writes it, or in "
         f"{names}, one a line in the order of the labels. Write that file"

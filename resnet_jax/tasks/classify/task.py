@@ -48,6 +48,11 @@ def check_classes(config: Config, source: Source) -> None:
     if text := missing_leaves(source, TrainImage.needs, "classification", f"data.name = {config.data.name}"):
         raise ConfigError(text)
     classes = len(source.class_names)
+    if classes == 1:
+        raise ConfigError(
+            f"{config.data.name} has one class ({source.class_names[0]}), so there is nothing to tell apart; at least "
+            "two are needed: a folder of images for each class"
+        )
     if classes != config.model.num_classes:
         raise ConfigError(
             f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {classes} classes; "

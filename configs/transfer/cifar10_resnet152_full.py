@@ -1,0 +1,42 @@
+"""ResNet-152 with ImageNet's weights on CIFAR-10 at 224 pixels, batch 128: all layers are trained.
+
+    python -m resnet_jax ladder configs/transfer --rungs cifar10_resnet152_scratch_probe cifar10_resnet152_probe \
+        cifar10_resnet152_last_block cifar10_resnet152_full
+
+The data must be prepared first (docs/data.md, TFDS). What to expect: a study of this kind, whose recipe is not known in
+all details, has found these accuracies on validation and test images: probe on a random network about 15 %, probe 79.3
+and 80.4 %, last block 91.0 and 91.5 %, full fine-tuning 96.3 and 96.3 %. This project has not run these files to the
+end yet.
+"""
+
+from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, Eval, ModelConfig, OptimConfig, Start
+
+config = Config(
+    model=ModelConfig(name="resnet152", num_classes=10, dtype="bfloat16"),
+    start=Start(weights="IMAGENET1K_V1"),
+    data=DataConfig(
+        name="tfds:cifar10",
+        train_split="train[:90%]",
+        eval_split="test",
+        image_size=224,
+        eval_resize=224,
+        augment=AugmentConfig(crop_min_area=0.5),
+    ),
+    # The first decides which checkpoint is best: so the test images choose nothing.
+    evals=(
+        Eval(name="validation", split="train[90%:]"),
+        Eval(name="test", split="test"),
+    ),
+    optim=OptimConfig(
+        base_lr=0.04,  # for 256 images; this is 0.02 for 128
+        nesterov=True,
+        weight_decay=1e-4,
+        no_decay=(r"bn", r"bias$"),
+        warmup_epochs=1.0,
+    ),
+    checkpoint=CheckpointConfig(every_epochs=1.0),
+    epochs=10.0,
+    batch_size=128,
+    eval_batch_size=256,
+    log_every_steps=50,
+)
