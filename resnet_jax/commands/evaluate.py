@@ -143,5 +143,5 @@ def _of_run(
     trained = load_run(workdir, checkpoint)
     report = evaluate_in_detail(trained.config, trained.state)
     step, data = int(trained.state.step), trained.config.data
-    title = f"{trained.config.model.name} after {step} steps, on {data.name} {data.eval_split}"
+    title = f"{trained.title}, on {data.name} {data.eval_split}"
     return title, step, report, trained.class_names, ""

@@ -181,7 +181,7 @@ def test_a_run_says_itself_whether_photographs_are_turned(monkeypatch, tmp_path)
     class Trained:
         config = rn.Config()
 
-    monkeypatch.setattr("resnet_jax.run.predictor.load_run", lambda *_: Trained)
+    monkeypatch.setattr("resnet_jax.run.named.load_run", lambda *_: Trained)
     with pytest.raises(ConfigError, match=r"--exif is for weights without a run; .* data.exif = False"):
         load_predictor(str(tmp_path), exif=True)
 

@@ -210,7 +210,7 @@ def test_a_biased_running_variance_is_located(pair, monkeypatch):
 
 def test_norms_of_frozen_parts_in_training_mode_are_noticed(torchvision, float64, monkeypatch):
     """The classic mistake of fine-tuning: their statistics would be those of the batch."""
-    monkeypatch.setattr("resnet_jax.training.step.frozen_norms", lambda modules: contextlib.nullcontext())
+    monkeypatch.setattr("resnet_jax.training.step.fixed_norms", lambda modules: contextlib.nullcontext())
     report = compare(make_pair(torchvision, "basic"), ("trajectory",), steps=2, optimizers=["probe"])
     assert not report.passed
     assert report.difference.startswith("first difference in 2 steps of SGD, probe: loss 1, relative error ")
