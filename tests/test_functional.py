@@ -65,6 +65,7 @@ def test_per_example_gradients_are_those_of_each_alone_and_their_mean_is_the_bat
     )
 
 
+@pytest.mark.slow
 def test_hessian_vector_products_and_eigenvalue_are_the_dense_hessians(page, monkeypatch):
     """The page's functions, on a network small enough to write its Hessian down."""
     names = dict(page["Hessian-vector products, and the top eigenvalue"])

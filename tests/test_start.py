@@ -116,6 +116,7 @@ def test_other_weights_of_that_name_are_refused(weights, frozen, tmp_path):
         rn.load_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_is_a_start_and_all_of_it_is_trained(frozen, tmp_path):
     """Then checkpoints hold everything, and continuing needs the weights no more."""
     source = tmp_path / "source"

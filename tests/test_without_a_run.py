@@ -280,6 +280,7 @@ def test_a_sheet_of_many_shows_the_first(small, photos, tmp_path, monkeypatch, c
     assert "The first 2 of 9 images are drawn in" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_photographs_are_turned_where_that_is_asked(small, photos, tmp_path, capsys):
     """Stored on their sides, with the note of how they were held: predicted and evaluated as the upright ones are."""
     network = ["--weights", small[0], "--model", "resnet18"]

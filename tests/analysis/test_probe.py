@@ -244,6 +244,7 @@ def test_data_of_one_class(run, tmp_path):
         cli.main(["probe", str(run), "--data.name", f"npz:{tmp_path}/one.npz", "--out", str(tmp_path / "o")])
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_as_initialised():
     model = create_model("cifar_resnet20", num_classes=3, stage_sizes=(1, 1, 1), width=4, dtype=jnp.float16)
     trained = Network("tiny", model, {}, rn.Preset(mean=(0.5,), std=(0.5,)), tuple("abc"))

@@ -47,6 +47,7 @@ def test_parts_add_nothing(name):
     assert not found[0].repeated
 
 
+@pytest.mark.slow
 @both
 def test_a_split_optimizer_scatters_and_gathers(name):
     """What is still reduced are statistics, metrics and the norms of the gradients."""

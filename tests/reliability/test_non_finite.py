@@ -110,6 +110,7 @@ def test_rollback_is_the_run_that_never_saw_the_batch(poisoned, tmp_path, capsys
     assert memory["data"]["skips"] == [[BAD, 1]]
 
 
+@pytest.mark.slow
 def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monkeypatch):
     """Also where the checkpoint that it goes back to is another one."""
     rn.train(config("--on-non-finite", "rollback"), tmp_path / "straight")

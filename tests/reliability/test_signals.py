@@ -89,6 +89,7 @@ def test_stopped_by_a_signal_and_continued_is_the_same_run(tiny, straight, tmp_p
     assert_same_run(tmp_path, straight)
 
 
+@pytest.mark.slow
 def test_the_log_keeps_what_was_collected_since_its_last_line(tiny, straight, tmp_path, monkeypatch):
     """Stopped again and again, each line's means are still those over all of its steps."""
     answers = iter([False, True, True, False, False, True] + 20 * [False])
