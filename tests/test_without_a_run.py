@@ -228,6 +228,7 @@ def test_a_grey_networks_weights_need_a_mean(tmp_path, photos, capsys):
     np.testing.assert_allclose([line[str(i)] for i in range(3)], right, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_images_are_prepared_as_asked(torchvision, small, photos, capsys):
     path, network = small
     network_words, images = ["--weights", str(path), "--model", "resnet18"], files(photos)

@@ -155,6 +155,18 @@ def test_the_cross_entropy_of_labels_with_gaps():
     assert cross_entropy(logits, np.array([2, 5, 9]), labels + (labels == 9)) == math.inf, "10 is no class"
 
 
+def test_the_command_in_short(run, tmp_path, capsys):
+    cli.main(["probe", str(run), "--stages", "pooled", "--no-random", "--out", str(tmp_path), "--batch-size", "360"])
+    table = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("The picture is in")]
+    assert max(map(len, table)) <= 80
+    printed = json.loads((tmp_path / "probe.json").read_text())
+    assert [one["stage"] for one in printed["stages"]] == ["pooled"]
+    assert f"{100 * printed['stages'][0]['accuracy']:.1f}" in " ".join(table)
+    assert 0.3 < printed["stages"][0]["accuracy"] <= 1
+    assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
 def test_the_command_from_end_to_end(run, capsys, monkeypatch):
     drawn = []
 

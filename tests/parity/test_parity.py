@@ -82,10 +82,7 @@ def test_float64_forward_gradients_and_statistics(pair):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [
-        name if name in ("all together", "last block") else pytest.param(name, marks=pytest.mark.slow)
-        for name in OPTIMIZERS
-    ],
+    [name if name == "last block" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS],
 )
 def test_float64_trajectories(torchvision, float64, optimizer):
     report = compare(make_pair(torchvision, "basic"), ("trajectory",), steps=10, optimizers=[optimizer])

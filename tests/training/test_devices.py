@@ -103,6 +103,7 @@ def test_groups_on_any_number_of_devices_in_any_number_of_parts(float64):
         assert_same(float64(make_config(accumulate=accumulate), devices), expected)
 
 
+@pytest.mark.slow
 def test_global_batch_norm_on_any_number_of_devices(float64):
     expected = float64(make_config(bn_group_size=0), 1)
     assert_same(float64(make_config(bn_group_size=0), 8), expected)

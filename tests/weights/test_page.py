@@ -42,6 +42,7 @@ def folder(tmp_path, weights, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_python(folder, weights, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(load, "find_file", lambda weight_set: asked.append(weight_set.name) or weights)
