@@ -27,6 +27,7 @@ from .test_start import ROOT, config_of, weights, without_head
 __all__ = ["weights"]  # the fixture
 CONFIGS = ROOT / "configs" / "transfer"
 PHASES = (rn.Unfreeze(epoch=0.3, level="last_block"), rn.Unfreeze(epoch=0.6, level="^(layer[23]|fc)"))
+TRAINED_UNTIL = {3: set(), 5: {"layer3_0"}, 9: {"layer2_0", "layer3_0"}}
 TINY = (
     *("--data.name", "digits", "--data.holdout", "0", "--data.channels", "1", "--data.image-size", "8"),
     *("--data.eval-resize", "8", "--data.mean", "0.3", "--data.std", "0.4", "--data.augment.no-flip"),
@@ -46,16 +47,21 @@ def test_a_gradual_run_is_continued_in_each_phase(weights, tmp_path, capsys):
             patch.setattr(StopRequest, "asked", lambda self, asked=asked, stop=stop: next(asked) == stop)
             with pytest.raises(Preempted, match=f"after step {stop} of 11"):
                 rn.train(config, tmp_path / "stopped")
+        assert changed_modules(weights[1], rn.load_run(tmp_path / "stopped").state) == TRAINED_UNTIL[stop]
     state = rn.train(config, tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, state, straight)
     read = rn.load_run(tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, read.state, straight)
-    before, after = without_head(weights[1]), by_name(straight.variables)
-    changed = {name.split("/")[1] for name, array in before.items() if not np.array_equal(array, after[name])}
-    assert changed == {"layer2_0", "layer3_0"}
+    assert changed_modules(weights[1], straight) == {"layer2_0", "layer3_0"}
     said = capsys.readouterr().out
     assert "the training step of level 'head'" in said
     assert "the training step of level '^(layer[23]|fc)'" in said
+
+
+def changed_modules(weights, state):
+    """The modules that are not as in the weights, without the head."""
+    before, after = without_head(weights), by_name(state.variables)
+    return {name.split("/")[1] for name, array in before.items() if not np.array_equal(array, after[name])}
 
 
 def last_step(workdir: Path) -> int:

@@ -9,9 +9,14 @@ and 80.4 %, last block 91.0 and 91.5 %, full fine-tuning 96.3 and 96.3 %. This p
 end yet.
 """
 
-from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, Eval, ModelConfig, OptimConfig, Start
+from dataclasses import replace
+from pathlib import Path
 
-config = Config(
+from resnet_jax import AugmentConfig, CheckpointConfig, DataConfig, Eval, ModelConfig, Start, load_config
+
+full = load_config(Path(__file__).with_name("full.py"))
+config = replace(
+    full,
     model=ModelConfig(name="resnet152", num_classes=10, dtype="bfloat16"),
     start=Start(weights="IMAGENET1K_V1"),
     data=DataConfig(
@@ -27,13 +32,7 @@ config = Config(
         Eval(name="validation", split="train[90%:]"),
         Eval(name="test", split="test"),
     ),
-    optim=OptimConfig(
-        base_lr=0.04,  # for 256 images; this is 0.02 for 128
-        nesterov=True,
-        weight_decay=1e-4,
-        no_decay=(r"bn", r"bias$"),
-        warmup_epochs=1.0,
-    ),
+    optim=replace(full.optim, base_lr=0.04),  # for 256 images; this is 0.02 for 128
     checkpoint=CheckpointConfig(every_epochs=1.0),
     epochs=10.0,
     batch_size=128,

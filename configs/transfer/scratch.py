@@ -2,7 +2,7 @@
 
     python train.py configs/transfer/scratch.py --data.name folder:photos
 
-The options are those of full.py. A few hundred images are too few for this.
+The options are those of full.py.
 """
 
 from dataclasses import replace

@@ -5,8 +5,8 @@ The textbook's method (Nocedal and Wright 2006, algorithm 7.4) with three change
 - All problems lie side by side, so one product of matrices serves them all.
 - Logits are linear in the weights. So the line search works on the logits of the point and of the direction, and a step
   costs two products with the features, however often the line search looks.
-- A step starts from a model of the Hessian instead of a number: `w G + penalty`. G is the Gram matrix of the features,
-  of which the largest eigenvalues are computed; w is the curvature of the loss that the last step met, in units of G.
+- A step starts from a model of the Hessian instead of a number: `w G + penalty`. G is the Gram matrix of the features;
+  its largest eigenvalues are computed. w is the curvature of the loss that the last step met, in units of G.
   The features of a network are correlated, and without the model L-BFGS needs many times as many steps.
 
 In this file N is the number of rows, P of problems, K of classes, D of features.

@@ -79,7 +79,7 @@ def ladder(arguments: Sequence[str]) -> None:
     )
     named = {name: _config(asked.configs, name, overrides) for name in asked.rungs}  # all, before the first is trained
     from resnet_jax.runtime.programs import remember_programs
-    from resnet_jax.tasks.table import task_of
+    from resnet_jax.tasks.table import settled, task_of
 
     remember_programs()
     console = plain_console(stderr=asked.as_json)
@@ -88,7 +88,7 @@ def ladder(arguments: Sequence[str]) -> None:
         console.print(f"== {name}")
         rungs.append(_climb(name, config, asked, console))
     first = next(iter(named.values()))
-    task = task_of(_settled(first))
+    task = task_of(settled(first))
     best = task.names[task.best]
     title = f"{first.model.name} on {first.data.name}"
     picture = asked.workdir / "ladder.png"
@@ -109,12 +109,6 @@ def _config(folder: Path, name: str, overrides: Sequence[str]) -> Config:
     return config if plain.start.weights else replace(config, start=Start())
 
 
-def _settled(config: Config) -> Config:
-    from resnet_jax.tasks.table import settled
-
-    return settled(config)
-
-
 def _climb(name: str, config: Config, asked: Arguments, console: "Console") -> Rung:
     import jax
 
@@ -124,19 +118,20 @@ def _climb(name: str, config: Config, asked: Arguments, console: "Console") -> R
     from resnet_jax.run.evaluate import key
     from resnet_jax.run.result import RESULT
     from resnet_jax.run.train import train
+    from resnet_jax.survival.digests import by_name
     from resnet_jax.tasks.assemble import groups_and_phases
-    from resnet_jax.tasks.table import task_of
+    from resnet_jax.tasks.table import settled, task_of
     from resnet_jax.training.frozen import frozen_names
 
     folders = [asked.workdir / name / f"seed{seed}" for seed in asked.seeds]
     for seed, folder in zip(asked.seeds, folders, strict=True):
         train(replace(config, seed=seed), folder, console=console)
     results = [read_json(folder / RESULT) for folder in folders]
-    config = _settled(config)
+    config = settled(config)
     task = task_of(config)
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
     frozen = frozen_names(params, groups_and_phases(config, task)[0])
-    sizes = {jax.tree_util.keystr(p, simple=True, separator="/"): x.size for p, x in jax.tree.leaves_with_path(params)}
+    sizes = {leaf: x.size for leaf, x in by_name(params).items()}
     return Rung(
         name=name,
         values=tuple(result[key(config.evaluations[0].name, task.best)] for result in results),

@@ -153,7 +153,12 @@ def _flops(config: Config, model: ResNet, devices: int) -> int:
     if all(group.rate for group in _groups(config, model)):
         return training_flops(forward) * config.batch_size // devices
     gradient, arguments = _gradient(config, model.clone(remat=()), 1)
-    macs = count_macs_of(lambda *args: _applied(*gradient(*args)), *arguments)
+
+    def both_passes(*arguments: Any) -> Any:
+        logits, backward = gradient(*arguments)
+        return backward(logits)
+
+    macs = count_macs_of(both_passes, *arguments)
     return 2 * macs * config.batch_size // devices
 
 
@@ -163,10 +168,6 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
     with forms_of("cpu"):  # a trace for every platform would keep what any of the platforms' forms needs
         kept = jax.tree.leaves(jax.eval_shape(lambda *args: gradient(*args)[1], *arguments))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
-
-
-def _applied(logits: Array, backward: Callable[[Array], Any]) -> Any:
-    return backward(logits)
 
 
 def _groups(config: Config, model: ResNet) -> Sequence[Group]:

@@ -30,7 +30,7 @@ class Training:
 
     Attributes:
       groups: of parameters; those of rate 0 are never trained.
-      phases: the phases of the run, of which most runs have one, each with its step.
+      phases: the phases of the run, each with its step. Most runs have one phase.
       batch: shapes of a global batch, and how the batch is split over the devices.
     """
 

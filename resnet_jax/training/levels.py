@@ -40,7 +40,7 @@ class Phase(NamedTuple):
 def resolve(
     optim: OptimConfig, params: PyTree[Any], head: Sequence[str], steps_per_epoch: Fraction = Fraction(1)
 ) -> tuple[tuple[Group, ...], tuple[Phase, ...]]:
-    """The groups of a run, and its phases, of which most runs have one.
+    """The groups of a run, and its phases. Most runs have one phase.
 
     Parameters that no phase trains are in groups of rate 0. The other rates are those of `optim.groups`, multiplied by
     `layer_decay` for each block that follows (timm's `param_groups_layer_decay`).

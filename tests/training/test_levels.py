@@ -167,7 +167,7 @@ def test_a_gradual_run_is_its_phases_one_after_the_other(devices_, changes):
         state = first_state(training)
         expected = jax.device_get(state.variables)
         starts = [phase.start for phase, _ in training.phases]
-        assert starts == [0, 3, 5][: len(starts)]  # 64 images, of which 24 in a step
+        assert starts == [0, 3, 5][: len(starts)]  # 64 images, 24 in a step
         for step in range(8):
             train_step = next(step_of for phase, step_of in reversed(training.phases) if phase.start <= step)
             state, _ = train_step(state, put_batch(batch_of(step), sharding))
