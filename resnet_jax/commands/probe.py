@@ -5,13 +5,11 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.table import Table
-from tyro.conf import Positional
 
-from resnet_jax.commands.analysed import ITS_OWN, AnalysedData, bars, open_analysed
+from resnet_jax.commands.analysed import ITS_OWN, Which, bars, open_analysed
 from resnet_jax.display import plain_console
 
 if TYPE_CHECKING:
@@ -19,19 +17,12 @@ if TYPE_CHECKING:
 
 
 def probe(
-    network: Positional[Annotated[str, tyro.conf.arg(metavar="[RUN]")]] = "",
-    data: AnalysedData = ITS_OWN,
+    which: Which = ITS_OWN,
     stages: tuple[str, ...] = (),
     out: Path | None = None,
     random: bool = True,
     seed: int = 0,
-    weights: str | None = None,
-    model: str | None = None,
-    checkpoint: Literal["last", "best"] = "last",
-    batch_size: int = 64,
     as_json: bool = False,
-    entry: str | None = None,
-    prefix: str | None = None,
 ) -> None:
     """Show how well classes can be told apart from the stages of a frozen network, by a linear function and neighbours.
 
@@ -39,22 +30,12 @@ def probe(
     penalty chosen on a part of it, and measured on the split to evaluate on. An untrained network stands beside.
 
     Args:
-        network: The folder that `train.py --workdir` filled; a weight file; or the name of a network whose weights are
-            published, such as resnet50 or resnet50:IMAGENET1K_V1.
-        data: Whose images.
         stages: What to probe: stem, stage1, stage2, ..., pooled; without it every stage, and pooled. Maps are averaged
             over space.
         out: The folder for features, probe.json and probe.png; without it the folder probe of the run, or one here.
         random: Also probe a network of the same shape with random parameters.
         seed: Of the images on which the penalty is chosen, and of the random parameters.
-        weights: Instead of a run: a published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository
-            of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
-        model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
-        checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
-        batch_size: Images whose features are computed together.
         as_json: Print one JSON object instead of a table.
-        entry: With --weights: which part of a training checkpoint to take, such as model_ema.
-        prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
     """
     from resnet_jax.analysis.picture import plot_probe
     from resnet_jax.analysis.probe import PICTURE, RESULTS
@@ -64,10 +45,10 @@ def probe(
     from resnet_jax.run.network import describe
     from resnet_jax.runtime.programs import remember_programs
 
-    if batch_size < 1 or seed < 0:
-        raise ConfigError(f"--batch-size = {batch_size} must be at least 1, and --seed = {seed} at least 0")
+    if seed < 0:
+        raise ConfigError(f"--seed = {seed} must be at least 0")
     remember_programs()
-    found, config, run = open_analysed(network, weights, model, checkpoint, entry, prefix, data)
+    found, config, run = open_analysed(which)
     out = out or (run / "probe" if run else Path(f"probe_{re.sub(r'[^A-Za-z0-9.]+', '_', found.title)}"))
     with bars() as progress:
         tasks: dict[str, Any] = {}
@@ -78,7 +59,7 @@ def probe(
             progress.update(tasks[what], completed=done)
 
         result = compute(
-            *(found, config, out), stages=stages, random=random, seed=seed, batch_size=batch_size, tell=tell
+            *(found, config, out), stages=stages, random=random, seed=seed, batch_size=which.batch_size, tell=tell
         )
     text = json.dumps(_without_nan(dataclasses.asdict(result)), indent=1)
     write_atomically(out / RESULTS, text)

@@ -229,6 +229,7 @@ def test_commands_that_cannot_be_meant(run, tmp_path, monkeypatch):
         (f"features {run} --weights x", "name one network"),
         (f"probe {run} --entry ema", "--entry and --prefix are for --weights; name the file by --weights FILE"),
         (f"probe {run} --data.exif", "--data.exif is for weights without a run; .* Leave it out, or train with"),
+        (f"probe {run} --preset.crop 9", "--preset is for weights without a run; .* Leave it out"),
         (f"probe {run} --batch-size 0", "--batch-size = 0 must be at least 1"),
         (f"probe {run} --stages stage9", "has no stage 'stage9'; its stages are stem, stage1, stage2, stage3, pooled"),
         (f"features {run} --stages stage9", "has no stage 'stage9'"),
