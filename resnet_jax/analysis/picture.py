@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_jax.analysis.colours import BLUE, GREY, INK, ORANGE, SKY, VERMILION
 from resnet_jax.analysis.probe import Probe
 from resnet_jax.display import in_figure
 
-# Okabe and Ito's colours, which colour-blind people tell apart: blue for the network, orange for the untrained one.
-BLUE, SKY, VERMILION, ORANGE, GREY = "#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#6b7280"
 WIDTH = 0.2  # of a bar; stages are 1 apart
 
 
@@ -53,7 +52,7 @@ def _draw(axes, places, values: Sequence[float], colour: str, label: str, result
     heights = np.nan_to_num(np.asarray(values))
     errors = np.sqrt(heights * (1 - heights) / result.test_images)
     axes.bar(places, heights, width=WIDTH * 0.92, color=colour, label=label)
-    axes.errorbar(places, heights, yerr=errors, fmt="none", ecolor="#111827", elinewidth=0.8)
+    axes.errorbar(places, heights, yerr=errors, fmt="none", ecolor=INK, elinewidth=0.8)
     for place, value, error in zip(places, values, errors, strict=True):
         text, size = (f"{100 * value:.0f}", 7.5) if np.isfinite(value) else ("not finite", 6.5)
         rotation = 0 if np.isfinite(value) else 90

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnet_jax.analysis.colours import MASK_COLOURS
 from resnet_jax.commands.sheet import columns_for
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Paul Tol's "muted" scheme: ten colours that colour-blind people can tell apart. The background has no colour.
-COLOURS = (
-    *("#cc6677", "#88ccee", "#ddcc77", "#117733", "#aa4499"),
-    *("#44aa99", "#999933", "#882255", "#6699cc", "#dddddd"),
-)
 _DPI = 100
 _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
@@ -164,7 +160,7 @@ def _outline(axes: "Axes", pixels: np.ndarray, left: int, top: int) -> None:
 
 
 def _colour(label: int) -> str:
-    return COLOURS[(label - 1) % len(COLOURS)]
+    return MASK_COLOURS[(label - 1) % len(MASK_COLOURS)]
 
 
 def _is_light(colour: str) -> bool:

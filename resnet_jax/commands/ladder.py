@@ -11,6 +11,7 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.analysis.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from resnet_jax.config import Config, Start
 from resnet_jax.config_files import load_config, override
 from resnet_jax.display import bytes_of, in_figure, plain_console
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # matplotlib is imported where a picture is made
     from rich.console import Console
 
 RUNGS = ("scratch_probe", "probe", "last_block", "full")
-COLOURS = ("#6b7280", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000")  # Okabe and Ito 2008
+COLOURS = (GREY, BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax.analysis.colours import MASK_COLOURS
 from resnet_jax.cli import main
-from resnet_jax.commands.draw_examples import COLOURS
 from resnet_jax.config import DataConfig
 from resnet_jax.data import load_source
 
@@ -66,7 +66,7 @@ def test_a_scene_has_its_mask_boxes_and_outlines(tmp_path):
         inner[y1:y2, x1:x2] = bitmap[: y2 - y1, : x2 - x1] > 0
         for axis in (0, 1):  # without the outline
             inner &= np.roll(inner, 1, axis) & np.roll(inner, -1, axis)
-        colour = np.array([int(COLOURS[label - 1][i : i + 2], 16) for i in (1, 3, 5)])
+        colour = np.array([int(MASK_COLOURS[label - 1][i : i + 2], 16) for i in (1, 3, 5)])
         wanted = 0.6 * colour + 0.4 * plain[inner]
         assert np.median(np.abs(drawn[inner] - wanted)) < 12
         assert np.abs(drawn[inner] - plain[inner]).mean() > 12
