@@ -1,0 +1,213 @@
+"""Exact search for the nearest neighbours, in blocks on the devices.
+
+Queries go through in blocks, which are split over the devices; every device holds all known features. A block holds at
+most `BLOCK_BYTES` of similarities, so memory grows with the known features alone, not with the number of queries.
+
+Inner products in float32 are too coarse for Euclidean distances between rows that lie close together. So a few more
+candidates than asked for are taken, and the host computes their distances anew, from differences. Where even this might
+have missed a neighbour, the query is compared with every known row in this way.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from resnet_jax.errors import DataError
+from resnet_jax.runtime.mesh import AXIS, make_mesh, put_batch, replicated, split_batch
+
+BLOCK_BYTES = 2**28
+"""Of the similarities of a block of queries, on all devices together."""
+MORE = 8  # candidates besides those asked for, where distances are computed anew
+TOGETHER_BYTES = 2**23  # of candidates whose distances are computed anew together; they fit a processor's cache
+
+Metric = Literal["cosine", "euclidean"]
+OfBlock = Callable[[Array, Array, Array], tuple[Array, ...]]
+"""From the known features, a block of queries and their places among the known to arrays with a row for each query."""
+
+
+class Nearest(NamedTuple):
+    """The k nearest of each of M queries, the nearest first. Of equally near ones, the first comes first.
+
+    Attributes:
+      places: rows of the known features.
+      values: cosines, or Euclidean distances.
+    """
+
+    places: Int[np.ndarray, "M k"]
+    values: Float[np.ndarray, "M k"]
+
+
+def nearest(
+    known: Float[np.ndarray, "N D"],
+    queries: Float[np.ndarray, "M D"] | None = None,
+    *,
+    neighbours: int,
+    metric: Metric = "cosine",
+    mesh: Mesh | None = None,
+) -> Nearest:
+    """The nearest neighbours of each query among the known features, by comparing it with each of them.
+
+    Args:
+      known: of any floating type; computed with in float32, or in float64 if they are float64 and JAX's `enable_x64` is
+        on.
+      queries: None = the known features themselves, none of which is its own neighbour.
+      metric: `cosine` takes the largest cosines (a row of zeros has cosine 0 with all), `euclidean` the smallest
+        distances.
+      mesh: the devices of this process; None = all.
+
+    Raises:
+      DataError: there are fewer known features than neighbours.
+    """
+    others = len(known) - (queries is None)
+    if neighbours > others:
+        raise DataError(
+            f"{neighbours} neighbours cannot be found among {others}{' other' * (queries is None)} images; ask for at "
+            f"most {others}, or bring more images"
+        )
+    mesh = mesh or make_mesh()
+    prepared = _prepare(known, queries, metric)
+    if metric == "cosine":
+        search = _on_each_device(mesh, _search, count=neighbours, metric=metric)
+        places, values = (np.concatenate(parts) for parts in zip(*_blocks(prepared, search, mesh), strict=True))
+        return Nearest(places, values)
+    search = _on_each_device(mesh, _search, count=min(neighbours + MORE, len(known)), metric=metric)
+    parts, start = [], 0
+    for places, scores in _blocks(prepared, search, mesh):
+        rows = slice(start, start + len(places))
+        parts.append(_measured(prepared.known, prepared.queries[rows], prepared.own[rows], places, scores, neighbours))
+        start += len(places)
+    return Nearest(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def similarities(
+    known: Float[np.ndarray, "N D"],
+    queries: Float[np.ndarray, "M D"] | None = None,
+    *,
+    metric: Metric = "cosine",
+    mesh: Mesh | None = None,
+) -> Iterator[Float[np.ndarray, "m N"]]:
+    """Blocks of the similarities of the queries to all known features: larger is nearer, and -inf is a query itself.
+
+    The arguments are those of `nearest`. Euclidean distances are given as what orders the known features of one query
+    as they do.
+    """
+    mesh = mesh or make_mesh()
+    for (block,) in _blocks(_prepare(known, queries, metric), _on_each_device(mesh, _only_scores, metric=metric), mesh):
+        yield block
+
+
+class _Prepared(NamedTuple):
+    """Features as they are compared. `own` is the row of a query among the known, -1 where it is not among them."""
+
+    known: Float[np.ndarray, "N D"]
+    queries: Float[np.ndarray, "M D"]
+    own: Int[np.ndarray, " M"]
+
+
+def _prepare(known: np.ndarray, queries: np.ndarray | None, metric: Metric) -> _Prepared:
+    """In one type. For distances the mean is taken from both, which changes no difference but makes numbers small."""
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.promote_types(known.dtype, np.float32)))
+    mean = known.mean(axis=0, dtype=np.float64) if metric == "euclidean" else 0.0
+    moved = [np.asarray(x - mean, dtype) for x in (known, *(() if queries is None else (queries,)))]
+    own = np.arange(len(known)) if queries is None else np.full(len(queries), -1)
+    return _Prepared(moved[0], moved[-1], own.astype(np.int32))
+
+
+@lru_cache(32)
+def _on_each_device(mesh: Mesh, function: Callable[..., tuple[Array, ...]], **static: Hashable) -> OfBlock:
+    """`function(known, queries, own)` for a block, of which each device computes its share."""
+    rows = PartitionSpec(AXIS)
+    inputs = (PartitionSpec(), rows, rows)
+    share = partial(function, **static)
+    return jax.jit(jax.shard_map(share, mesh=mesh, in_specs=inputs, out_specs=rows, check_vma=False))
+
+
+def _blocks(prepared: _Prepared, function: OfBlock, mesh: Mesh) -> Iterator[tuple[np.ndarray, ...]]:
+    """What the function gives for one block of queries after the other, without the padding of the last."""
+    count = len(prepared.queries)
+    rows = min(count, max(1, BLOCK_BYTES // (prepared.known.itemsize * len(prepared.known))))
+    rows = -(-rows // mesh.size) * mesh.size
+    known = jax.device_put(prepared.known, replicated(mesh))
+    for start in range(0, count, rows):
+        stop = min(start + rows, count)
+        queries = np.pad(prepared.queries[start:stop], ((0, rows - stop + start), (0, 0)))
+        own = np.pad(prepared.own[start:stop], (0, rows - stop + start), constant_values=-1)
+        put = put_batch({"queries": queries, "own": own}, split_batch(mesh))
+        yield tuple(np.asarray(out)[: stop - start] for out in function(known, put["queries"], put["own"]))
+
+
+def _scores(
+    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], metric: Metric
+) -> Float[Array, "m N"]:
+    """Cosines, or (|query|^2 - distance^2) / 2."""
+    if metric == "cosine":
+        known, queries = _unit(known), _unit(queries)
+    scores = jnp.einsum("md,nd->mn", queries, known, precision="highest")
+    if metric == "euclidean":
+        scores -= jnp.sum(known**2, axis=1)[None] / 2
+    return jnp.where(jnp.arange(len(known))[None] == own[:, None], -jnp.inf, scores)
+
+
+def _only_scores(
+    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, metric: Metric
+) -> tuple[Float[Array, "m N"]]:
+    return (_scores(known, queries, own, metric),)
+
+
+def _search(
+    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, count: int, metric: Metric
+) -> tuple[Int[Array, "m c"], Float[Array, "m c"]]:
+    scores, places = lax.top_k(_scores(known, queries, own, metric), count)
+    return places, scores
+
+
+def _measured(
+    known: Float[np.ndarray, "N D"],
+    queries: Float[np.ndarray, "m D"],
+    own: Int[np.ndarray, " m"],
+    places: Int[np.ndarray, "m c"],
+    scores: Float[np.ndarray, "m c"],
+    neighbours: int,
+) -> Nearest:
+    """The nearest of the candidates, by distances computed from differences. Where it is not certain that they are the
+    nearest of all, by those to all rows."""
+    rows = max(1, TOGETHER_BYTES // (known.itemsize * known.shape[1] * places.shape[1]))
+    found = [
+        _ranked(known, queries[i : i + rows], own[i : i + rows], np.sort(places[i : i + rows], axis=1), neighbours)
+        for i in range(0, len(queries), rows)
+    ]
+    nearest_places, distances = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    if places.shape[1] < len(known):
+        # No row that is not among the candidates has a better score than the last of them, but for rounding.
+        size, largest = (queries**2).sum(axis=1), (known**2).sum(axis=1).max()
+        rounding = 4 * np.finfo(known.dtype).eps * known.shape[1] ** 0.5 * (size + largest)
+        least = np.sqrt(np.maximum(size - 2 * scores[:, -1] - rounding, 0))
+        everyone = np.arange(len(known))[None]
+        for i in np.flatnonzero(distances[:, -1] > least * (1 + 1e-6)):
+            one = _ranked(known, queries[i : i + 1], own[i : i + 1], everyone, neighbours)
+            nearest_places[i], distances[i] = one.places[0], one.values[0]
+    return Nearest(nearest_places, distances)
+
+
+def _ranked(
+    known: np.ndarray, queries: np.ndarray, own: np.ndarray, places: Int[np.ndarray, "m c"], neighbours: int
+) -> Nearest:
+    """The nearest of the rows at these places. Of equally near ones, those that are named first."""
+    apart = known[places] - queries[:, None]
+    distances = np.sqrt(np.einsum("mcd,mcd->mc", apart, apart))
+    distances[places == own[:, None]] = np.inf
+    order = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
+    return Nearest(np.take_along_axis(places, order, axis=1), np.take_along_axis(distances, order, axis=1))
+
+
+def _unit(x: Float[Array, "N D"]) -> Float[Array, "N D"]:
+    """Of length 1; a row of zeros stays one."""
+    length = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(length > 0, length, 1)
