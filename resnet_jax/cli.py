@@ -21,9 +21,11 @@ from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.features import features
 from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
+from resnet_jax.commands.neighbours import neighbours
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
+from resnet_jax.commands.similarity import similarity
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.runtime.garbage import collect_seldom
@@ -61,9 +63,11 @@ COMMANDS: Commands = {
     "ladder": ladder,
     "memory": memory,
     "models": models,
+    "neighbours": neighbours,
     "parity": parity,
     "predict": predict,
     "probe": probe,
+    "similarity": similarity,
     "train": train,
 }
 GROUPS: dict[str, Commands] = {"data": DATA}

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import jax
@@ -112,8 +113,10 @@ def rows_of(network: Network, stages: Sequence[str], *, maps: bool, dtype: Kind)
     known = stages_of(network)
     wrong = [stage for stage in stages if stage not in known]
     if wrong or not stages:
+        near = [one for stage in wrong for one in get_close_matches(stage, known, n=1)]
+        meant = f"did you mean {' and '.join(map(repr, dict.fromkeys(near)))}? Its" if near else "its"
         raise ConfigError(
-            f"{network.title} has no stage {', '.join(map(repr, wrong)) or 'without a name'}; its stages are "
+            f"{network.title} has no stage {', '.join(map(repr, wrong)) or 'without a name'}; {meant} stages are "
             f"{', '.join(known)}. Name some of these"
         )
     return {stage: (known[stage] if maps else known[stage][-1:], np.dtype(dtype)) for stage in stages}

@@ -3,7 +3,7 @@
 Queries go through in blocks, which are split over the devices; every device holds all known features. A block holds at
 most `BLOCK_BYTES` of similarities, so memory grows with the known features alone, not with the number of queries.
 
-Inner products in float32 are too coarse for Euclidean distances between rows that lie close together. So a few more
+Inner products in float32 are too coarse for the distances between rows that lie close together. So a few more
 candidates than asked for are taken, and the host computes their distances anew, from differences. Where even this might
 have missed a neighbour, the query is compared with every known row in this way.
 """
@@ -58,8 +58,8 @@ def nearest(
       known: of any floating type; computed with in float32, or in float64 if they are float64 and JAX's `enable_x64` is
         on.
       queries: None = the known features themselves, none of which is its own neighbour.
-      metric: `cosine` takes the largest cosines (a row of zeros has cosine 0 with all), `euclidean` the smallest
-        distances.
+      metric: `cosine` takes the largest cosines (a row of zeros is like other rows of zeros, and has cosine 0 with all
+        others), `euclidean` the smallest distances.
       mesh: the devices of this process; None = all.
 
     Raises:
@@ -73,17 +73,14 @@ def nearest(
         )
     mesh = mesh or make_mesh()
     prepared = _prepare(known, queries, metric)
-    if metric == "cosine":
-        search = _on_each_device(mesh, _search, count=neighbours, metric=metric)
-        places, values = (np.concatenate(parts) for parts in zip(*_blocks(prepared, search, mesh), strict=True))
-        return Nearest(places, values)
-    search = _on_each_device(mesh, _search, count=min(neighbours + MORE, len(known)), metric=metric)
+    search = _on_each_device(mesh, _search, count=min(neighbours + MORE, len(known)))
     parts, start = [], 0
     for places, scores in _blocks(prepared, search, mesh):
         rows = slice(start, start + len(places))
         parts.append(_measured(prepared.known, prepared.queries[rows], prepared.own[rows], places, scores, neighbours))
         start += len(places)
-    return Nearest(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    places, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Nearest(places, 1 - distances**2 / 2 if metric == "cosine" else distances)
 
 
 def similarities(
@@ -93,18 +90,18 @@ def similarities(
     metric: Metric = "cosine",
     mesh: Mesh | None = None,
 ) -> Iterator[Float[np.ndarray, "m N"]]:
-    """Blocks of the similarities of the queries to all known features: larger is nearer, and -inf is a query itself.
+    """Blocks of how similar the queries are to all known features: larger is nearer, and -inf is a query itself.
 
-    The arguments are those of `nearest`. Euclidean distances are given as what orders the known features of one query
-    as they do.
+    The arguments are those of `nearest`. The numbers order the known features for each query; they are not comparable
+    between queries.
     """
     mesh = mesh or make_mesh()
-    for (block,) in _blocks(_prepare(known, queries, metric), _on_each_device(mesh, _only_scores, metric=metric), mesh):
+    for (block,) in _blocks(_prepare(known, queries, metric), _on_each_device(mesh, _only_scores), mesh):
         yield block
 
 
 class _Prepared(NamedTuple):
-    """Features as they are compared. `own` is the row of a query among the known, -1 where it is not among them."""
+    """Features whose distances are compared. `own` is the row of a query among the known, -1 where it is none."""
 
     known: Float[np.ndarray, "N D"]
     queries: Float[np.ndarray, "M D"]
@@ -112,10 +109,18 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(known: np.ndarray, queries: np.ndarray | None, metric: Metric) -> _Prepared:
-    """In one type. For distances the mean is taken from both, which changes no difference but makes numbers small."""
+    """In one type. The mean is taken from both: it changes no difference, but smaller numbers have smaller errors."""
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.promote_types(known.dtype, np.float32)))
-    mean = known.mean(axis=0, dtype=np.float64) if metric == "euclidean" else 0.0
-    moved = [np.asarray(x - mean, dtype) for x in (known, *(() if queries is None else (queries,)))]
+    arrays = [known] if queries is None else [known, queries]
+    if metric == "cosine":  # the square of the distance of rows of length 1 is 2 - 2 cosine
+        lengths = [np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))[:, None] for x in arrays]
+        arrays = [
+            (x / np.where(length > 0, length, 1)).astype(dtype) for x, length in zip(arrays, lengths, strict=True)
+        ]
+        if not all(length.all() for length in lengths):  # a row of zeros gets a direction of its own
+            arrays = [np.append(x, length == 0, axis=1) for x, length in zip(arrays, lengths, strict=True)]
+    mean = arrays[0].mean(axis=0, dtype=np.float64)
+    moved = [(x - mean).astype(dtype) for x in arrays]
     own = np.arange(len(known)) if queries is None else np.full(len(queries), -1)
     return _Prepared(moved[0], moved[-1], own.astype(np.int32))
 
@@ -143,28 +148,22 @@ def _blocks(prepared: _Prepared, function: OfBlock, mesh: Mesh) -> Iterator[tupl
         yield tuple(np.asarray(out)[: stop - start] for out in function(known, put["queries"], put["own"]))
 
 
-def _scores(
-    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], metric: Metric
-) -> Float[Array, "m N"]:
-    """Cosines, or (|query|^2 - distance^2) / 2."""
-    if metric == "cosine":
-        known, queries = _unit(known), _unit(queries)
-    scores = jnp.einsum("md,nd->mn", queries, known, precision="highest")
-    if metric == "euclidean":
-        scores -= jnp.sum(known**2, axis=1)[None] / 2
+def _scores(known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"]) -> Float[Array, "m N"]:
+    """(|query|^2 - distance^2) / 2."""
+    scores = jnp.einsum("md,nd->mn", queries, known, precision="highest") - jnp.sum(known**2, axis=1)[None] / 2
     return jnp.where(jnp.arange(len(known))[None] == own[:, None], -jnp.inf, scores)
 
 
 def _only_scores(
-    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, metric: Metric
+    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"]
 ) -> tuple[Float[Array, "m N"]]:
-    return (_scores(known, queries, own, metric),)
+    return (_scores(known, queries, own),)
 
 
 def _search(
-    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, count: int, metric: Metric
+    known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, count: int
 ) -> tuple[Int[Array, "m c"], Float[Array, "m c"]]:
-    scores, places = lax.top_k(_scores(known, queries, own, metric), count)
+    scores, places = lax.top_k(_scores(known, queries, own), count)
     return places, scores
 
 
@@ -205,9 +204,3 @@ def _ranked(
     distances[places == own[:, None]] = np.inf
     order = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
     return Nearest(np.take_along_axis(places, order, axis=1), np.take_along_axis(distances, order, axis=1))
-
-
-def _unit(x: Float[Array, "N D"]) -> Float[Array, "N D"]:
-    """Of length 1; a row of zeros stays one."""
-    length = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(length > 0, length, 1)

@@ -1,8 +1,11 @@
 """Which network a command looks into, and on which data: the options that the commands of `analysis` share."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
@@ -132,6 +135,25 @@ def split_of(which: Analysed, opened: Opened, split: str | None) -> tuple[DataCo
     config = opened.data if opened.run or split else all_of_a_folder(opened.data)
     chosen = split or config.eval_split
     return config, chosen, f"{which.data.name or config.name} {chosen}"
+
+
+def open_other(name: str, which: Analysed) -> "Network":
+    """A second network beside the one that the options name, by its own word: it prepares images in its own way."""
+    from resnet_jax.run.named import network_of, open_named
+    from resnet_jax.run.network import Network
+
+    opened = open_named(name, which.checkpoint)
+    return opened if isinstance(opened, Network) else network_of(opened)
+
+
+@contextmanager
+def kept_in(folder: Path | None) -> Iterator[Path]:
+    """The folder where features are kept; without one, a folder that is removed at the end."""
+    if folder is not None:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="resnet_jax_features_") as made:
+        yield Path(made)
 
 
 def bars() -> "Progress":

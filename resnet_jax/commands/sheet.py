@@ -24,13 +24,25 @@ def check_picture(path: Path) -> None:
 
 
 def draw_grid(
-    images: Sequence[Float[np.ndarray, "H W C"]], captions: Sequence[str], title: str, notes: str, path: Path
+    images: Sequence[Float[np.ndarray, "H W C"]],
+    captions: Sequence[str],
+    title: str,
+    notes: str,
+    path: Path,
+    *,
+    columns: int | None = None,
+    frames: Sequence[str | None] = (),
 ) -> None:
-    """Draws images with values in [0, 1] and a caption under each as a PNG."""
+    """Draws images with values in [0, 1] and a caption under each as a PNG.
+
+    Args:
+      columns: of the grid; None = as many as make it wider than high.
+      frames: for each image the colour of a frame, or None; empty = no frames.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = columns_for(len(images))
+    columns = columns or columns_for(len(images))
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
     side, text = 1.5, 0.2  # inches of an image and of a line of its caption
@@ -53,6 +65,8 @@ def draw_grid(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("#d1d5db")
+        if frames and frames[place]:
+            axes.spines[:].set(color=frames[place], linewidth=3.5)
         axes.set_xlabel(in_figure(caption), fontsize=9, labelpad=3)
     figure.savefig(path)
 

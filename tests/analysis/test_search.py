@@ -61,7 +61,7 @@ def test_neighbours_are_scikit_learns(monkeypatch, metric, devices, kind):
 
 
 def test_rows_that_lie_closer_than_inner_products_can_tell(monkeypatch):
-    """Thirty rows at distances of 1e-3 around points at a distance of 100. The first search cannot be certain there."""
+    """Thirty rows at distances of 1e-3, around points at distances of 100. The first search cannot be certain there."""
     rng = np.random.default_rng(0)
     known = np.repeat(rng.normal(size=(7, 33)) * 20, 30, axis=0) + rng.normal(size=(210, 33)) * 2e-4
     known = known.astype(np.float32)
@@ -86,9 +86,24 @@ def test_blocks_of_similarities_are_all_of_them(monkeypatch):
     known = features(60).astype(np.float32)
     blocks = list(similarities(known, mesh=make_mesh(jax.devices()[:4])))
     assert [len(block) for block in blocks] == [12, 12, 12, 12, 12]
-    unit = known / np.linalg.norm(known, axis=1, keepdims=True)
-    right = np.where(np.eye(60) == 1, -np.inf, unit @ unit.T)
-    np.testing.assert_allclose(np.concatenate(blocks), right, atol=1e-6)
+    found, unit = np.concatenate(blocks), known / np.linalg.norm(known, axis=1, keepdims=True)
+    np.testing.assert_array_equal(np.isneginf(found), np.eye(60) == 1)
+    right = unit @ unit.T
+    for row in range(60):
+        others = np.arange(60) != row
+        np.testing.assert_allclose(
+            found[row, others] - found[row, others].max(), right[row, others] - right[row, others].max(), atol=1e-6
+        )
+
+
+def test_rows_of_zeros():
+    """scikit-learn gives them cosine 0 with all, also with each other."""
+    known = features(40).astype(np.float32) - 5
+    known[[3, 8]] = 0
+    found = nearest(known, neighbours=39)
+    assert found.places[3, 0] == 8
+    np.testing.assert_allclose(found.values[3, 1:], 0, atol=1e-6)
+    np.testing.assert_allclose(found.values[20][np.isin(found.places[20], [3, 8])], 0, atol=1e-6)
 
 
 def test_too_few_images():
