@@ -17,6 +17,7 @@ from resnet_jax.commands.data_info import data_info
 from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
+from resnet_jax.commands.duplicates import duplicates
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.features import features
 from resnet_jax.commands.memory import memory
@@ -58,6 +59,7 @@ COMMANDS: Commands = {
     "convert": convert,
     "data": data,
     "diff": diff,
+    "duplicates": duplicates,
     "evaluate": evaluate,
     "features": features,
     "ladder": ladder,

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -203,6 +203,20 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """In words, in what two descriptions differ; empty if in nothing."""
     names = {name.replace("_", " ") for name in {*old, *new} if old.get(name) != new.get(name)}
     return " and ".join(f"other {name}" for name in sorted(names))
+
+
+def check_belong(first: Features, second: Features, same: Sequence[str]) -> None:
+    """Raises a DataError where two folders of features do not agree in what they are of.
+
+    Args:
+      same: in what they must agree: keys of `Features.of`.
+    """
+    ours, theirs = ({name: features.of.get(name) for name in same} for features in (first, second))
+    if differ := differences(ours, theirs):
+        raise DataError(
+            f"{first.folder} and {second.folder} hold features of {differ}, and cannot be compared; make both with the "
+            "same options but for what is to differ"
+        )
 
 
 def _check_owner(folder: Path) -> None:
