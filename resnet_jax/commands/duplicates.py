@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_jax.analysis.colours import BLUE, ORANGE
 from resnet_jax.commands.analysed import ITS_OWN, Which, bars, kept_in, open_analysed
 from resnet_jax.commands.sheet import SHOWN, check_picture, draw_grid, short
 from resnet_jax.display import plain_console
@@ -88,9 +89,10 @@ def duplicates(
             images,
             captions,
             f"{network.title}: nearly equal in {shown}",
-            f"{len(found.pairs):,} pairs whose {stage} has a cosine of at least {threshold:g}{more}. {usual}",
+            f"{len(found.pairs):,} pairs whose {stage} has a cosine of at least {threshold:g}{more}.\n{usual}",
             out,
             columns=COLUMNS,
+            frames=[(BLUE, ORANGE)[place // 2 % 2] for place in range(len(images))],
         )
     if as_json:
         pairs = [dataclasses.asdict(pair) | {"same_pixels": pair.same_pixels} for pair in found.pairs]

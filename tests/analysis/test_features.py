@@ -192,7 +192,8 @@ def test_folders_that_are_no_place_for_features(network, tmp_path, monkeypatch):
 def test_what_cannot_be_kept(network, tmp_path):
     with pytest.raises(
         ConfigError,
-        match="tiny has no stage 'stage4', 'layer1'; its stages are stem, stage1, stage2, stage3, pooled, logits",
+        match=r"tiny has no stage 'stage4', 'layer1'; did you mean 'stage3'\? Its stages are stem, stage1, stage2, "
+        "stage3, pooled, logits. Name some of these",
     ):
         compute(network, tmp_path / "out", stages=("stage4", "pooled", "layer1"))
     with pytest.raises(ConfigError, match="tiny has no stage without a name"):
