@@ -20,6 +20,7 @@ from resnet_jax.commands.diff import diff
 from resnet_jax.commands.duplicates import duplicates
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.features import features
+from resnet_jax.commands.maps import maps
 from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
 from resnet_jax.commands.neighbours import neighbours
@@ -63,6 +64,7 @@ COMMANDS: Commands = {
     "evaluate": evaluate,
     "features": features,
     "ladder": ladder,
+    "maps": maps,
     "memory": memory,
     "models": models,
     "neighbours": neighbours,

@@ -21,9 +21,9 @@ from resnet_jax import data
 from resnet_jax.analysis.features import features, rows_of, stages_of
 from resnet_jax.analysis.logistic import check_classes, check_finite, fit
 from resnet_jax.analysis.neighbours import NEIGHBOURS, knn_predict
-from resnet_jax.analysis.store import Features
+from resnet_jax.analysis.store import Features, check_folder
 from resnet_jax.config import DataConfig
-from resnet_jax.errors import ConfigError, DataError
+from resnet_jax.errors import DataError
 from resnet_jax.models import init
 from resnet_jax.run.network import Network
 
@@ -117,7 +117,7 @@ def probe(
       DataError: data that cannot be read, an empty split, fewer than two classes, or features that are not finite.
       StorageError: the folder cannot be written to.
     """
-    check_folder(Path(folder))
+    check_folder(Path(folder), WRITTEN, "a probe")
     every = [stage for stage in stages_of(network) if stage.startswith("stage")]
     stages = tuple(dict.fromkeys(stages or (*every, "pooled")))
     rows_of(network, stages, maps=False, dtype="float32")  # only to refuse unknown stages at once
@@ -161,16 +161,6 @@ def probe(
         neighbours=min(NEIGHBOURS, len(train.labels)),
         most_frequent=float(np.bincount(labels).max() / len(labels)),
     )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises a ConfigError where the folder holds anything that a probe does not write."""
-    others = [name for name in sorted(os.listdir(folder)) if name not in WRITTEN] if folder.is_dir() else []
-    if others or folder.is_file():
-        held = f"it holds {', '.join(others[:3])}{' ...' * (len(others) > 3)}" if others else "it is a file"
-        raise ConfigError(
-            f"{folder} belongs to something else than a probe: {held}. Choose a new folder, or that of a probe"
-        )
 
 
 def untrained(network: Network, seed: int) -> Network:

@@ -219,6 +219,20 @@ def check_belong(first: Features, second: Features, same: Sequence[str]) -> None
         )
 
 
+def check_folder(folder: Path, written: Sequence[str], what: str) -> None:
+    """Raises a ConfigError where a folder for features and results holds anything else than these names.
+
+    Args:
+      what: whose folder it is, such as `a probe`.
+    """
+    others = [name for name in sorted(os.listdir(folder)) if name not in written] if folder.is_dir() else []
+    if others or folder.is_file():
+        held = f"it holds {', '.join(others[:3])}{' ...' * (len(others) > 3)}" if others else "it is a file"
+        raise ConfigError(
+            f"{folder} belongs to something else than {what}: {held}. Choose a new folder, or that of {what}"
+        )
+
+
 def _check_owner(folder: Path) -> None:
     """Raises where features would be written into somebody else's folder, or cannot be written."""
     if folder.exists() and not folder.is_dir():

@@ -138,11 +138,12 @@ def split_of(which: Analysed, opened: Opened, split: str | None) -> tuple[DataCo
 
 
 def open_other(name: str, which: Analysed) -> "Network":
-    """A second network beside the one that the options name, by its own word: it prepares images in its own way."""
+    """A second network beside the one that the options name. A run prepares images in its own way, weights without a run
+    as they say, with the changes of `--preset`."""
     from resnet_jax.run.named import network_of, open_named
     from resnet_jax.run.network import Network
 
-    opened = open_named(name, which.checkpoint)
+    opened = open_named(name, which.checkpoint, preset=which.preset)
     return opened if isinstance(opened, Network) else network_of(opened)
 
 

@@ -1,5 +1,6 @@
 """Pictures of many images with a caption under each."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def check_picture(path: Path) -> None:
         raise DataError(f"the picture {path} would be a PNG; give a file name that ends in .png")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.parent}. Make it, or choose another place")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise DataError(f"cannot write {path}: it is not allowed there. Choose another place")
 
 
 def draw_grid(

@@ -231,7 +231,10 @@ def test_commands_that_cannot_be_meant(run, tmp_path, monkeypatch):
         (f"probe {run} --data.exif", "--data.exif is for weights without a run; .* Leave it out, or train with"),
         (f"probe {run} --preset.crop 9", "--preset is for weights without a run; .* Leave it out"),
         (f"probe {run} --batch-size 0", "--batch-size = 0 must be at least 1"),
-        (f"probe {run} --stages stage9", r"no stage 'stage9'; did you mean 'stage3'\? Its stages are stem, stage1, stage2"),
+        (
+            f"probe {run} --stages stage9",
+            r"no stage 'stage9'; did you mean 'stage3'\? Its stages are stem, stage1, stage2",
+        ),
         (f"features {run} --stages stage9", "has no stage 'stage9'"),
         (f"probe {run} --out {tmp_path / 'mine'}", "belongs to something else than a probe: it holds thesis.tex"),
         (f"probe {run} --out {run}", "belongs to something else than a probe: it holds checkpoints, class_names.json"),
