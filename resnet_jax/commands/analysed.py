@@ -138,8 +138,8 @@ def split_of(which: Analysed, opened: Opened, split: str | None) -> tuple[DataCo
 
 
 def open_other(name: str, which: Analysed) -> "Network":
-    """A second network beside the one that the options name. A run prepares images in its own way, weights without a run
-    as they say, with the changes of `--preset`."""
+    """A second network beside the one that the options name, with its own preparation of images. `--preset` changes
+    that of weights without a run."""
     from resnet_jax.run.named import network_of, open_named
     from resnet_jax.run.network import Network
 
