@@ -110,17 +110,15 @@ class _Prepared(NamedTuple):
 
 def _prepare(known: np.ndarray, queries: np.ndarray | None, metric: Metric) -> _Prepared:
     """In one type. The mean is taken from both: it changes no difference, but smaller numbers have smaller errors."""
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(np.promote_types(known.dtype, np.float32)))
-    arrays = [known] if queries is None else [known, queries]
+    arrays = [np.asarray(x, np.promote_types(x.dtype, np.float32)) for x in (known, queries) if x is not None]
     if metric == "cosine":  # the square of the distance of rows of length 1 is 2 - 2 cosine
         lengths = [np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))[:, None] for x in arrays]
-        arrays = [
-            (x / np.where(length > 0, length, 1)).astype(dtype) for x, length in zip(arrays, lengths, strict=True)
-        ]
-        if not all(length.all() for length in lengths):  # a row of zeros gets a direction of its own
-            arrays = [np.append(x, length == 0, axis=1) for x, length in zip(arrays, lengths, strict=True)]
-    mean = arrays[0].mean(axis=0, dtype=np.float64)
-    moved = [(x - mean).astype(dtype) for x in arrays]
+        arrays = [x / np.where(of > 0, of, 1).astype(x.dtype) for x, of in zip(arrays, lengths, strict=True)]
+        if not all(of.all() for of in lengths):  # a row of zeros gets a direction of its own
+            arrays = [np.append(x, (of == 0).astype(x.dtype), axis=1) for x, of in zip(arrays, lengths, strict=True)]
+    mean = arrays[0].mean(axis=0, dtype=np.float64).astype(arrays[0].dtype)
+    dtype = jax.dtypes.canonicalize_dtype(arrays[0].dtype)  # JAX makes float32 of float64 unless it is told not to
+    moved = [(x - mean).astype(dtype, copy=False) for x in arrays]
     own = np.arange(len(known)) if queries is None else np.full(len(queries), -1)
     return _Prepared(moved[0], moved[-1], own.astype(np.int32))
 

@@ -41,7 +41,7 @@ def maps(
         method: t-SNE and UMAP need an extra: pip install 'resnet-jax-linen[maps]'.
         out: The folder for map.png, map.npz (the points), map.json (the numbers), and the features.
         split: The split; without it the one to evaluate on.
-        images: Take a sample of so few images, drawn by lot.
+        images: Take this many images, drawn by lot; without it all.
         perplexity: Of t-SNE: about how many neighbours count.
         whole_maps: Take whole maps, not their means over space; more than 4,096 numbers are reduced by PCA to 50.
         thumbnails: Draw at most this many images in place of points, where they do not lie on each other.
