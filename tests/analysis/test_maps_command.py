@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 
 from resnet_jax import cli
@@ -89,6 +90,25 @@ def test_no_text_is_cut_off_or_lies_on_another(tmp_path, monkeypatch, classes):
     assert ("every 8 classes the same 8 colours come with another sign" in notes) == (classes > LEGEND)
     assert ("after 64 classes they come again" in notes) == (classes > 64)
     assert "PCA first reduced the features to 50" in notes
+
+
+def test_thumbnails_do_not_lie_on_each_other(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    points, images = rng.normal(size=(80, 2)), rng.integers(0, 255, (60, 8, 8, 1), np.uint8)
+    panel = Panel("a network", "pooled", 9, None, points, Numbers(1, 20, 1, 0.5, 80))
+    maps = Maps("digits", "pca", 30.0, 0, ((panel,),), np.arange(80) % 3, np.arange(80), 80, ("a", "b", "c"))
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: (figures.append(figure), save(figure, path)))
+    rows = rng.permutation(80)[:60]
+    draw_maps(maps, tmp_path / "map.png", (rows, images))
+    (figure,) = figures
+    drawn = [artist for artist in figure.axes[0].artists if isinstance(artist, AnnotationBbox)]
+    assert 5 < len(drawn) < 60
+    np.testing.assert_array_equal(drawn[0].xy, points[rows[0]])
+    np.testing.assert_array_equal(drawn[0].offsetbox.get_data(), images[0].squeeze())
+    renderer = figure.canvas.get_renderer()
+    _check([(one.get_window_extent(renderer).extents, str(one.xy)) for one in drawn], figure.axes[0].bbox.extents)
 
 
 def _check(texts, outer):

@@ -59,6 +59,13 @@ def test_the_sheet_shows_the_nearest_and_the_numbers_are_printed(tmp_path, capsy
     assert "over 360 queries. The picture is in" in " ".join(shown.split())
 
 
+def test_a_picture_that_cannot_be_written(tmp_path, monkeypatch):
+    """As users who are not root meet it."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SystemExit, match="cannot write .*n.png: it is not allowed there. Choose another place"):
+        cli.main(["neighbours", "runs/none", "--out", str(tmp_path / "n.png")])
+
+
 def test_what_cannot_be_meant(tmp_path):
     words = ["neighbours", *save_weights(tmp_path), "--data.name", "digits", "--out", str(tmp_path / "n.png")]
     images = np.random.default_rng(0).integers(0, 255, (10, 8, 8, 1), np.uint8)
