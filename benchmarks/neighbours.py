@@ -4,8 +4,8 @@
 
 Both find the nearest of every row among all others, by Euclidean distance and by cosine. They take turns. Ours counts
 from an array in the memory of the host to indices in the memory of the host, compiling left out: it is printed apart.
-The features are like a network's pooled features: not negative, two thirds of them 0, and correlated. Last come the
-ratios of the medians, how many of the indices differ, and by which part of them the distances there do.
+The features are those of `benchmarks/probe.py`, like a network's pooled features. Last come the ratios of the medians,
+how many of the indices differ, and by which part of them the distances there do.
 """
 
 import argparse
@@ -19,18 +19,10 @@ from resnet_jax.runtime.xla_flags import set_xla_flags
 
 set_xla_flags()
 
+from probe import pooled_features  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 
 from resnet_jax.analysis.search import BLOCK_BYTES, nearest  # noqa: E402
-
-
-def pooled_features(count: int, width: int, latent: int = 128, seed: int = 0) -> np.ndarray:
-    """Features (count, width) float32 like those of a network before its last layer."""
-    rng = np.random.default_rng(seed)
-    scale = np.arange(1, latent + 1) ** -0.5
-    hidden = rng.normal(size=(count, latent)) * scale @ rng.normal(size=(latent, width)) / np.sqrt((scale**2).sum())
-    features = np.maximum(hidden - 0.6 + 0.3 * rng.normal(size=(count, width)), 0)
-    return features.astype(np.float32)
 
 
 def timed(search: Callable[[], Any]) -> tuple[float, Any]:
@@ -46,7 +38,7 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    features = pooled_features(args.rows, args.features)
+    features, _ = pooled_features(args.rows, args.features, classes=10, separation=0.7)
     block = min(BLOCK_BYTES, 4 * args.rows**2)
     print(f"{args.rows:,} x {args.features:,} features, {args.neighbours} nearest; blocks of {block / 2**20:.0f} MiB")
     for metric in ("euclidean", "cosine"):

@@ -12,7 +12,7 @@ from resnet_jax.analysis import logistic, search
 from resnet_jax.analysis.maps import embed as module
 from resnet_jax.analysis.maps import numbers
 from resnet_jax.analysis.maps.embed import check_count, embed, reduced
-from resnet_jax.analysis.maps.maps import make_maps, sample_of
+from resnet_jax.analysis.maps.maps import check_possible, make_maps, sample_of
 from resnet_jax.analysis.maps.numbers import measure
 from resnet_jax.analysis.neighbours import knn_predict
 from resnet_jax.analysis.probe import held_out, probe_features
@@ -223,6 +223,15 @@ def test_what_cannot_be_mapped(monkeypatch):
         embed(features * 0 + 7, "pca")
     with pytest.raises(DataError, match="120 images of 1 class are no task for a classifier"):
         make_maps([("one", Kept("one", labels * 0, {"pooled": features}))], ("pooled",), "pca")
+    for counts, text in (((50, 1), "50 and 1 image"), ((3, 3, 3), "3 and 3 images")):
+        few = np.repeat(np.arange(len(counts)), counts)
+        with pytest.raises(
+            DataError, match=rf"the two largest classes have {text}\. .* of at least 4 images and another"
+        ):
+            check_possible(few, "pca", 30)
+    smallest = np.repeat([0, 1, 2], [4, 2, 1])
+    check_possible(smallest, "pca", 30)
+    assert 0 <= measure(features[:7], smallest).probe <= 1
     one, two = (Kept(name, labels, {"pooled": features}, {"data": name}) for name in ("one", "two"))
     with pytest.raises(DataError, match="one and two hold features of other data, and cannot be compared; make both"):
         make_maps([("one", one), ("two", two)], ("pooled",), "pca")

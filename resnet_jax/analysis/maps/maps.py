@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from resnet_jax.analysis.logistic import check_classes
 from resnet_jax.analysis.maps.embed import PERPLEXITY, Method, check_count, check_method, embed, reduced
-from resnet_jax.analysis.maps.numbers import Numbers, measure
+from resnet_jax.analysis.maps.numbers import Numbers, check_halves, measure
 from resnet_jax.analysis.store import Features, check_belong
 from resnet_jax.files import explain_failed_write, write_atomically
 
@@ -125,6 +125,7 @@ def check_possible(labels: Int[np.ndarray, " N"], method: Method, perplexity: fl
     check_method(method)
     check_count(len(labels), method, perplexity)
     check_classes(labels)
+    check_halves(labels)
 
 
 def save_points(maps: Maps, folder: Path) -> None:
