@@ -40,7 +40,10 @@ def main() -> None:
     args = parser.parse_args()
     features, _ = pooled_features(args.rows, args.features, classes=10, separation=0.7)
     block = min(BLOCK_BYTES, 4 * args.rows**2)
-    print(f"{args.rows:,} x {args.features:,} features, {args.neighbours} nearest; blocks of {block / 2**20:.0f} MiB")
+    print(
+        f"{args.rows:,} x {args.features:,} features, {args.neighbours} nearest; blocks of {block / 2**20:.0f} MiB "
+        "on each device"
+    )
     for metric in ("euclidean", "cosine"):
         peer = NearestNeighbors(n_neighbors=args.neighbours, algorithm="brute", metric=metric).fit(features)
         ours = lambda: nearest(features, neighbours=args.neighbours, metric=metric)  # noqa: B023

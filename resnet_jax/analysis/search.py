@@ -1,7 +1,7 @@
 """Exact search for the nearest neighbours, in blocks on the devices.
 
-Queries go through in blocks, which are split over the devices; every device holds all known features. A block holds at
-most `BLOCK_BYTES` of similarities, so memory grows with the known features alone, not with the number of queries.
+Queries go through in blocks, which are split over the devices; every device holds all known features. A block has at
+most `BLOCK_BYTES` of similarities on each. So memory grows with the known features alone, not with the queries.
 
 Inner products in float32 are too coarse for the distances between rows that lie close together. So a few more
 candidates than asked for are taken, and the host computes their distances anew, from differences. Where even this might
@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 from resnet_jax.errors import DataError
 from resnet_jax.runtime.mesh import AXIS, make_mesh, put_batch, replicated, split_batch
 
-BLOCK_BYTES = 2**28
-"""Of the similarities of a block of queries, on all devices together."""
+BLOCK_BYTES = 2**26
+"""Of the similarities of a block of queries, on each device."""
 MORE = 8  # candidates besides those asked for, where distances are computed anew
 TOGETHER_BYTES = 2**23  # of candidates whose distances are computed anew together; they fit a processor's cache
 
@@ -135,8 +135,8 @@ def _on_each_device(mesh: Mesh, function: Callable[..., tuple[Array, ...]], **st
 def _blocks(prepared: _Prepared, function: OfBlock, mesh: Mesh) -> Iterator[tuple[np.ndarray, ...]]:
     """What the function gives for one block of queries after the other, without the padding of the last."""
     count = len(prepared.queries)
-    rows = min(count, max(1, BLOCK_BYTES // (prepared.known.itemsize * len(prepared.known))))
-    rows = -(-rows // mesh.size) * mesh.size
+    share = max(1, BLOCK_BYTES // (prepared.known.itemsize * len(prepared.known)))
+    rows = min(share, -(-count // mesh.size)) * mesh.size
     known = jax.device_put(prepared.known, replicated(mesh))
     for start in range(0, count, rows):
         stop = min(start + rows, count)

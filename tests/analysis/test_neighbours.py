@@ -23,7 +23,9 @@ def some(seed=0):
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (20, 0.001), (300, 1.0)])
 def test_votes_are_scikit_learns(monkeypatch, devices, k, temperature):
     known, labels, queries = some()
-    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 300 * 17)  # 17 queries in a block, and some in the last
+    monkeypatch.setattr(
+        search, "BLOCK_BYTES", 4 * 300 * 17
+    )  # 17 queries in a block on each device, and some in the last
     mesh = make_mesh(jax.devices()[:devices])
     ours = knn_predict(known, labels, queries, neighbours=k, temperature=temperature, mesh=mesh)
     # Its distance is 1 - cosine. A common factor of the weights changes nothing.

@@ -49,7 +49,7 @@ def check(found, known, queries, metric, equal=1e-6):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize(("devices", "kind"), [(1, "float32"), (4, "float32"), (3, "float64")])
 def test_neighbours_are_scikit_learns(monkeypatch, metric, devices, kind):
-    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 211 * 37)  # 37 queries in a block, and some in the last
+    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 211 * 13)  # few queries in a block, and fewer in the last
     known, queries = features(211).astype(kind), features(90, seed=1).astype(kind)
     queries[:20] = known[30:50]
     mesh = make_mesh(jax.devices()[:devices])
@@ -82,7 +82,7 @@ def test_of_equally_near_ones_the_first_comes_first():
 
 
 def test_blocks_of_similarities_are_all_of_them(monkeypatch):
-    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 60 * 11)
+    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 60 * 3)
     known = features(60).astype(np.float32)
     blocks = list(similarities(known, mesh=make_mesh(jax.devices()[:4])))
     assert [len(block) for block in blocks] == [12, 12, 12, 12, 12]
