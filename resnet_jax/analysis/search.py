@@ -57,7 +57,7 @@ def nearest(
     Args:
       known: of any floating type; computed with in float32, or in float64 if they are float64 and JAX's `enable_x64` is
         on.
-      queries: None = the known features themselves, none of which is its own neighbour.
+      queries: None = the known features themselves; none is its own neighbour.
       metric: `cosine` takes the largest cosines (a row of zeros is like other rows of zeros, and has cosine 0 with all
         others), `euclidean` the smallest distances.
       mesh: the devices of this process; None = all.
@@ -125,7 +125,7 @@ def _prepare(known: np.ndarray, queries: np.ndarray | None, metric: Metric) -> _
 
 @lru_cache(32)
 def _on_each_device(mesh: Mesh, function: Callable[..., tuple[Array, ...]], **static: Hashable) -> OfBlock:
-    """`function(known, queries, own)` for a block, of which each device computes its share."""
+    """`function(known, queries, own)` for a block. Each device computes its share of the queries."""
     rows = PartitionSpec(AXIS)
     inputs = (PartitionSpec(), rows, rows)
     share = partial(function, **static)

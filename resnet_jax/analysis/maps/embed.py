@@ -20,7 +20,7 @@ APPROXIMATE_BELOW = 1000
 WIDE, KEPT = 4096, 50
 """Features above which their first principal components stand for them, and how many of these are taken."""
 MOST: dict[Method, int] = {"tsne": 20_000, "umap": 50_000, "pca": 200_000}
-"""Images on a map. More would take hours, or lie on each other."""
+"""Images on a map. Points of more would hide each other, and t-SNE compares all of them where features are many."""
 WIDE_BYTES = 2**32
 """Of wide features, which PCA takes into memory several times."""
 
