@@ -10,6 +10,9 @@ from importlib.metadata import version
 import tyro
 
 from resnet_jax import __version__
+from resnet_jax.commands.anomalies_fit import anomalies_fit
+from resnet_jax.commands.anomalies_score import anomalies_score
+from resnet_jax.commands.attention import attention
 from resnet_jax.commands.benchmark import benchmark
 from resnet_jax.commands.convert import convert
 from resnet_jax.commands.data_check import data_check
@@ -35,12 +38,20 @@ from resnet_jax.runtime.xla_flags import set_xla_flags
 
 Commands = dict[str, Callable[..., None]]
 
+ANOMALIES: Commands = {
+    "fit": anomalies_fit,
+    "score": anomalies_score,
+}
 DATA: Commands = {
     "check": data_check,
     "info": data_info,
     "prepare": data_prepare,
     "show": data_show,
 }
+
+
+def anomalies() -> None:
+    """What is unlike good images: fit, score; `anomalies --help` says more."""
 
 
 def data() -> None:
@@ -56,6 +67,8 @@ def ladder() -> None:
 
 
 COMMANDS: Commands = {
+    "anomalies": anomalies,
+    "attention": attention,
     "benchmark": benchmark,
     "convert": convert,
     "data": data,
@@ -74,7 +87,7 @@ COMMANDS: Commands = {
     "similarity": similarity,
     "train": train,
 }
-GROUPS: dict[str, Commands] = {"data": DATA}
+GROUPS: dict[str, Commands] = {"anomalies": ANOMALIES, "data": DATA}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

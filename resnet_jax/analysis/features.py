@@ -141,6 +141,14 @@ def over_space(x: Array) -> Array:
 def describe(network: Network, preset: Preset, source: data.Source, *, maps: bool) -> dict[str, Any]:
     """What features are of, as JSON: all that they depend on."""
     labels = np.ascontiguousarray(source.labels(), np.int64)
+    return describe_network(network, preset) | {
+        "data": digest_json([data.fingerprint(source), hashlib.sha256(labels.tobytes()).hexdigest()]),
+        "kind_of_features": "whole maps" if maps else "means over space",
+    }
+
+
+def describe_network(network: Network, preset: Preset) -> dict[str, Any]:
+    """What the features of any image depend on, as JSON."""
     options = {
         name: getattr(value, "__qualname__", None) or str(value)
         for name in network.model.__dataclass_fields__
@@ -149,9 +157,7 @@ def describe(network: Network, preset: Preset, source: data.Source, *, maps: boo
     return {
         "weights": digest_json(digest_arrays(jax.tree.map(jnp.asarray, dict(network.variables)))),
         "network": options,
-        "data": digest_json([data.fingerprint(source), hashlib.sha256(labels.tobytes()).hexdigest()]),
         "preparation_of_images": dataclasses.asdict(preset) | {"mean": list(preset.mean), "std": list(preset.std)},
-        "kind_of_features": "whole maps" if maps else "means over space",
     }
 
 

@@ -110,7 +110,7 @@ class Writer:
                 f"features are mapped from files, which {folder} cannot be; choose a folder of this machine"
             )
         self._folder, self._count = Path(folder), count
-        _check_owner(self._folder)
+        check_owner(self._folder, MANIFEST, "features are")
         stages = {stage: [list(shape), str(dtype)] for stage, (shape, dtype) in shapes.items()}
         self._manifest: dict[str, Any] = {
             "of": dict(of),
@@ -233,14 +233,19 @@ def check_folder(folder: Path, written: Sequence[str], what: str) -> None:
         )
 
 
-def _check_owner(folder: Path) -> None:
-    """Raises where features would be written into somebody else's folder, or cannot be written."""
+def check_owner(folder: Path, manifest: str, what: str) -> None:
+    """Raises where something would be written into somebody else's folder, or cannot be written.
+
+    Args:
+      manifest: the file by which one's own folder is known.
+      what: is written there, in words: "features are".
+    """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; features are written into a folder. Choose another place")
-    if folder.is_dir() and not (folder / MANIFEST).exists() and (held := sorted(os.listdir(folder))):
+        raise ConfigError(f"{folder} is a file; {what} written into a folder. Choose another place")
+    if folder.is_dir() and not (folder / manifest).exists() and (held := sorted(os.listdir(folder))):
         raise ConfigError(
             f"{folder} belongs to something else: it holds {', '.join(held[:3])}{' ...' * (len(held) > 3)} and no "
-            f"{MANIFEST}. Choose a new folder"
+            f"{manifest}. Choose a new folder"
         )
     above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):

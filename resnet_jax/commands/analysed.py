@@ -80,8 +80,11 @@ class Opened(NamedTuple):
     run: Path | None
 
 
-def open_analysed(which: Analysed) -> Opened:
+def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
     """The network and the data that the options name.
+
+    Args:
+      data_needed: refuse weights without data.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: no network or two, no data, or options that do not belong together.
@@ -108,7 +111,7 @@ def open_analysed(which: Analysed) -> Opened:
         else open_named(name, which.checkpoint, which.model, preset=which.preset)
     )
     if isinstance(opened, Network):
-        if not data.name:
+        if data_needed and not data.name:
             raise ConfigError(f"say which images {opened.title} is to see, such as --data.name folder:PATH")
         return Opened(opened, DataConfig(**given), None)
     if data.exif and not opened.config.data.exif:

@@ -115,7 +115,9 @@ class ResNet(nn.Module):
           train: normalise with batch statistics and update the running ones (`apply` then needs
             `mutable=["batch_stats"]`), and drop branches.
           features: return a dict instead: `stem` (before any max-pool), `stage1`, ... (N, H', W', C'), `pooled` (N, C')
-            and `logits`. Under `jit`, entries that are not used are not computed.
+            and `logits`. Under `jit`, entries that are not used are not computed. What `apply` is given in a collection
+            `perturbations` under the name of a stage is added to what that stage puts out: a gradient with respect to
+            these zeros is the gradient at the stage.
           use_batch_stats: overrides `train` for the statistics with which BatchNorm normalises; False = frozen.
           update_stats: overrides `train` for whether BatchNorm's running statistics move.
           positions: places of the images in the global batch, where `images` are a part of it. The random draws for an
@@ -164,7 +166,7 @@ class ResNet(nn.Module):
             block = nn.remat(plan.block) if i in self.remat else plan.block
             for j, fields in enumerate(stage):
                 x = block(*fields, parts=parts, name=f"layer{i}_{j}")(x)
-            out[f"stage{i}"] = x
+            x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
             x = plan.act(norm(name="norm")(x))
@@ -185,16 +187,22 @@ class ResNet(nn.Module):
         """The input of the first stage. Enters the activations before any max-pool into `out`."""
         conv, x = plan.stem.layers(parts, images, plan.stem_width)
         if plan.block.preactivation:
-            x = out["stem"] = conv(x)
+            x = out["stem"] = self._disturbed("stem", conv(x))
         # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
             return pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool, act)
         else:
-            x = out["stem"] = plan.act(parts.norm(name="bn1")(conv(x)))
+            x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name="bn1")(conv(x))))
         if not plan.stem.pool:
             return x
         return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
+
+    def _disturbed(self, stage: str, x: Array) -> Array:
+        """What the stage puts out, and what `apply` was given to add. Flax's `perturb` would put zeros into `init`'s
+        variables too."""
+        added = self.get_variable("perturbations", stage)
+        return x if added is None else x + added
 
     def _check_call(self, images: Array, stride: int, train: bool) -> None:
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):

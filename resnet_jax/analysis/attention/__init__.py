@@ -1,0 +1,1 @@
+"""Where a network looks: heat maps of what in an image counts for a class."""
