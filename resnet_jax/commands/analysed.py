@@ -1,7 +1,7 @@
 """Which network a command looks into, and on which data: the options that the commands of `analysis` share."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from resnet_jax.run.network import Network
 
@@ -167,3 +167,15 @@ def bars() -> "Progress":
 
     columns = (TextColumn("{task.description}"), BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def teller(progress: "Progress") -> Callable[[str, int, int], None]:
+    """A function that is told what is done, how far, and of how many; it shows a bar for each of these."""
+    tasks: dict[str, TaskID] = {}
+
+    def tell(what: str, done: int, count: int) -> None:
+        if what not in tasks:
+            tasks[what] = progress.add_task(what, total=count)
+        progress.update(tasks[what], completed=done)
+
+    return tell

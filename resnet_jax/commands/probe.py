@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from resnet_jax.commands.analysed import ITS_OWN, Which, bars, open_analysed
+from resnet_jax.commands.analysed import ITS_OWN, Which, bars, open_analysed, teller
 from resnet_jax.display import plain_console
 
 if TYPE_CHECKING:
@@ -51,15 +51,13 @@ def probe(
     found, config, run = open_analysed(which)
     out = out or (run / "probe" if run else Path(f"probe_{re.sub(r'[^A-Za-z0-9.]+', '_', found.title)}"))
     with bars() as progress:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, count: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=count)
-            progress.update(tasks[what], completed=done)
-
         result = compute(
-            *(found, config, out), stages=stages, random=random, seed=seed, batch_size=which.batch_size, tell=tell
+            *(found, config, out),
+            stages=stages,
+            random=random,
+            seed=seed,
+            batch_size=which.batch_size,
+            tell=teller(progress),
         )
     text = json.dumps(_without_nan(dataclasses.asdict(result)), indent=1)
     write_atomically(out / RESULTS, text)

@@ -18,8 +18,13 @@ _LETTER = 0.12  # inches of a letter of a title, about
 
 def check_picture(path: Path) -> None:
     """Raises a DataError where a picture cannot be written: said before the work that it is to show."""
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise DataError(f"the picture {path} would be a PNG; give a file name that ends in .png")
+    check_output(path, ".png", "picture", "PNG")
+
+
+def check_output(path: Path, suffix: str, what: str, kind: str) -> None:
+    """Raises a DataError where a file of this kind cannot be written."""
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise DataError(f"the {what} {path} would be a {kind}; give a file name that ends in {suffix}")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: there is no folder {path.parent}. Make it, or choose another place")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

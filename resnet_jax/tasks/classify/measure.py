@@ -28,11 +28,17 @@ def make_measure(model: ResNet, prepare: Prepare, *, in_detail: bool = False) ->
 
     def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:
         logits = model.apply(variables, prepare(None, batch)["image"], train=False)
-        labels = batch["label"]
-        details = _count_details(logits, labels, real) if in_detail else {}
-        return Measured({**_count_hits(logits, labels, real), **details}, {})
+        return Measured(count(logits, batch["label"], real, in_detail=in_detail), {})
 
     return measure
+
+
+def count(
+    logits: Float[Array, "N K"], labels: Int[Array, " N"], real: Bool[Array, " N"], *, in_detail: bool
+) -> dict[str, Array]:
+    """The sums over the real images of a batch that `report` needs, or in detail `report_in_detail`."""
+    details = _count_details(logits, labels, real) if in_detail else {}
+    return {**_count_hits(logits, labels, real), **details}
 
 
 def report(sums: Sums, rows: Rows) -> dict[str, float]:
