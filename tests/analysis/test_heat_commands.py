@@ -100,7 +100,7 @@ def test_attention_that_cannot_be_meant(tiny, mvtec, tmp_path):
     for line, text in (
         (f"{data} --class 10", "--class 10 is none of the classes of tiny .net.; their numbers are 0 to 9"),
         (f"{data} --class zer", "has no class 'zer'. Did you mean 'zero'?"),
-        (f"{data} --stage stage4", "has no stage 'stage4'; its stages are stem, stage1"),
+        (f"{data} --stage stage4", "has no stage 'stage4'; did you mean 'stage3'. Its stages are stem, stage1"),
         (f"{data} --method occlusion --window 16", "a window of 16 pixels .* does not fit images of 15 pixels"),
         (f"{data} --method integrated-gradients --steps 0", "integrated gradients of 0 steps are none"),
         (f"{data} --steps 3", "--steps 3 is for --method integrated-gradients, not for gradcam; leave it out"),
