@@ -239,7 +239,11 @@ def test_what_cannot_be_fitted_or_scored(tmp_path):
     good, _ = textures(4, 0)
     for text, error, call in (
         ("a share of 0 of the patches cannot be kept", ConfigError, lambda: fitted(network, good, share=0)),
-        ("has no stage 'stage4'; did you mean 'stage3'. Its stages are", ConfigError, lambda: fitted(network, good, stages=("stage4",))),
+        (
+            "has no stage 'stage4'; did you mean 'stage3'",
+            ConfigError,
+            lambda: fitted(network, good, stages=("stage4",)),
+        ),
         ("pooled is no map, and", ConfigError, lambda: fitted(network, good, stages=("stage1", "pooled"))),
         ("images are uint8 of 2 channels; tiny sees uint8", DataError, lambda: fitted(network, good[..., [0, 0]])),
         ("there is no good image to learn from", DataError, lambda: fitted(network, good[:0])),

@@ -273,7 +273,11 @@ def test_what_cannot_be_looked_at():
         ("tiny has no class 7; it has 7 classes, 0 to 6", ConfigError, lambda: grad_cam(network, images, [0, 7])),
         ("tiny has no class -1", ConfigError, lambda: occlusion(network, images, [0, -1])),
         (r"classes of shape \(1,\) for 2 images", ConfigError, lambda: grad_cam(network, images, [0])),
-        ("has no stage 'stage9'; did you mean 'stage3'. Its stages are stem", ConfigError, lambda: grad_cam(network, images, stage="stage9")),
+        (
+            "has no stage 'stage9'; did you mean 'stage3'",
+            ConfigError,
+            lambda: grad_cam(network, images, stage="stage9"),
+        ),
         (
             "pooled of tiny is no map; choose one of stem, st",
             ConfigError,
