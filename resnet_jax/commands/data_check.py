@@ -15,6 +15,7 @@ from resnet_jax.display import plain_console
 if TYPE_CHECKING:
     from resnet_jax.data.sources import Source
 
+UNIONS = ("all", "trainval")  # the names of splits that hold other splits, as `digits` and Pascal VOC have them
 SHOWN = 5  # lines of each kind of finding
 PER_CLASS, SIDE = 4, 180  # images of a class on a sheet, at most; pixels of their sides
 
@@ -30,10 +31,13 @@ def data_check(
 ) -> None:
     """Read every image of a data set before training, and report which are broken, odd, small, rare, or there twice.
 
+    Masks are read too: their sizes must be those of their images, and their values those of the classes.
+
     Ends with exit status 1 if an image cannot be read, or is in two splits.
 
     Args:
-        name: As in a config: folder:PATH, parquet:PATH, records:PATH, idx:PATH, npz:PATH, tfds:NAME.
+        name: As in a config: folder:PATH, pairs:PATH, voc:PATH, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
+            tfds:NAME.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
@@ -77,14 +81,14 @@ def data_check(
     splits = {}
     for split in list_splits(config):
         source = load_source(config, split)
-        found = splits[split] = check(source)
+        found = splits[split] = check(source, exif=exif)
         _say(f"{name}, split {split}: {found.count:,} images in {len(source.class_names):,} classes", indent="")
         describe(found, source)
     if sheet is not None:
         split = config.train_split if config.train_split in splits else next(iter(splits))
         _draw(load_source(config, split), f"{name}, split {split}", exif, sheet)
     bad = any(found.broken for found in splits.values())
-    for first, second in combinations(splits, 2):
+    for first, second in combinations([split for split in splits if split not in UNIONS], 2):
         if both := sorted(in_both(splits[first], splits[second])):
             bad = True
             what = f"{len(both)} images are in both {first} and {second}; leave them out of one:"

@@ -5,6 +5,7 @@ import json
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.mask_info import mask_info
 from resnet_jax.display import distinct, plain_console
 
 BAR = 40  # characters
@@ -16,10 +17,12 @@ def data_info(
 ) -> None:
     """Show the splits of a data set, their sizes, and how many images each class has.
 
+    Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too.
     Of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
 
     Args:
-        name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH.
+        name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
+            pairs:PATH, voc:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.
@@ -27,12 +30,16 @@ def data_info(
     import numpy as np
 
     from resnet_jax.config import DataConfig
+    from resnet_jax.data.check import has_masks
     from resnet_jax.data.sources import list_splits, load_source
 
-    counts = {}
     config = DataConfig(name=name, directory=directory)
-    for split in list_splits(config):
-        source = load_source(config, split)
+    sources = {split: load_source(config, split) for split in list_splits(config)}
+    if any(map(has_masks, sources.values())):
+        mask_info(name, sources, all_classes=all_classes, as_json=as_json)
+        return
+    counts = {}
+    for split, source in sources.items():
         histogram = np.bincount(source.labels(), minlength=len(source.class_names))
         counts[split] = dict(zip(distinct(source.class_names), histogram.tolist(), strict=True))
     if as_json:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_jax.analysis.colours import MASK_COLOURS
-from resnet_jax.commands.sheet import columns_for
+from resnet_jax.commands.sheet import columns_for, short
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
+from resnet_jax.data.masks import NOT_COUNTED, check_size
 from resnet_jax.data.sources import Example
 from resnet_jax.display import in_figure
 from resnet_jax.errors import DataError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NOT_COUNTED = "#ffffff"
 _DPI = 100
 _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
@@ -26,14 +28,15 @@ _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of t
 def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool = False) -> int:
     """Draws the first examples of a split as a PNG. Returns how many it drew.
 
-    A mask is laid over its image in colours, boxes have the names of their classes, and instances have an outline. A
-    clip is a row of frames.
+    A mask is laid over its image in colours, white where a pixel is not counted. Boxes have the names of their classes,
+    and instances have an outline. Where there are no boxes, the name of a class stands once on its pixels. A clip is a
+    row of frames.
 
     Args:
       exif: turn photographs upright.
 
     Raises:
-      DataError: as `load_source` does, or examples with neither image nor clip.
+      DataError: as `load_source` does, examples with neither image nor clip, or a mask whose size is not its image's.
     """
     source = load_source(DataConfig(name=name, exif=exif), split)
     leaves = leaves_of(source)
@@ -55,6 +58,8 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
             axes = cells(i, j) if is_clip else cells(*divmod(i, columns))
             axes.imshow(frame.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         if not is_clip:
+            if "mask" in example:
+                check_size(frames[0].shape, example["mask"].shape, name=example.get("name", f"example {i}"))
             _draw_targets(axes, example, source.class_names)
         if caption:
             first = cells(i, 0) if is_clip else axes
@@ -121,8 +126,11 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         mask = example["mask"]
         overlay = np.zeros((*mask.shape, 4))
         for value in np.unique(mask[mask > 0]):
-            overlay[mask == value] = to_rgba(_colour(int(value)), 0.6)
+            colour = _NOT_COUNTED if value == NOT_COUNTED else _colour(int(value))
+            overlay[mask == value] = to_rgba(colour, 0.6)
         axes.imshow(overlay, interpolation="nearest")
+        if "boxes" not in example:
+            _name_classes(axes, mask, class_names)
     for place, box in enumerate(example.get("boxes", ())):
         label = int(example["classes"][place])
         if label < 0:
@@ -135,15 +143,31 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         corner = (left - 0.5, top - 0.5)
         axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
         above = top >= 8  # otherwise there is only room inside the box
-        axes.text(
-            left - 0.5,
-            top - 0.9 if above else top,
-            in_figure(class_names[label]),
-            va="bottom" if above else "top",
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
-            fontsize=7.5,
-            color="black" if _is_light(colour) else "white",
-        )
+        corner = (left - 0.5, top - 0.9 if above else top)
+        _write(axes, corner, class_names[label], colour, va="bottom" if above else "top")
+
+
+def _name_classes(axes: "Axes", mask: np.ndarray, class_names: Sequence[str]) -> None:
+    """Writes the name of each class, but for the background, where its pixels are farthest from others."""
+    import cv2
+
+    for value in np.unique(mask[(mask > 0) & (mask < len(class_names))]):
+        inside = np.pad(mask == value, 1).astype(np.uint8)  # the border of the image counts as another class
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        row, column = np.unravel_index(depth.argmax(), depth.shape)
+        at = (float(np.clip(column, 0.12 * mask.shape[1], 0.88 * mask.shape[1])), float(row))
+        _write(axes, at, short(class_names[value]), _colour(int(value)), va="center", ha="center")
+
+
+def _write(axes: "Axes", at: tuple[float, float], name: str, colour: str, **place: Any) -> None:
+    axes.text(
+        *at,
+        in_figure(name),
+        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+        fontsize=7.5,
+        color="black" if _is_light(colour) else "white",
+        **place,
+    )
 
 
 def _outline(axes: "Axes", pixels: np.ndarray, left: int, top: int) -> None:

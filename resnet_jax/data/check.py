@@ -1,4 +1,4 @@
-"""Reads every image of a data set once before training: which are broken, odd, small, rare, or there twice."""
+"""Reads every image and mask of a data set once before training: which are broken, odd, small, rare, or there twice."""
 
 import hashlib
 import io
@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from resnet_jax.data.decode import decode_image
+from resnet_jax.data.masks import NOT_COUNTED, check_size, check_values
 from resnet_jax.data.orientation import orientation
-from resnet_jax.data.sources import Source, missing_leaves
+from resnet_jax.data.sources import Source, leaves_of, missing_leaves
 from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError
 
@@ -25,7 +26,7 @@ PLAIN = ("RGB", "L", "1", "P")
 
 class _Looked(NamedTuple):
     name: str = ""
-    label: int = 0
+    labels: tuple[int, ...] = ()
     digest: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)
@@ -42,8 +43,9 @@ class Checked:
       modes: how many images have each of Pillow's modes that is not in `PLAIN`. Alpha is dropped, CMYK converted.
       turned: how many images EXIF says to turn. Training does so if `data.exif` is set.
       sizes: (height, width) in pixels of every image that can be read.
-      per_class: number of images of each class, in the order of the labels.
-      digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, label).
+      per_class: number of images that show each class, in the order of the labels; with masks, of those that can be
+        read.
+      digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, labels).
     """
 
     count: int = 0
@@ -52,35 +54,76 @@ class Checked:
     turned: int = 0
     sizes: list[tuple[int, int]] = field(default_factory=list)
     per_class: list[int] = field(default_factory=list)
-    digests: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    digests: dict[str, list[tuple[str, tuple[int, ...]]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
-    def repeated(self) -> list[list[tuple[str, int]]]:
+    def repeated(self) -> list[list[tuple[str, tuple[int, ...]]]]:
         """Groups of equal images."""
         return [group for group in self.digests.values() if len(group) > 1]
 
 
-def check(source: Source, threads: int = 8) -> Checked:
-    """Reads and decodes every image of a split.
+def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
+    """Reads and decodes every image of a split, and every mask if there are masks instead of labels.
 
     Raises:
-      DataError: examples without image or label.
+      DataError: examples without image, or with neither label nor mask.
     """
-    if text := missing_leaves(source, ("image", "label"), "data check", "the data set"):
+    masked = has_masks(source)
+    if text := missing_leaves(source, ("image", "mask" if masked else "label"), "data check", "the data set"):
         raise DataError(text)
-    per_class = np.bincount(source.labels(), minlength=len(source.class_names))
-    found = Checked(count=len(source), per_class=per_class.tolist())
+    count = len(source.class_names)
+    per_class = np.zeros(count, int) if masked else np.bincount(source.labels(), minlength=count)
+    found = Checked(count=len(source))
     with ThreadPoolExecutor(threads) as pool:
-        for looked in pool.map(lambda index: _look(source, index), range(len(source))):
+        for looked in pool.map(lambda index: _look(source, index, exif), range(len(source))):
             if looked.error:
                 found.broken.append(looked.error)
                 continue
             found.sizes.append(looked.size)
             found.turned += looked.turned
-            found.digests[looked.digest].append((looked.name, looked.label))
+            found.digests[looked.digest].append((looked.name, looked.labels))
+            if masked:
+                per_class[list(looked.labels)] += 1
             if looked.mode not in PLAIN:
                 found.modes[looked.mode] += 1
+    found.per_class = per_class.tolist()
     return found
+
+
+def has_masks(source: Source) -> bool:
+    """Whether a mask, and no label, says what an image shows."""
+    return "mask" in leaves_of(source) and "label" not in leaves_of(source)
+
+
+class Pixels(NamedTuple):
+    """What the masks of a split hold.
+
+    Attributes:
+      of_class: pixels of each class.
+      not_counted: pixels of the value 255.
+      images: images that show each class.
+    """
+
+    of_class: Int[np.ndarray, " K"]
+    not_counted: int
+    images: Int[np.ndarray, " K"]
+
+
+def count_pixels(source: Source, threads: int = 8) -> Pixels:
+    """Counts the pixels of each class in all masks of a split. Raises `ImageError` where a mask cannot be read."""
+    classes = len(source.class_names)
+
+    def histogram(index: int) -> Int[np.ndarray, " 256"]:
+        example = source[index]
+        values = check_values(example["mask"], classes, name=f"the mask of {example.get('name', f'image {index}')}")
+        return np.bincount(values.ravel(), minlength=256)
+
+    total, images = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        for counts in pool.map(histogram, range(len(source))):
+            total += counts
+            images += counts > 0
+    return Pixels(total[:classes], int(total[NOT_COUNTED]), images[:classes])
 
 
 def in_both(first: Checked, second: Checked) -> Iterator[tuple[str, str]]:
@@ -91,7 +134,7 @@ def in_both(first: Checked, second: Checked) -> Iterator[tuple[str, str]]:
 
 def in_several_classes(found: Checked) -> list[Sequence[str]]:
     """The names of equal images that have different classes."""
-    return [[name for name, _ in group] for group in found.repeated if len({label for _, label in group}) > 1]
+    return [[name for name, _ in group] for group in found.repeated if len({labels for _, labels in group}) > 1]
 
 
 class Sample(NamedTuple):
@@ -129,16 +172,23 @@ def samples(source: Source, per_class: int, classes: int, side: int, *, exif: bo
     return found
 
 
-def _look(source: Source, index: int) -> _Looked:
+def _look(source: Source, index: int, exif: bool) -> _Looked:
     try:
         example = source[index]
-        name, data, label = example.get("name", f"image {index}"), example["image"], example["label"]
+        name, data = example.get("name", f"image {index}"), example["image"]
+        pixels = data if isinstance(data, np.ndarray) else decode_image(data, 3, name=name, exif=exif)
+        if has_masks(source):
+            mask, count = example["mask"], len(source.class_names)
+            check_size(pixels.shape, mask.shape, name=name)
+            values = np.unique(check_values(mask, count, name=f"the mask of {name}"))
+            labels = tuple(values[values < count].tolist())
+        else:
+            labels = (example["label"],)
         if isinstance(data, np.ndarray):
             digest = hashlib.sha256(data.tobytes()).hexdigest() + str(data.shape)
-            return _Looked(name, label, digest, "L" if data.shape[2] == 1 else "RGB", data.shape[:2])
-        pixels = decode_image(data, 3, name=name)
+            return _Looked(name, labels, digest, "L" if data.shape[2] == 1 else "RGB", data.shape[:2])
     except DataError as error:
         return _Looked(error=str(error))
     with Image.open(io.BytesIO(data)) as file:
         digest = hashlib.sha256(data).hexdigest()
-        return _Looked(name, label, digest, file.mode, pixels.shape[:2], orientation(file) != 1)
+        return _Looked(name, labels, digest, file.mode, pixels.shape[:2], orientation(file) != 1)

@@ -139,11 +139,11 @@ def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], preset: Preset) ->
     resized image is smaller than the square, it is padded with zeros. `normalize` does the rest, on the device.
     """
     size = preset.crop
-    shape = (preset.resize, preset.resize) if preset.squash else _resized_shape(image, preset.resize)
+    shape = (preset.resize, preset.resize) if preset.squash else resized_shape(image.shape, preset.resize)
     middle = math.floor if preset.crop_rounds_down else round
     top, left = (max(middle((side - size) / 2), 0) for side in shape)
     height, width = (min(side, size) for side in shape)
-    image = _resize(image, shape, preset.interpolation, (top, left, height, width))
+    image = resize_window(image, shape, preset.interpolation, (top, left, height, width))
     if min(height, width) == size:
         return image
     margins = [((size - side) // 2, (size - side + 1) // 2) for side in (height, width)]
@@ -158,22 +158,28 @@ def resize_short_side(
     Raises:
       ImageError: the image is so long that the result would have more than `decode.MAX_PIXELS` pixels.
     """
-    shape = _resized_shape(image, size)
-    return _resize(image, shape, interpolation, (0, 0, *shape))
+    shape = resized_shape(image.shape, size)
+    return resize_window(image, shape, interpolation, (0, 0, *shape))
 
 
-def _resized_shape(image: UInt8[np.ndarray, "H W C"], size: int) -> tuple[int, int]:
-    height, width, _ = image.shape
+def resized_shape(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Height and width of an image of this shape once its shorter side is resized to `size`, as torchvision has it.
+
+    Raises:
+      ImageError: as `resize_short_side`.
+    """
+    height, width = shape[:2]
     short, long = sorted((height, width))
     resized_long = int(size * long / short)  # truncated, as in torchvision
-    shape = (size, resized_long) if height <= width else (resized_long, size)
-    check_pixels(*shape, name=f"an image of {height} x {width} pixels, resized to {size} on its shorter side")
-    return shape
+    resized = (size, resized_long) if height <= width else (resized_long, size)
+    check_pixels(*resized, name=f"an image of {height} x {width} pixels, resized to {size} on its shorter side")
+    return resized
 
 
-def _resize(
+def resize_window(
     image: UInt8[np.ndarray, "H W C"], shape: tuple[int, int], interpolation: Interpolation, window: Box
 ) -> UInt8[np.ndarray, "h w C"]:
+    """A window of an image resized to `shape`, antialiased, with Pillow's bytes."""
     top, left, height, width = window
     if shape == image.shape[:2]:
         return image[top : top + height, left : left + width]

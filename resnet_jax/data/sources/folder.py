@@ -37,12 +37,12 @@ class Folder:
             raise DataError(unknown_name(f"split of folder:{root}", split, self.splits) + _advise_holdout(root))
         self._read(root, root / split, f"split {split!r}")
         existing = sorted((others & set(self.splits)) - {split})
-        check_same_classes(str(root), {name: _folders(root / name) for name in [split, *existing]})
+        check_same_classes(str(root), {name: list_folders(root / name) for name in [split, *existing]})
 
     def _read(self, root: Path, folder: Path, what: str) -> None:
-        self.class_names = tuple(_folders(folder))
+        self.class_names = tuple(list_folders(folder))
         left_out: Counter[str] = Counter()
-        files = [_image_files(folder / name, root, left_out) for name in self.class_names]
+        files = [image_files(folder / name, root, left_out) for name in self.class_names]
         if not files:
             raise DataError(
                 f"{folder} holds no class folder; it must hold CLASS/*.jpg. Sort the images into folders"
@@ -111,7 +111,7 @@ def _digest(path: str) -> bytes:
 
 def holds_classes(root: Path) -> bool:
     """Whether a folder's folders hold images themselves: they are classes, not splits."""
-    return any(is_image(name) for folder in _folders(root) for name in os.listdir(root / folder))
+    return any(is_image(name) for folder in list_folders(root) for name in os.listdir(root / folder))
 
 
 def _advise_holdout(root: Path) -> str:
@@ -124,7 +124,7 @@ def folder_splits(root: Path) -> list[str]:
     """The splits of a folder of images."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; it must hold SPLIT/CLASS/*.jpg. Correct `folder:PATH`")
-    return _folders(root)
+    return list_folders(root)
 
 
 def is_data(name: str) -> bool:
@@ -137,14 +137,15 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _folders(path: Path) -> list[str]:
+def list_folders(path: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without those that systems leave behind."""
     try:
         return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and is_data(entry.name))
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def _image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
+def image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
     """The images under a folder, sorted as torchvision does. `left_out` counts the endings of the other files.
 
     A link to a folder that holds the link, or that was read already, is not followed, so each image is there once.

@@ -19,9 +19,11 @@ from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
 from resnet_jax.data.sources.idx import idx_splits, open_idx
 from resnet_jax.data.sources.moving_digits import MovingDigits
+from resnet_jax.data.sources.pairs import open_pairs, pairs_splits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
 from resnet_jax.data.sources.tfds import Tfds, open_builder
+from resnet_jax.data.sources.voc import open_voc, voc_splits
 from resnet_jax.errors import DataError, unknown_name
 
 
@@ -46,11 +48,13 @@ _WITH_PATH = {
     ),
     "idx": _Kind(lambda c: idx_splits(_path(c)), lambda c, split: open_idx(_path(c), split)),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
+    "pairs": _Kind(lambda c: pairs_splits(_path(c)), lambda c, split: open_pairs(_path(c), split, c)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
     "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split, exif=c.exif)),
     "tfds": _Kind(
         lambda c: open_builder(_rest(c), c.directory).info.splits, lambda c, split: Tfds(_rest(c), split, c.directory)
     ),
+    "voc": _Kind(lambda c: voc_splits(_path(c)), lambda c, split: open_voc(_path(c), split, c)),
 }
 
 
