@@ -61,7 +61,7 @@ def decode_mask(data: bytes, code: MaskCode, *, name: str) -> UInt8[np.ndarray, 
     """
     values = read_values(data, name=name)
     if values.ndim == 3 and code.colours:
-        return _look_up(values, code.colours, name)
+        return check_values(_look_up(values, code.colours, name), code.classes, name=name)
     values = _to_grey(values, name)
     if code.binary and values.dtype != bool:
         return _binary(values, name)
