@@ -69,7 +69,7 @@ def test_only_a_few_row_groups_are_in_memory(tmp_path):
     source = load_source(config(tmp_path), "train")
     for i in range(300):
         source[i]
-    assert source._read_group.cache_info().currsize == ROW_GROUPS_IN_MEMORY
+    assert source._rows._read_group.cache_info().currsize == ROW_GROUPS_IN_MEMORY
 
 
 def test_threads_read_a_row_group_once(tmp_path):
@@ -83,7 +83,7 @@ def test_threads_read_a_row_group_once(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, range(8))) == [png(i) for i in range(8)]
-    assert source._read_group.cache_info().misses == 1
+    assert source._rows._read_group.cache_info().misses == 1
 
 
 def test_class_names_from_a_file_beside_the_data(tmp_path):

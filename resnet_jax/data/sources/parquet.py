@@ -1,6 +1,7 @@
 """Parquet files as Hugging Face publishes image data sets."""
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -39,9 +40,9 @@ class Parquet:
             raise DataError(unknown_name(f"split of parquet:{folder} (files SPLIT-*.parquet)", split, found))
         self._where = f"parquet:{folder}, split {split!r}"
         check_complete(found[split], self._where)
-        files = [_open(path) for path in found[split]]
+        files = [open_file(path) for path in found[split]]
         schemas = {file.path.name: file.schema_arrow for file in files}
-        self._image = _image_column(files[0].schema_arrow, self._where)
+        image = _image_column(files[0].schema_arrow, self._where)
         columns = {name: str(schema.field(_image_column(schema, self._where))) for name, schema in schemas.items()}
         if len(set(columns.values())) > 1:
             raise DataError(
@@ -52,17 +53,42 @@ class Parquet:
         names = _class_names(folder, files[0].schema_arrow, self._where)
         self.class_names = tuple(names)
         for other in sorted((others & set(found)) - {split}):
-            schemas |= {other: _open(found[other][0]).schema_arrow}
+            schemas |= {other: open_file(found[other][0]).schema_arrow}
         same = {name: _class_names(folder, each, self._where) for name, each in schemas.items()}
         check_same_classes(f"parquet:{folder}", {split: names, **same})
         self._labels = np.concatenate([_labels(file, self._where) for file in files])
         check_labels(self._labels, names, self._where)
         _check_count(files[0].schema_arrow, split, len(self._labels), self._where)
+        self._rows = RowGroups(files, [image])
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        name = f"example {index} of {self._where}"
+        (image,) = self._rows.read(index, name)
+        return {"image": image, "label": int(self._labels[index]), "name": name}
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        return self._labels
+
+
+class RowGroups:
+    """Columns of images in parquet files, read by the index of the row. Threads and processes may share it.
+
+    Args:
+      columns: of bytes, or of structs with `bytes`.
+    """
+
+    def __init__(self, files: "Sequence[OpenFile]", columns: Sequence[str]) -> None:
         groups = [
             (number, group, file.metadata.row_group(group).num_rows)
             for number, file in enumerate(files)
             for group in range(file.num_row_groups)
         ]
+        self._columns = list(columns)
         self._groups = [(number, group) for number, group, _ in groups]
         self._ends = np.cumsum([rows for _, _, rows in groups])
         self._files = [(file.path, file.metadata) for file in files]
@@ -81,41 +107,42 @@ class Parquet:
         self._start()
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return int(self._ends[-1]) if len(self._ends) else 0
 
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def read(self, index: int, name: str) -> list[bytes]:
+        """The bytes in each column.
+
+        Raises:
+          DataError: there are none, or the file cannot be read.
+        """
         at = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[at - 1]) if at else 0
         with self._locks[at]:  # so that threads that want the same group read it once
-            rows = self._read_group(at)
-        image = rows[index - start].as_py()
-        name = f"example {index} of {self._where}"
-        if image is None:
+            columns = self._read_group(at)
+        found = [column[index - start].as_py() for column in columns]
+        if None in found:
             raise DataError(
                 f"{name} holds no bytes, perhaps only the path of a file elsewhere; images must lie in the parquet "
                 "files. Export the data set with its images embedded"
             )
-        return {"image": image, "label": int(self._labels[index]), "name": name}
+        return found
 
-    def labels(self) -> Int[np.ndarray, " N"]:
-        return self._labels
-
-    def _read_group_uncached(self, at: int) -> pa.ChunkedArray:
+    def _read_group_uncached(self, at: int) -> list[pa.ChunkedArray]:
         number, group = self._groups[at]
         # Each reading opens the file anew: one open file must not be used from several threads.
         path, metadata = self._files[number]
         try:
             with pq.ParquetFile(path, metadata=metadata, memory_map=True) as file:
-                column = file.read_row_group(group, columns=[self._image]).column(0)
+                table = file.read_row_group(group, columns=self._columns)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"cannot read rows of {path}: {str(error).splitlines()[0]}. Fetch it again") from error
-        if pa.types.is_struct(column.type):
-            column = pa.chunked_array(
-                [chunk.field("bytes") for chunk in column.chunks], column.type.field("bytes").type
-            )
-        return column
+        return [_bytes_of(table.column(name)) for name in self._columns]
+
+
+def _bytes_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_struct(column.type):
+        return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], column.type.field("bytes").type)
+    return column
 
 
 def parquet_files(folder: Path) -> dict[str, list[Path]]:
@@ -129,7 +156,7 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-class _File(pq.ParquetFile):
+class OpenFile(pq.ParquetFile):
     """An open file that remembers where it is."""
 
     def __init__(self, path: Path) -> None:
@@ -137,9 +164,10 @@ class _File(pq.ParquetFile):
         self.path = path
 
 
-def _open(path: Path) -> _File:
+def open_file(path: Path) -> OpenFile:
+    """Opens a file. Raises a DataError if it is no complete parquet file."""
     try:
-        return _File(path)
+        return OpenFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"cannot read {path}: {str(error).splitlines()[0]}; it must be a complete parquet file. Fetch it again"
@@ -148,13 +176,9 @@ def _open(path: Path) -> _File:
 
 def _image_column(schema: pa.Schema, where: str) -> str:
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    kind = schema.field(name).type if name else None
-    if kind is not None and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    whole = kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    name = find_images(schema, IMAGE_COLUMNS)
     labelled = LABEL_COLUMN in schema.names and pa.types.is_integer(schema.field(LABEL_COLUMN).type)
-    if name is None or not whole or not labelled:
+    if name is None or not labelled:
         raise DataError(
             f"{where} is no image classification data set: it must have a column `image` of bytes, or of a struct "
             f"with `bytes`, and an integer column `{LABEL_COLUMN}`, but has {found}. "
@@ -163,7 +187,16 @@ def _image_column(schema: pa.Schema, where: str) -> str:
     return name
 
 
-def _labels(file: _File, where: str) -> Int[np.ndarray, " N"]:
+def find_images(schema: pa.Schema, names: Sequence[str]) -> str | None:
+    """The first of these columns that the files have, if it holds bytes, or structs with `bytes`."""
+    name = next((name for name in names if name in schema.names), None)
+    kind = schema.field(name).type if name else None
+    if kind is not None and pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    return name if kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)) else None
+
+
+def _labels(file: OpenFile, where: str) -> Int[np.ndarray, " N"]:
     column = file.read(columns=[LABEL_COLUMN]).column(0)
     if column.null_count:
         raise DataError(

@@ -57,9 +57,41 @@ class Tfds:
             )
         self.class_names: tuple[str, ...] = tuple(features["label"].names)
         self.splits: tuple[str, ...] = tuple(builder.info.splits)
-        # Every image feature stays encoded: `image` is decoded later, and masks and other images are not needed.
+        self._records = TfdsRecords(builder, name, split, directory)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        record = self._records[index]
+        label = int(record["label"])
+        if not 0 <= label < len(self.class_names):
+            raise DataError(
+                f"example {index} of {self._where} has label {label}; it must be in 0..{len(self.class_names) - 1}. "
+                "TFDS marks unlabelled splits with -1: choose a labelled one"
+            )
+        return {"image": record["image"], "label": label, "name": f"example {index} of {self._where}"}
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        return np.array([self._records[i]["label"] for i in range(len(self))])
+
+
+class TfdsRecords:
+    """The examples of a split as TFDS gives them. Images stay encoded.
+
+    Raises:
+      DataError: no such split, files in another format, or files that are missing or not whole.
+    """
+
+    def __init__(self, builder: Any, name: str, split: str, directory: str | None) -> None:
+        import tensorflow_datasets as tfds
+
+        self._where = f"tfds:{name}, split {split!r}"
+        # Every image feature stays encoded: images are decoded later, and not all of them are needed.
         encoded = {
-            key: tfds.decode.SkipDecoding() for key, value in features.items() if isinstance(value, tfds.features.Image)
+            key: tfds.decode.SkipDecoding()
+            for key, value in builder.info.features.items()
+            if isinstance(value, tfds.features.Image)
         }
         try:
             self._records: Sequence[dict[str, Any]] = builder.as_data_source(split, decoders=encoded)
@@ -90,23 +122,14 @@ class Tfds:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises an ImageError where a file is damaged."""
         try:
-            record = self._records[index]
+            return self._records[index]
         except RuntimeError as error:
             raise ImageError(
                 f"cannot read example {index} of {self._where}: {str(error).splitlines()[0]}. Copy the file again"
             ) from error
-        label = int(record["label"])
-        if not 0 <= label < len(self.class_names):
-            raise DataError(
-                f"example {index} of {self._where} has label {label}; it must be in 0..{len(self.class_names) - 1}. "
-                "TFDS marks unlabelled splits with -1: choose a labelled one"
-            )
-        return {"image": record["image"], "label": label, "name": f"example {index} of {self._where}"}
-
-    def labels(self) -> Int[np.ndarray, " N"]:
-        return np.array([self._records[i]["label"] for i in range(len(self))])
 
 
 def build(name: str, directory: str | None, manual_dir: Path | None, file_format: str = "array_record") -> str:
