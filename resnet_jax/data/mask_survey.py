@@ -119,8 +119,8 @@ def learn_code(read: Read, count: int, classes: Classes | None, where: str) -> t
     else:
         largest = max((value for value in values if value != NOT_COUNTED), default=0)
         names = tuple(str(i) for i in range(max(largest + 1, 2 if binary or seen.bits else 0)))
-        check_class_count(len(names), f"{where} without classes.txt")
-        log.warning("%s has no classes.txt; its masks have the values 0 to %d", where, len(names) - 1)
+        check_class_count(len(names), f"{where}, which does not name them,")
+        log.warning("%s does not name its classes; its masks have the values 0 to %d", where, len(names) - 1)
     binary = binary and len(names) == 2
     if binary:
         log.warning("%s: the masks have the values 0 and 255 alone, so 255 is class 1 (%s)", where, names[1])

@@ -156,7 +156,7 @@ def test_values_without_names(caplog):
     names, code = learn([[[0, 2]], [[1, 255]], [[4, 0]]])
     assert names == ("0", "1", "2", "3", "4")
     assert code == MaskCode(5)
-    assert "pairs:x has no classes.txt; its masks have the values 0 to 4" in caplog.text
+    assert "pairs:x does not name its classes; its masks have the values 0 to 4" in caplog.text
 
 
 @pytest.mark.parametrize("names", [None, ("ground", "crack")])
@@ -241,7 +241,7 @@ def test_classes_that_cannot_be(lines, text, tmp_path):
 
 def test_numbers_of_objects_are_no_classes():
     many = np.arange(300, dtype=np.uint16).reshape(20, 15)
-    with pytest.raises(DataError, match=re.escape("pairs:x without classes.txt has 300 classes; masks need")):
+    with pytest.raises(DataError, match=re.escape("pairs:x, which does not name them, has 300 classes; masks need")):
         learn([encode(many)])
-    with pytest.raises(DataError, match="without classes.txt has 1 classes; masks need at least 2"):
+    with pytest.raises(DataError, match="which does not name them, has 1 classes; masks need at least 2"):
         learn([[[0, 0]]])

@@ -1,6 +1,10 @@
 """`pairs:` and `voc:`: layouts, what is missing, and the commands that look at them."""
 
+import importlib.util
 import json
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from resnet_jax.data.sources.voc import CLASS_NAMES
 from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError, ImageError
 
+ROOT = Path(__file__).parent.parent.parent
 LAYOUTS = ("{split}/{part}", "{part}/{split}")
 
 
@@ -256,3 +261,31 @@ def test_masks_are_drawn_with_the_names_of_their_classes(tmp_path, capsys):
     save(tmp_path / "train" / "masks" / "0.png", mask[:, :20])
     with pytest.raises(SystemExit, match="the mask of .*0.jpg has 20 x 20 pixels and the image 20 x 30"):
         main(["data", "show", f"pairs:{tmp_path}", "--out", str(out)])
+
+
+def test_nuclei_become_a_data_set(tmp_path, capsys):
+    """examples/nuclei.py, on a package with made-up images of the names and kinds that stardist ships."""
+    spec = importlib.util.spec_from_file_location("nuclei", ROOT / "examples" / "nuclei.py")
+    nuclei = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(nuclei)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "image": rng.integers(0, 236, (512, 512), np.uint16),
+        "instances": rng.integers(0, 3, (512, 512)).astype(np.uint16) * 90,
+    }
+    with zipfile.ZipFile(tmp_path / "stardist-1-any.whl", "w") as wheel:
+        for name, path in nuclei.FILES.items():
+            save(tmp_path / "unpacked" / path, arrays[name])
+            wheel.write(tmp_path / "unpacked" / path, path)
+    for package in (tmp_path / "stardist-1-any.whl", tmp_path / "unpacked"):
+        out = tmp_path / package.stem
+        assert nuclei.main(out / "nuclei", package) == {"train": 12, "test": 4}
+        squares = [load(out / "nuclei", split) for split in ("train", "test")]
+        assert squares[0].class_names == ("background", "nucleus")
+        for source, left in ((squares[0], 0), (squares[1], 384)):
+            image = decode(source[0]["image"], 1, name="x")[..., 0]
+            np.testing.assert_array_equal(image, arrays["image"][:128, left : left + 128])
+            np.testing.assert_array_equal(source[0]["mask"], arrays["instances"][:128, left : left + 128] > 0)
+    if find_spec("stardist") is None:
+        with pytest.raises(SystemExit, match="stardist is not installed; give its wheel: pip download stardist"):
+            nuclei.main(tmp_path / "x")

@@ -18,6 +18,7 @@ from resnet_jax.data.sources.digit_numbers import DigitNumbers
 from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
 from resnet_jax.data.sources.idx import idx_splits, open_idx
+from resnet_jax.data.sources.mask_columns import open_parquet_masks, open_tfds_masks
 from resnet_jax.data.sources.moving_digits import MovingDigits
 from resnet_jax.data.sources.pairs import open_pairs, pairs_splits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
@@ -50,9 +51,14 @@ _WITH_PATH = {
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "pairs": _Kind(lambda c: pairs_splits(_path(c)), lambda c, split: open_pairs(_path(c), split, c)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
+    "parquet_masks": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: open_parquet_masks(_path(c), split, c)),
     "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split, exif=c.exif)),
     "tfds": _Kind(
         lambda c: open_builder(_rest(c), c.directory).info.splits, lambda c, split: Tfds(_rest(c), split, c.directory)
+    ),
+    "tfds_masks": _Kind(
+        lambda c: open_builder(_rest(c), c.directory).info.splits,
+        lambda c, split: open_tfds_masks(_rest(c), split, c),
     ),
     "voc": _Kind(lambda c: voc_splits(_path(c)), lambda c, split: open_voc(_path(c), split, c)),
 }
@@ -78,7 +84,7 @@ def _kind(name: str) -> _Kind:
         return _PLAIN[name]
     if kind in _WITH_PATH and rest:
         return _WITH_PATH[kind]
-    hints = [f"{kind}:{'NAME' if kind == 'tfds' else 'PATH'}" for kind in _WITH_PATH]
+    hints = [f"{kind}:{'NAME' if kind.startswith('tfds') else 'PATH'}" for kind in _WITH_PATH]
     raise DataError(unknown_name("data set", name, [*_PLAIN, *hints]))
 
 

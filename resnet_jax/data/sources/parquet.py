@@ -182,7 +182,7 @@ def _image_column(schema: pa.Schema, where: str) -> str:
         raise DataError(
             f"{where} is no image classification data set: it must have a column `image` of bytes, or of a struct "
             f"with `bytes`, and an integer column `{LABEL_COLUMN}`, but has {found}. "
-            "Rename columns, or choose other data"
+            "Rename columns, or choose other data; `parquet_masks:PATH` is for masks"
         )
     return name
 

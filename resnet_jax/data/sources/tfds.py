@@ -53,7 +53,7 @@ class Tfds:
             found = ", ".join(f"{key} ({type(value).__name__})" for key, value in sorted(features.items()))
             raise DataError(
                 f"tfds:{name} is no image classification data set: it must have an `image` and a `label` that is a "
-                f"ClassLabel, but has {found}. Choose another one"
+                f"ClassLabel, but has {found}. Choose another one, or tfds_masks:{name} for masks"
             )
         self.class_names: tuple[str, ...] = tuple(features["label"].names)
         self.splits: tuple[str, ...] = tuple(builder.info.splits)
