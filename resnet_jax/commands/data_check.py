@@ -46,8 +46,9 @@ def data_check(
         sheet: Also draw some images of each class, at most 100 in all, as this PNG.
     """
     from resnet_jax.config import DataConfig
-    from resnet_jax.data.check import Checked, check, in_both, in_several_classes
+    from resnet_jax.data.check import Checked, check, has_masks, in_both, in_several_classes
     from resnet_jax.data.sources import Source, list_splits, load_source
+    from resnet_jax.errors import DataError
 
     if sheet is not None:
         check_picture(sheet)
@@ -78,8 +79,14 @@ def data_check(
         if twice := in_several_classes(found):
             _say(f"{len(twice)} of them in different classes:", [", ".join(names) for names in twice])
 
+    names = list_splits(config)
+    if sheet is not None and names and has_masks(load_source(config, names[0])):
+        raise DataError(
+            f"--sheet = {sheet} draws images by their labels, and {name} has masks; leave it out, and draw them with: "
+            f"python -m resnet_jax data show {name} --out {sheet}"
+        )
     splits = {}
-    for split in list_splits(config):
+    for split in names:
         source = load_source(config, split)
         found = splits[split] = check(source, exif=exif)
         _say(f"{name}, split {split}: {found.count:,} images in {len(source.class_names):,} classes", indent="")

@@ -1,6 +1,8 @@
 """Images and masks are changed together: beside torchvision's own steps, and by images that show their masks."""
 
+import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +176,33 @@ def test_what_a_fill_refuses():
     ):
         with pytest.raises(ImageError, match=text):
             fill({"image": example[0], "mask": example[1], "name": "p.jpg"}, Draws(0, 0), empty(fill))
+
+
+def test_a_photograph_is_turned_and_its_mask_is_not():
+    image, mask = pair(np.random.default_rng(0), 24, 40, cell=8)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise, so stored turned the other way
+    Image.fromarray(np.rot90(image)).save(buffer, "PNG", exif=exif)
+    for fill in (
+        TrainMask(GREY, channels=3, base=24, scale=(1.0, 1.0), crop=24, exif=True, classes=5),
+        EvalMask(GREY, channels=3, base=None, canvas=(24, 40), exif=True, classes=5),
+    ):
+        row, example = empty(fill), {"image": buffer.getvalue(), "mask": mask, "name": "p.png"}
+        fill(example, Draws(0, 0), row)
+        np.testing.assert_array_equal(row["image"], COLOURS[row["mask"]])
+        with pytest.raises(ImageError, match="the mask of p.png has 24 x 40 pixels and the image 40 x 24; .*data.exif"):
+            replace(fill, exif=False)(example, Draws(0, 0), row)
+
+
+def test_grey_images_have_one_channel():
+    image, mask = pair(np.random.default_rng(0), 20, 30)
+    fill = TrainMask((0.4,), channels=1, base=10, scale=(1.0, 1.0), crop=32, exif=False, classes=5)
+    row = empty(fill)
+    fill({"image": image, "mask": mask, "name": "x"}, Draws(0, 0), row)
+    assert row["image"].shape == (32, 32, 1)
+    assert (row["image"][10:] == 102).all()
+    grey = np.asarray(Image.fromarray(image).convert("L").resize((15, 10), Image.Resampling.BILINEAR))
+    assert any((row["image"][:10, :15, 0] == one).all() for one in (grey, grey[:, ::-1]))
 
 
 def test_batches_belong_to_their_place():

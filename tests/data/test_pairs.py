@@ -199,6 +199,8 @@ def test_data_check_finds_faults_of_masks(tmp_path, capsys):
     assert "2 cannot be read:" in out
     assert "masks/0.png holds the value 3 (600 pixels are too high)" in out
     assert "1.jpg has 30 x 20 pixels and the image 20 x 30" in out
+    with pytest.raises(SystemExit, match="--sheet = x.png draws images by their labels, .* data show pairs:.* --out x"):
+        main(["data", "check", name, "--sheet", "x.png"])
     assert "3 classes have fewer than 10 images:\n    ground: 0\n    sky: 0\n    crack: 1" in out
 
 

@@ -70,9 +70,10 @@ def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) 
     missing = [name for name in needs if name not in has]
     if not missing:
         return ""
+    examples = "digit_scenes or pairs:PATH" if "mask" in needs else "digits or digit_numbers"
     return (
         f"{where} gives no {' and no '.join(missing)}: its examples have {', '.join(has)}, and {what} needs "
-        f"{' and '.join(needs)}. Choose a data set that has them, such as digits or digit_numbers"
+        f"{' and '.join(needs)}. Choose a data set that has them, such as {examples}"
     )
 
 
