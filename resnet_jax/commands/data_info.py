@@ -17,8 +17,10 @@ def data_info(
 ) -> None:
     """Show the splits of a data set, their sizes, and how many images each class has.
 
-    Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too.
-    Of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
+    Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too;
+    of more than 50 classes, those with the most pixels.
+
+    Otherwise, of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH,

@@ -25,6 +25,7 @@ LAYOUTS = (
 )
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 """Formats that keep a mask as it is. JPEG does not: it makes values that no class has."""
+_PARTS = ("images", "masks")
 _SHOWN = 5  # files that an error names
 
 
@@ -123,9 +124,6 @@ def pairs_splits(root: Path) -> list[str]:
         f"{root} holds {', '.join(sorted(os.listdir(root))[:_SHOWN]) or 'nothing'}, and no split with images and "
         f"masks; it must hold {LAYOUTS}. Sort the files into folders"
     )
-
-
-_PARTS = ("images", "masks")
 
 
 def _folders_of(root: Path, split: str) -> tuple[Path, Path]:
