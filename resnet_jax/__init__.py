@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ModelConfig,
         OptimConfig,
         Preset,
+        Segment,
         Start,
         Unfreeze,
     )
@@ -50,6 +51,7 @@ _HOME = {
     "ModelConfig": "config",
     "OptimConfig": "config",
     "Preset": "config",
+    "Segment": "config",
     "Start": "config",
     "Unfreeze": "config",
     "load_config": "config_files",
@@ -84,6 +86,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "Preset",
+    "Segment",
     "Start",
     "Task",
     "Unfreeze",

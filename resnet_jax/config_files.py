@@ -99,7 +99,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     printed = io.StringIO()  # tyro prints its suggestions and exits: the text becomes the text of the error
     try:
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            return tyro.cli(Config, default=config, args=list(arguments))
+            return tyro.cli(tyro.conf.AvoidSubcommands[Config], default=config, args=list(arguments))
     except SystemExit as stop:
         raise ConfigError(f"overrides {list(arguments)} were refused:\n{printed.getvalue().strip()}") from stop
 

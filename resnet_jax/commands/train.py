@@ -68,7 +68,9 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
     called = os.path.basename(program[0]) if len(program) == 1 else "resnet_jax train"
     prog = f"{called} {os.path.relpath(path)}"
-    asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
+    asked = tyro.cli(
+        tyro.conf.AvoidSubcommands[Arguments], default=default, args=arguments, prog=prog, description=__doc__
+    )
     if named is None and ":" in asked.config.data.name:
         photos = os.path.relpath(DEFAULT_CONFIG.with_name("photos.py"))
         raise ConfigError(

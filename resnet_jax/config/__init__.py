@@ -10,7 +10,7 @@ from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify
+from resnet_jax.config.task import Classify, Segment
 
 __all__ = [
     "AS_PUBLISHED",
@@ -25,6 +25,7 @@ __all__ = [
     "OptimConfig",
     "Preset",
     "PresetChange",
+    "Segment",
     "Start",
     "Unfreeze",
 ]

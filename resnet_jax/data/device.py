@@ -25,7 +25,7 @@ ERASE_TRIES = 10
 
 def normalize(images: UInt8[Array, "N H W C"], preset: Preset) -> Float[Array, "N H W C"]:
     """Scales bytes to [0, 1], subtracts `preset.mean` and divides by `preset.std`, per channel, in float32."""
-    return _standardize(images.astype(jnp.float32) / 255, preset)
+    return standardize(images.astype(jnp.float32) / 255, preset)
 
 
 def augment(
@@ -69,7 +69,7 @@ def _augment_image(key: Array, image: UInt8[Array, "H W C"], config: DataConfig)
         pixels = jitter(jitter_key, pixels, options.brightness, options.contrast, options.saturation, options.hue)
     if options.lighting:
         pixels = add_lighting(lighting_key, pixels, options.lighting)
-    pixels = _standardize(pixels, config.preset)
+    pixels = standardize(pixels, config.preset)
     return erase(erase_key, pixels, options) if options.erase_probability else pixels
 
 
@@ -102,7 +102,8 @@ def _shift(key: Array, image: UInt8[Array, "H W C"], margin: int) -> UInt8[Array
     return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
 
-def _standardize(pixels: Float[Array, "*B H W C"], preset: Preset) -> Float[Array, "*B H W C"]:
+def standardize(pixels: Float[Array, "*B H W C"], preset: Preset) -> Float[Array, "*B H W C"]:
+    """Subtracts `preset.mean` from pixels in [0, 1] and divides by `preset.std`, per channel."""
     per_channel = (1,) * (pixels.ndim - 1) + (-1,)
     mean, std = (jnp.asarray(values, jnp.float32).reshape(per_channel) for values in (preset.mean, preset.std))
     return (pixels - mean) / std

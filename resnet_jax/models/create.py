@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models import cifar, imagenet
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.segment import table as segment
 
 VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS}
 
@@ -41,31 +42,44 @@ CALLED_HERE = {
 }
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` knows, in the order of the tables. `pattern` is a shell wildcard like `resnet*`."""
-    return [name for name in VARIANTS if fnmatchcase(name, pattern)]
-
-
-def create_model(name: str, **options: Any) -> ResNet:
-    """Builds the network called `name`.
+def list_models(pattern: str = "*", *, task: Literal["classify", "segment"] | None = None) -> list[str]:
+    """The names that `create_model` knows, in the order of the tables.
 
     Args:
-      name: one of `list_models()`.
-      **options: fields of `ResNet` that override the variant's, such as `num_classes=37`.
+      pattern: a shell wildcard like `resnet*`.
+      task: what the networks are for; None = any.
+    """
+    names = {"classify": (*VARIANTS,), "segment": segment.NAMES}
+    return [name for of, listed in names.items() if task in (None, of) for name in listed if fnmatchcase(name, pattern)]
+
+
+def create_model(name: str, **options: Any) -> Any:
+    """Builds the network called `name`: a `ResNet`, or a network for segmentation over one.
+
+    Args:
+      name: one of `list_models()`; or a head, `fcn`, `deeplabv3` or `unet`, and any network of the family as its
+        backbone, such as `unet_seresnet50`.
+      **options: fields of `ResNet` that override the variant's, such as `num_classes=37`. A network for segmentation
+        gives them to its backbone, except `num_classes` (21) and `aux_loss` (True; not of U-Net).
 
     Raises:
       ModelError: an unknown name or option (with the near ones), or options that do not fit each other.
     """
-    if name not in VARIANTS:
-        raise ModelError(unknown_name("model", name, VARIANTS))
-    fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
+    parts = segment.head_of(name, VARIANTS)
+    if parts is None and name not in VARIANTS:
+        raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES)))
+    build, own = segment.HEADS[parts[0]] if parts else (None, ())
+    fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"} | {*own}
     for option in sorted(options.keys() - fields):
         if option in CALLED_HERE:
             raise ModelError(
                 f"{name} has no option {option!r}, which other libraries have; here it is {CALLED_HERE[option]}"
             )
         raise ModelError(unknown_name(f"option of {name}", option, fields))
-    return ResNet(**(VARIANTS[name] | options))
+    if build is None or parts is None:
+        return ResNet(**(VARIANTS[name] | options))
+    backbone = VARIANTS[parts[1]] | {option: value for option, value in options.items() if option not in own}
+    return build(name, backbone, **{option: value for option, value in options.items() if option in own})
 
 
 def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)) -> PyTree[Array]:

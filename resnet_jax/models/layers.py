@@ -61,6 +61,7 @@ class Conv(nn.Module):
     use_bias: bool = False
     standardize: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     precision: lax.PrecisionLike = None
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
@@ -96,7 +97,7 @@ class Conv(nn.Module):
         y = self._convolve(x, kernel)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         return y + bias.astype(y.dtype).reshape(*[1] * (y.ndim - 1), -1)
 
     def output_dtype(self, x: Array) -> Dtype:
@@ -212,6 +213,19 @@ def stochastic_depth(
     keep = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - drop_rate))(places)
     keep = keep.reshape(-1, *[1] * (y.ndim - 1))
     return jnp.where(keep, y / jnp.asarray(1 - drop_rate, y.dtype), jnp.zeros([1] * y.ndim, y.dtype))
+
+
+def dropout(
+    y: Float[Array, "N *S C"], key: Array, rate: float, positions: Int[Array, " N"] | None = None
+) -> Float[Array, "N *S C"]:
+    """Zeroes each number with probability `rate`, else divides it by the probability of keeping.
+
+    Args:
+      positions: as in `stochastic_depth`.
+    """
+    places = jnp.arange(y.shape[0]) if positions is None else positions
+    draw = lambda place: jax.random.bernoulli(jax.random.fold_in(key, place), 1 - rate, y.shape[1:])
+    return jnp.where(jax.vmap(draw)(places), y / jnp.asarray(1 - rate, y.dtype), jnp.zeros([1] * y.ndim, y.dtype))
 
 
 def average(x: Float[Array, "N *S C"]) -> Float[Array, "N C"]:

@@ -115,7 +115,8 @@ class ResNet(nn.Module):
           train: normalise with batch statistics and update the running ones (`apply` then needs
             `mutable=["batch_stats"]`), and drop branches.
           features: return a dict instead: `stem` (before any max-pool), `stage1`, ... (N, H', W', C'), `pooled` (N, C')
-            and `logits`. Under `jit`, entries that are not used are not computed. What `apply` is given in a collection
+            and `logits`; with pre-activation blocks also `activated`, the last stage after the network's own norm and
+            activation. Under `jit`, entries that are not used are not computed. What `apply` is given in a collection
             `perturbations` under the name of a stage is added to what that stage puts out: a gradient with respect to
             these zeros is the gradient at the stage.
           use_batch_stats: overrides `train` for the statistics with which BatchNorm normalises; False = frozen.
@@ -129,22 +130,7 @@ class ResNet(nn.Module):
         """
         plan = draw(self)
         self._check_call(images, plan.stride, train)
-        norm = bind(
-            plan.norm,
-            use_batch_stats=train if use_batch_stats is None else use_batch_stats,
-            update_stats=train if update_stats is None else update_stats,
-            group_size=self.bn_group_size,
-            axis_name=self.bn_axis_name,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
-        conv = partial(
-            Conv,
-            standardize=self.weight_standardization,
-            precision=self.precision,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        conv, norm = tools_of(self, plan, train=train, use_batch_stats=use_batch_stats, update_stats=update_stats)
         parts = Parts(
             conv=conv,
             norm=norm,
@@ -169,7 +155,7 @@ class ResNet(nn.Module):
             x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
-            x = plan.act(norm(name="norm")(x))
+            x = out["activated"] = plan.act(norm(name="norm")(x))
         x = out["pooled"] = plan.pool(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         if self.num_classes:
             x = out["logits"] = nn.Dense(
@@ -220,3 +206,31 @@ class ResNet(nn.Module):
                 f"stochastic_depth = {self.stochastic_depth} draws random numbers in training; "
                 "pass rngs={'dropout': key} to apply, or train=False"
             )
+
+
+def tools_of(
+    net: ResNet,
+    plan: Blueprint,
+    *,
+    train: bool,
+    use_batch_stats: bool | None = None,
+    update_stats: bool | None = None,
+) -> tuple[Callable[..., Conv], Callable[..., nn.Module]]:
+    """The convolution and the norm of a network, with all its options, for its own layers and for those above it."""
+    norm = bind(
+        plan.norm,
+        use_batch_stats=train if use_batch_stats is None else use_batch_stats,
+        update_stats=train if update_stats is None else update_stats,
+        group_size=net.bn_group_size,
+        axis_name=net.bn_axis_name,
+        dtype=net.dtype,
+        param_dtype=net.param_dtype,
+    )
+    conv = partial(
+        Conv,
+        standardize=net.weight_standardization,
+        precision=net.precision,
+        dtype=net.dtype,
+        param_dtype=net.param_dtype,
+    )
+    return conv, norm

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -121,7 +122,10 @@ def _data_of(one: Eval, training: DataConfig) -> DataConfig:
 
 def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
     """What a pass over a split needs besides what is measured."""
-    return {**passing(source, config.data, task.fills[1], config.eval_batch_size), "split": bool(task.split)}
+    parts = task.parts(source) if task.parts else ((task.fills[1], source),)
+    passes = [passing(part, config.data, fill, config.eval_batch_size) for fill, part in parts]
+    batches = lambda: chain.from_iterable(one["batches"]() for one in passes)
+    return {"mesh": make_mesh(), "batches": batches, "count": len(source), "split": bool(task.split)}
 
 
 def passing(source: data.Source, config: DataConfig, fill: Fill, batch_size: int, start: int = 0) -> dict[str, Any]:

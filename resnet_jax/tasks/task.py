@@ -1,6 +1,6 @@
 """A task is a value: the functions with which the one loop trains any network for any purpose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class Task:
         not fit.
       split: regular expressions of parameters whose rows are split over the devices. `loss` gets the device's rows and
         exchanges what it needs, see `training/split.py`. `measure` and `predict` see the parameters whole.
+      parts: for an evaluation, parts of a split whose examples fill rows of one shape, each with its fill: images of all
+        sizes lie on a few canvases. None = the whole split by `fills[1]`.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
     """
@@ -55,6 +57,7 @@ class Task:
     names: Names
     head: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
+    parts: "Callable[[Source], Sequence[tuple[Fill, Source]]] | None" = None
     check_source: "Callable[[Source], None]" = lambda source: None
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ one less, for libraries that count from 0. A module that no row names keeps its 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 Rows = tuple[tuple[str, str], ...]
@@ -26,6 +27,7 @@ class Family:
       foreign: layouts in which this network is not written: a file of such a layout is of another network, even if all
         names and shapes agree.
       image: axes of a small image, or clip, without batch and channels.
+      roots: the modules that hold the backbone. Variables with one of them are of this family.
     """
 
     modules: Rows
@@ -36,6 +38,7 @@ class Family:
     layout_of: Callable[[Any], str] = lambda model: "torchvision"
     foreign: Callable[[Any], frozenset[str]] = lambda model: frozenset()
     image: tuple[int, ...] = (64, 64)
+    roots: tuple[str, ...] = ()
 
 
 # Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
@@ -97,3 +100,30 @@ RESNET = Family(
     foreign=_foreign,
 )
 """The networks of `list_models()`."""
+
+_ROOTS = ("backbone", "encoder")
+
+
+def _below(rows: Rows) -> Rows:
+    """The same rows for the modules of a backbone."""
+    return tuple((f"{root}.{ours}", f"{root}.{theirs}") for root in _ROOTS for ours, theirs in rows)
+
+
+SEGMENT = Family(
+    modules=_below(RESNET.modules),
+    layouts={layout: _below(RESNET.layouts[layout]) for layout in ("torchvision", "timm_d")},
+    head=("classifier.4", "aux_classifier.4", "segmentation_head.0"),
+    stem=tuple(f"{root}.{stem}" for root in _ROOTS for stem in RESNET.stem),
+    block=RESNET.block,
+    layout_of=lambda model: RESNET.layout_of(model.backbone),
+    roots=_ROOTS,
+)
+"""Networks for segmentation: torchvision's names, and segmentation_models_pytorch's of U-Net."""
+
+FAMILIES = (SEGMENT, RESNET)
+
+
+def family_of(network: Any) -> Family:
+    """The family of a model, or of the variables of one."""
+    has = (lambda root: root in network["params"]) if isinstance(network, Mapping) else partial(hasattr, network)
+    return next((family for family in FAMILIES if any(map(has, family.roots))), RESNET)

@@ -62,7 +62,7 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     """
     found = _fixed({key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}, RESNET)
     sizes, names = stage_sizes(found), []
-    for name in list_models():
+    for name in list_models(task="classify"):
         model = create_model(name)
         layouts = RESNET.layouts.keys() - RESNET.foreign(model)
         if model.stage_sizes == sizes and any(

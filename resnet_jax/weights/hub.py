@@ -51,7 +51,7 @@ def hub_network(repository: str) -> str | None:
       WeightsError: as `hub_weights`.
     """
     name = _read(repository, "config.json").get("architecture")
-    return name if name in list_models() else None
+    return name if name in list_models(task="classify") else None
 
 
 def _read(repository: str, name: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def torch_module(path: Sequence[str], layout: str = "torchvision", family: Famil
     """PyTorch's name of the submodule at `path`: `("layer1_0", "downsample_bn")` is `layer1.0.downsample.1`."""
     if layout not in family.layouts:
         raise WeightsError(unknown_name("layout", layout, family.layouts))
-    module = re.sub(r"_(\d+)(?=\.|$)", r".\1", ".".join(path))
+    module = re.sub(r"_(\d+)(?=[._]|$)", r".\1", ".".join(path))
     return _rename(_rename(module, family.modules), family.layouts[layout])
 
 

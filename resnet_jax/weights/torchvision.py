@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.families import RESNET, Family
+from resnet_jax.weights.families import Family, family_of
 from resnet_jax.weights.fit import check_fit, leaves_of, refuse_foreign
 from resnet_jax.weights.names import COUNTERS, Path, layout_of, to_our_axes, to_torch_axes, torch_key
 from resnet_jax.weights.narrowing import as_count, narrow
@@ -26,7 +26,7 @@ StateDict = dict[str, np.ndarray]
 
 
 def from_torchvision(
-    state_dict: Mapping[str, np.ndarray], model: nn.Module, *, channels: int = 3, family: Family = RESNET
+    state_dict: Mapping[str, np.ndarray], model: nn.Module, *, channels: int = 3, family: Family | None = None
 ) -> PyTree[Array]:
     """Converts a state dictionary in any layout of `family` to the variables of `model`.
 
@@ -35,7 +35,7 @@ def from_torchvision(
       model: the network that the file is for. Floating-point arrays become its `param_dtype`, so float16 and bfloat16
         files are widened without loss.
       channels: of the images.
-      family: of the model: how files name its parts (`families.py`).
+      family: of the model: how files name its parts (`families.py`); None = as `family_of` says.
 
     Returns:
       `{"params", "batch_stats"}`, and `"num_batches_tracked"` (numpy int64) where the file has it.
@@ -45,7 +45,7 @@ def from_torchvision(
         not finite or not within `param_dtype`. A file without any `num_batches_tracked` is complete: PyTorch before
         0.4.1 wrote none. One that is no number (of a network that was `.half()`ed) counts as 0.
     """
-    paths = _match(state_dict, model, channels, family)
+    paths = _match(state_dict, model, channels, family or family_of(model))
     dtype = np.dtype(getattr(model, "param_dtype", np.float32))
     arrays = narrow({key: state_dict[key] for key in paths}, dtype)
     return unflatten_dict(
@@ -62,7 +62,7 @@ def to_torchvision(
     layout: str = "torchvision",
     dtype: Any = None,
     num_batches_tracked: int = 0,
-    family: Family = RESNET,
+    family: Family | None = None,
 ) -> StateDict:
     """Converts our variables to a state dictionary that PyTorch's network loads with `strict=True`.
 
@@ -76,6 +76,7 @@ def to_torchvision(
     Raises:
       WeightsError: a leaf that has no name in PyTorch, an unknown layout, or numbers too large for `dtype`.
     """
+    family = family or family_of(variables)
     flat = flatten_dict(dict(variables))
     for path in [path for path in flat if path[0] == "batch_stats" and path[-1] == "mean"]:
         flat.setdefault((COUNTERS, *path[1:-1], "count"), num_batches_tracked)
@@ -92,7 +93,7 @@ def translate(
     *,
     layout: str = "torchvision",
     channels: int = 3,
-    family: Family = RESNET,
+    family: Family | None = None,
 ) -> StateDict:
     """A state dictionary of `model` in any layout, with the names of `layout`; the arrays are the same, not copies, but
     for counters, which become whole numbers.
@@ -101,6 +102,7 @@ def translate(
       WeightsError: as `from_torchvision`; or no network of the kind of `model` is written in `layout`, so that whoever
         reads the file would take it for another one.
     """
+    family = family or family_of(model)
     if layout in family.foreign(model):
         raise WeightsError(
             f"no network with shortcut = {getattr(model, 'shortcut', None)!r} is written in the layout {layout!r}: "

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from resnet_jax.config import Config
+from resnet_jax.config import Classify, Config
 from resnet_jax.data import Source, augment, missing_leaves, normalize
 from resnet_jax.data.fills import EvalImage, TrainImage
 from resnet_jax.errors import ConfigError
@@ -19,6 +19,7 @@ from resnet_jax.training.accumulate import Batch
 def classify(config: Config, model: ResNet) -> Task:
     """Classification: the network names one class for each image, of `config.model.num_classes`."""
     prepare = make_prepare(config, model.num_classes)
+    assert isinstance(config.task, Classify)
     return Task(
         fills=(TrainImage(config.data), EvalImage(config.data.preset)),
         init=partial(init, model, channels=config.data.channels),

@@ -1,0 +1,25 @@
+"""Some examples of a source, as a source."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from resnet_jax.data.sources.base import Example, Source, leaves_of
+
+
+class Subset:
+    """The examples of `source` with these indices, in this order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self._source, self._indices = source, indices
+        self.class_names, self.splits, self.leaves = source.class_names, source.splits, leaves_of(source)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[self._indices[index]]
+
+    def labels(self) -> Int[np.ndarray, " N"]:
+        return self._source.labels()[np.asarray(self._indices, int)]

@@ -1,0 +1,1 @@
+"""Networks that name the class of every pixel, over a backbone of `models`."""

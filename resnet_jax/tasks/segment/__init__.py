@@ -1,0 +1,1 @@
+"""Semantic segmentation as a task: the class of every pixel."""
