@@ -100,7 +100,7 @@ def stages_of(network: Network) -> dict[str, tuple[int, ...]]:
     shapes = jax.eval_shape(
         lambda v, x: network.model.apply(v, x, train=False, features=True), network.variables, image
     )
-    order = {"stem": 0, "pooled": 2, "logits": 3}
+    order = {"stem": 0, "activated": 2, "pooled": 3, "logits": 4}
     return {stage: shapes[stage].shape[1:] for stage in sorted(shapes, key=lambda name: (order.get(name, 1), name))}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,8 @@ class ModelConfig(Checked):
     """A name from `python -m resnet_jax models`."""
     num_classes: Annotated[int, AtLeastOne] | None = 1000
     """None = as many classes as the training set has."""
+    width_multiplier: Annotated[float, Positive] = 1.0
+    """Multiplies the channels of every layer; 0.5 computes about a quarter."""
     zero_init_residual: bool = True
     """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
     bn_group_size: Annotated[int, NotNegative] = 0

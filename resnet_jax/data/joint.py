@@ -34,19 +34,26 @@ class Place(NamedTuple):
 
 
 def draw_place(
-    rng: np.random.Generator, shape: tuple[int, ...], *, base: int, scale: tuple[float, float], crop: int
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    *,
+    base: int,
+    scale: tuple[float, float],
+    crop: int,
+    flip: bool = True,
 ) -> Place:
     """Draws what a crop of `crop` x `crop` pixels shows, by the law and in the order of torchvision's recipe.
 
     Args:
       shape: of the image; the first two numbers are height and width.
+      flip: whether half of the crops are mirrored.
       base: the shorter side becomes a whole number of pixels from `scale[0] * base` to `scale[1] * base`.
     Raises:
       ImageError: the resized image would have more than `decode.MAX_PIXELS` pixels.
     """
     low, high = (max(int(factor * base), 1) for factor in scale)
     size = resized_shape(shape, int(rng.integers(low, high, endpoint=True)))
-    flip = bool(rng.random() < 0.5)
+    flip = bool(rng.random() < 0.5) and flip
     top, left = (int(rng.integers(0, max(side - crop, 0), endpoint=True)) for side in size)
     return Place(size, flip, top, left)
 

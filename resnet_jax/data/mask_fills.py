@@ -16,7 +16,7 @@ from resnet_jax.errors import ImageError
 
 @dataclass(frozen=True)
 class TrainMask:
-    """Writes `image` uint8 (S, S, C) and `mask` uint8 (S, S): a random crop at a random scale, flipped half the time.
+    """Writes `image` uint8 (S, S, C) and `mask` uint8 (S, S): a random crop at a random scale, mirrored half the time.
 
     Attributes:
       preset_mean: of each channel, in [0, 1]. It fills what lies beside an image, and becomes about 0 when the batch is
@@ -24,6 +24,7 @@ class TrainMask:
       channels: 1 or 3.
       base: pixels of the shorter side at scale 1.
       scale: the smallest and largest scale.
+      flip: whether crops are mirrored at all.
       crop: pixels of a side (S). A smaller image is padded at its right and bottom.
       exif: turn photographs upright. Masks are taken as they are, so they must be those of the upright image.
       classes: how many there are; a mask with other values than these and 255 is refused.
@@ -36,6 +37,7 @@ class TrainMask:
     crop: int
     exif: bool
     classes: int
+    flip: bool = True
     needs = ("image", "mask")
 
     @property
@@ -45,7 +47,9 @@ class TrainMask:
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
         image, mask = _decoded(example, self.channels, self.classes, exif=self.exif)
-        place = draw_place(draws.stream(CROP), image.shape, base=self.base, scale=self.scale, crop=self.crop)
+        place = draw_place(
+            draws.stream(CROP), image.shape, base=self.base, scale=self.scale, crop=self.crop, flip=self.flip
+        )
         crop_into(row["image"], row["mask"], image, mask, place, _colour(self.preset_mean))
 
 

@@ -70,6 +70,7 @@ def build_model(config: Config) -> ResNet:
     return create_model(
         options.name,
         num_classes=options.num_classes,
+        width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,
         stochastic_depth=options.stochastic_depth,

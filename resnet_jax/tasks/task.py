@@ -40,8 +40,8 @@ class Task:
         not fit.
       split: regular expressions of parameters whose rows are split over the devices. `loss` gets the device's rows and
         exchanges what it needs, see `training/split.py`. `measure` and `predict` see the parameters whole.
-      parts: for an evaluation, parts of a split whose examples fill rows of one shape, each with its fill: images of all
-        sizes lie on a few canvases. None = the whole split by `fills[1]`.
+      parts: for an evaluation, parts of a split whose examples fill rows of one shape, each with its fill: images of
+        all sizes lie on a few canvases. None = the whole split by `fills[1]`.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
     """

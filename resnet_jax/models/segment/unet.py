@@ -1,7 +1,7 @@
 """U-Net with any network of the family as encoder, as segmentation_models_pytorch has it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from resnet_jax.models.segment.resize import nearest_doubled
 
 Map = Float[Array, "N H W C"]
 CHANNELS = (256, 128, 64, 32, 16)
-"""Of the decoder's blocks, from the deepest; an encoder that halves less often has the last of them."""
+"""Of the decoder's blocks, from the deepest. The encoder's `width_multiplier` multiplies them too."""
 
 he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -81,7 +81,10 @@ class UNet(nn.Module):
         maps = self.encoder(padded, features=True, **options)
         tools = head_tools(self.encoder, **options)
         *_, last = stages_of(self.encoder)
-        x = Decoder(tools, name="decoder")(maps.get("activated", maps[last]), skips_of(maps, padded.shape[1]), stride)
+        channels = [max(1, round(width * self.encoder.width_multiplier)) for width in CHANNELS]
+        x = Decoder(tools, channels, name="decoder")(
+            maps.get("activated", maps[last]), skips_of(maps, padded.shape[1]), stride
+        )
         conv = tools.conv(self.num_classes, 3, use_bias=True, kernel_init=xavier_uniform, name="segmentation_head_0")
         logits = conv(x)[:, :height, :width]
         out = {"out": logits.astype(jnp.promote_types(logits.dtype, jnp.float32))}
@@ -89,12 +92,19 @@ class UNet(nn.Module):
 
 
 class Decoder(nn.Module):
+    """The blocks that double the resolution.
+
+    Attributes:
+      channels: of five blocks; if the encoder halves less often, there are only the last of them.
+    """
+
     tools: Tools
+    channels: Sequence[int]
 
     @nn.compact
     def __call__(self, x: Map, skips: Mapping[int, Map], stride: int) -> Map:
         doublings = int(math.log2(stride))
-        for i, channels in enumerate(CHANNELS[len(CHANNELS) - doublings :]):
+        for i, channels in enumerate(self.channels[len(self.channels) - doublings :]):
             stride //= 2
             x = DecoderBlock(channels, self.tools, name=f"blocks_{i}")(x, skips.get(stride))
         return x

@@ -67,6 +67,7 @@ def train_fill(config: Config, options: Segment) -> TrainMask:
         crop=data.train_size,
         exif=data.exif,
         classes=_classes(config),
+        flip=data.augment.flip,
     )
 
 
