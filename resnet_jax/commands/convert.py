@@ -41,7 +41,7 @@ def convert(
     from resnet_jax.models import create_model
     from resnet_jax.run.network import fitting
     from resnet_jax.run.predict import load_run
-    from resnet_jax.weights import head_and_channels, layout_of, to_torchvision, translate
+    from resnet_jax.weights import head_and_channels, layout_of, options_in, to_torchvision, translate
     from resnet_jax.weights.narrowing import narrow
 
     others: list[str] = []
@@ -52,8 +52,8 @@ def convert(
         channels: int | None = trained.config.data.channels
     else:
         found, *others = [model] if model else fitting(state_dict, source)
-        classes, channels = head_and_channels(state_dict)
-        network, name = create_model(found, **({"num_classes": classes} if classes else {})), found
+        _, channels = head_and_channels(state_dict)
+        network, name = create_model(found, **options_in(found, state_dict)), found
     state_dict = translate(state_dict, network, layout=layout or layout_of(network), channels=channels or 3)
     if dtype is not None:
         import ml_dtypes

@@ -15,7 +15,7 @@ class Preset:
 
     Attributes:
       resize: pixels of the shorter side; with `squash`, of both sides.
-      crop: pixels of the square that the network sees.
+      crop: pixels of the square that the network sees; 0 = the whole image, whatever its shape.
       interpolation: of the resize.
       mean: per channel, for pixels in [0, 1].
       std: per channel, for pixels in [0, 1].

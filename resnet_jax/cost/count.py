@@ -13,13 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from resnet_jax.cost.facts import Cost
-from resnet_jax.models import ResNet, variable_shapes
+from resnet_jax.models import variable_shapes
+from resnet_jax.models.segment.network import Segmenter
+from resnet_jax.models.segment.unet import UNet
 
 
-def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
+def measure(model: nn.Module, *, image_size: int = 224, channels: int = 3) -> Cost:
     """Counts the operations of `model` on one image of `image_size` x `image_size` pixels.
 
     Raises:
@@ -34,12 +37,14 @@ def measure(model: ResNet, *, image_size: int = 224, channels: int = 3) -> Cost:
     )
 
 
-def usual_size(model: ResNet) -> int:
+def usual_size(model: Any) -> int:
     """Height and width in pixels of the images that such networks are for, and for which papers state their costs."""
-    return 32 if model.stem == "cifar" else 224
+    if getattr(model, "backbone", model).stem == "cifar":
+        return 32
+    return 520 if isinstance(model, Segmenter | UNet) else 224
 
 
-def count_parameters(model: ResNet, *, channels: int = 3) -> int:
+def count_parameters(model: nn.Module, *, channels: int = 3) -> int:
     """Trainable numbers, without BatchNorm's running statistics."""
     return _size(variable_shapes(model, channels=channels)["params"])
 
@@ -49,12 +54,12 @@ def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
     return sum(map(_macs, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
 
 
-def count_macs(model: ResNet, *, image_size: int = 224, channels: int = 3) -> int:
+def count_macs(model: nn.Module, *, image_size: int = 224, channels: int = 3) -> int:
     """Multiply-accumulates of one image's forward pass: convolutions and matrix products, as papers count "FLOPs"."""
     return measure(model, image_size=image_size, channels=channels).macs
 
 
-def summary(model: ResNet, *, image_size: int = 224, channels: int = 3, depth: int | None = None) -> str:
+def summary(model: nn.Module, *, image_size: int = 224, channels: int = 3, depth: int | None = None) -> str:
     """A table in the order of computation: name, output shape, parameters and MACs of each layer.
 
     Args:
@@ -106,7 +111,7 @@ class Operation:
     outputs: tuple[Value, ...]
 
 
-def _trace(model: ResNet, image_size: int, channels: int) -> tuple[Any, list[Operation]]:
+def _trace(model: nn.Module, image_size: int, channels: int) -> tuple[Any, list[Operation]]:
     """The shapes of the variables, and the operations of one image's forward pass in order."""
     variables = variable_shapes(model, channels=channels)
     image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)

@@ -132,14 +132,17 @@ def random_crop_box(rng: np.random.Generator, height: int, width: int, min_area:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], preset: Preset) -> UInt8[np.ndarray, "S S C"]:
-    """Resizes the shorter side to `preset.resize` pixels (antialiased) and takes the central square of `preset.crop`.
+def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], preset: Preset) -> UInt8[np.ndarray, "h w C"]:
+    """Resizes the shorter side to `preset.resize` pixels (antialiased) and takes the central square of `preset.crop`,
+    if there is one.
 
     The bytes are those that torchvision's `Resize(resize)` and `CenterCrop(crop)` make of a PIL image. Where the
     resized image is smaller than the square, it is padded with zeros. `normalize` does the rest, on the device.
     """
     size = preset.crop
     shape = (preset.resize, preset.resize) if preset.squash else resized_shape(image.shape, preset.resize)
+    if not size:
+        return resize_window(image, shape, preset.interpolation, (0, 0, *shape))
     middle = math.floor if preset.crop_rounds_down else round
     top, left = (max(middle((side - size) / 2), 0) for side in shape)
     height, width = (min(side, size) for side in shape)
@@ -190,7 +193,7 @@ def resize_window(
     return resized.reshape(*shape, -1)[top : top + height, left : left + width]
 
 
-def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "S S C"]:
+def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "H W C"]:
     """One image as evaluation sees it, before `normalize`.
 
     Args:

@@ -60,7 +60,7 @@ def create_model(name: str, **options: Any) -> Any:
       name: one of `list_models()`; or a head, `fcn`, `deeplabv3` or `unet`, and any network of the family as its
         backbone, such as `unet_seresnet50`.
       **options: fields of `ResNet` that override the variant's, such as `num_classes=37`. A network for segmentation
-        gives them to its backbone, except `num_classes` (21) and `aux_loss` (True; not of U-Net).
+        gives them to its backbone, except `num_classes` (21), and `aux_loss` (True) and `dropout`, which U-Net has not.
 
     Raises:
       ModelError: an unknown name or option (with the near ones), or options that do not fit each other.
@@ -80,6 +80,12 @@ def create_model(name: str, **options: Any) -> Any:
         return ResNet(**(VARIANTS[name] | options))
     backbone = VARIANTS[parts[1]] | {option: value for option, value in options.items() if option not in own}
     return build(name, backbone, **{option: value for option, value in options.items() if option in own})
+
+
+def backbone_of(name: str) -> str | None:
+    """The name of the network that lies under a head: `resnet50` of `fcn_resnet50`, None of `resnet50`."""
+    parts = segment.head_of(name, VARIANTS)
+    return parts[1] if parts else None
 
 
 def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)) -> PyTree[Array]:

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import create_model
+from resnet_jax.parity.problem import problem_of, without_dropout
 from resnet_jax.parity.reference import make_reference, randomize
 from resnet_jax.parity.report import Report, Section
 from resnet_jax.parity.settings import names_of
 from resnet_jax.parity.tolerances import Tolerances, tolerances_for
 from resnet_jax.parity.trace import compare_argmax, compare_forward, to_torch, trace
 from resnet_jax.parity.training import compare_gradients, compare_statistics, compare_trajectory
-from resnet_jax.weights import from_torchvision, head_and_channels, layout_of, read_state_dict, to_tensors, translate
+from resnet_jax.weights import from_torchvision, layout_of, options_in, read_state_dict, to_tensors, translate
 
 DType = Literal["float32", "float64", "bfloat16"]
 Check = Literal["forward", "gradients", "statistics", "trajectory"]
@@ -39,7 +40,8 @@ def compare(
     argmax_images: int = 0,
     seed: int = 0,
 ) -> Report:
-    """Compares our network `name` with torchvision's (or timm's) of that name.
+    """Compares our network `name` with torchvision's (or timm's) of that name, or with segmentation_models_pytorch's
+    U-Net. Neither side drops numbers.
 
     Args:
       weights: a weight file that both sides load, each in its own way; None = random weights, with BatchNorm scales,
@@ -68,14 +70,15 @@ def compare(
         draw = lambda size: rng.normal(size=(batch_size, size, size, 3)).astype(float_type)
         torch.manual_seed(seed)
         state_dict = read_state_dict(weights) if weights else None
-        num_classes = head_and_channels(state_dict)[0] if state_dict else 1000
         model = create_model(
             name,
-            num_classes=num_classes or 1000,
+            **(options_in(name, state_dict) if state_dict else {}),
             param_dtype=jnp.dtype(float_type),
             dtype=jnp.bfloat16 if dtype == "bfloat16" else None,
         )
-        module = make_reference(name, model.num_classes).to(torch.float64 if dtype == "float64" else torch.float32)
+        model = without_dropout(model)
+        module = make_reference(name, model.num_classes, aux_loss=getattr(model, "aux_loss", False))
+        module = module.to(torch.float64 if dtype == "float64" else torch.float32)
         if state_dict is None:
             randomize(module, to_torch(draw(train_image_size)), seed)
             state_dict = {key: value.numpy() for key, value in module.state_dict().items()}
@@ -98,7 +101,7 @@ def compare(
 
 
 def compare_networks(
-    model: ResNet,
+    model: Any,
     variables: PyTree[Array],
     module: Any,
     *,
@@ -114,15 +117,16 @@ def compare_networks(
 
     Args:
       variables: of `model`; the module's own parameters must be the same numbers (`from_torchvision`).
-      module: is left as it was.
+      module: is left as it was. It must drop no numbers in training.
       images: batches for the forward comparison.
       train_images: batches. The first is used for the gradients, the first three for the running statistics, all for
-        the trajectories, one batch per step. Labels are drawn at random.
+        the trajectories, one batch per step. Labels, or masks with 255 in places, are drawn at random.
       argmax_images: batches for which both sides must name the same class.
       tolerances: such as `tolerances_for("float32")`.
     """
     rng = np.random.default_rng(0)
-    labelled = [(batch, rng.integers(0, model.num_classes, len(batch))) for batch in train_images]
+    draw = problem_of(model).draw
+    labelled = [(batch, draw(rng, batch, model.num_classes)) for batch in train_images]
     report = Report(title, _setting(images, train_images))
     sections: list[Section] = report.sections
     if "forward" in checks:

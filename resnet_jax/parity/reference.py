@@ -31,15 +31,25 @@ def import_torchvision() -> Any:
     return torchvision
 
 
-def make_reference(name: str, num_classes: int = 1000) -> Any:
-    """torchvision's network called `name`, or timm's if torchvision has none, freshly initialised.
+def make_reference(name: str, num_classes: int = 1000, *, aux_loss: bool = True) -> Any:
+    """torchvision's network called `name`, or timm's if torchvision has none, freshly initialised. `unet_...` is
+    segmentation_models_pytorch's.
+
+    Args:
+      aux_loss: whether a network for segmentation has an auxiliary head. Such a network drops no numbers in training.
 
     Raises:
-      WeightsError: neither has a network of that name, or a package is not installed.
+      WeightsError: none has a network of that name, or a package is not installed.
     """
-    known = import_torchvision().models.list_models()
+    models = import_torchvision().models
+    known = models.list_models()
+    if name.startswith("unet_"):
+        return _make_unet(name.removeprefix("unet_"), num_classes)
+    if name in models.list_models(models.segmentation):
+        module = models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=aux_loss)
+        return drop_nothing(module)
     if name in known:
-        return import_torchvision().models.get_model(name, weights=None, num_classes=num_classes)
+        return models.get_model(name, weights=None, num_classes=num_classes)
     try:
         import timm
     except ImportError as error:
@@ -48,6 +58,40 @@ def make_reference(name: str, num_classes: int = 1000) -> Any:
         nets = [known for known in (*known, *timm.list_models()) if "resne" in known]
         raise WeightsError(unknown_name("network of torchvision or timm", name, nets))
     return timm.create_model(name, pretrained=False, num_classes=num_classes)
+
+
+def _make_unet(encoder: str, num_classes: int) -> Any:
+    """segmentation_models_pytorch's U-Net. It refuses images whose sides are no multiple of 32; such images are filled
+    up with zeros below and on the right here, and the logits are cut to the image."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise WeightsError(
+            f"segmentation_models_pytorch is needed to compare unet_{encoder} with; install it with "
+            "`pip install segmentation-models-pytorch`"
+        ) from error
+    import torch
+
+    class Unet(smp.Unet):
+        def forward(self, images: Any) -> Any:
+            height, width = images.shape[2:]
+            padded = torch.nn.functional.pad(images, (0, -width % 32, 0, -height % 32))
+            return super().forward(padded)[..., :height, :width]
+
+    known = smp.encoders.get_encoder_names()
+    if encoder not in known:
+        raise WeightsError(unknown_name("encoder of segmentation_models_pytorch", encoder, known))
+    return Unet(encoder, encoder_weights=None, classes=num_classes)
+
+
+def drop_nothing(module: Any) -> Any:
+    """The module, whose dropouts drop nothing from now on."""
+    import torch
+
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return module
 
 
 def randomize(module: Any, images: Any, seed: int = 0) -> None:
@@ -72,8 +116,9 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
             norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
             norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
             norm.momentum = 1.0  # one pass then sets the running statistics to those of `images`
-        for head in (part for part in module.modules() if isinstance(part, torch.nn.Linear)):
-            head.bias.copy_(draw(head.bias, -0.5, 0.5))
+        layers = (part for part in module.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d))
+        for bias in (layer.bias for layer in layers if layer.bias is not None):
+            bias.copy_(draw(bias, -0.5, 0.5))
         module.train()(images)
         for norm in norms:
             norm.momentum = 0.1

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from resnet_jax.config import Group, OptimConfig
 from resnet_jax.errors import ConfigError, unknown_name
-from resnet_jax.models import ResNet
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ _RECIPE = replace(_SPARED, nesterov=True, schedule="cosine")
 _ADAMW = replace(_DECAY, optimizer="adamw", weight_decay=0.05)
 
 _LAST_BLOCK = "LAST_BLOCK"
-_HEAD_ALONE = (Group(pattern=r"^(?!fc/)", rate=0.0),)
-_LAST_BLOCK_AND_HEAD = (Group(pattern=rf"^(?!fc/|{_LAST_BLOCK}/)", rate=0.0),)
-_FAST_HEAD = Group(pattern=r"^fc/", rate=10.0, decay=0.0)
-_SLOW_BEGINNING = Group(pattern=r"^(conv1|bn1|layer[12]_)", rate=0.1, decay=5e-3)
-_FROZEN_BEGINNING = Group(pattern=r"^(conv1|bn1|layer1_)", rate=0.0)
-_SLOW_MIDDLE = Group(pattern=r"^layer[23]_", rate=0.3, decay=0.2)
+# The last layers, and where the stages lie, in networks for classification and in those for segmentation.
+_HEAD = r"(fc|(aux_)?classifier/4|segmentation_head_0)/"
+_ROOT = r"(backbone/|encoder/)?"
+_HEAD_ALONE = (Group(pattern=rf"^(?!{_HEAD})", rate=0.0),)
+_LAST_BLOCK_AND_HEAD = (Group(pattern=rf"^(?!{_HEAD}|{_ROOT}{_LAST_BLOCK}/)", rate=0.0),)
+_FAST_HEAD = Group(pattern=rf"^{_HEAD}", rate=10.0, decay=0.0)
+_SLOW_BEGINNING = Group(pattern=rf"^{_ROOT}(conv1|bn1|layer[12]_)", rate=0.1, decay=5e-3)
+_FROZEN_BEGINNING = Group(pattern=rf"^{_ROOT}(conv1|bn1|layer1_)", rate=0.0)
+_SLOW_MIDDLE = Group(pattern=rf"^{_ROOT}layer[23]_", rate=0.3, decay=0.2)
 
 OPTIMIZERS: dict[str, Setting] = {
     "plain": Setting(_PLAIN),
@@ -77,10 +80,11 @@ def names_of(optimizers: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def setting_of(name: str, model: ResNet) -> Setting:
+def setting_of(name: str, model: Any) -> Setting:
     """The setting of that name for a network."""
     setting = OPTIMIZERS[name]
-    block = f"layer{len(model.stage_sizes)}_{model.stage_sizes[-1] - 1}"
+    sizes = getattr(model, "backbone", model).stage_sizes
+    block = f"layer{len(sizes)}_{sizes[-1] - 1}"
     groups = tuple(replace(group, pattern=group.pattern.replace(_LAST_BLOCK, block)) for group in setting.optim.groups)
     return replace(setting, optim=replace(setting.optim, groups=groups))
 

@@ -1,13 +1,13 @@
 """PyTorch's side of a trajectory: its own optimizers and schedulers, with nothing of ours but the settings."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from resnet_jax.config import OptimConfig
+from resnet_jax.parity.problem import Images, Targets, by_name
 from resnet_jax.parity.settings import Setting, group_of
 from resnet_jax.parity.trace import to_torch
 
@@ -28,9 +28,10 @@ class Trained(NamedTuple):
 
 def train(
     module: Any,
-    batches: Sequence[tuple[Float[np.ndarray, "N H W C"], Int[np.ndarray, " N"]]],
+    batches: Sequence[tuple[Images, Targets]],
     setting: Setting,
     paths: Mapping[str, str],
+    loss_of: Callable[[Mapping[str, Any], Any, float], Any],
 ) -> Trained:
     """Trains `module` in place, a step for each batch. A step is an epoch of the schedule.
 
@@ -38,6 +39,7 @@ def train(
 
     Args:
       paths: from PyTorch's name of a parameter to the path that the patterns of the setting are searched in.
+      loss_of: as `Problem.torch_loss`.
     """
     import torch
 
@@ -61,12 +63,12 @@ def train(
         ),
         "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches)),
     }[optim.schedule]()
-    criterion = torch.nn.CrossEntropyLoss(label_smoothing=setting.label_smoothing)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     losses = []
-    for images, labels in batches:
+    for images, targets in batches:
         optimizer.zero_grad()
-        loss = criterion(module(to_torch(images)), torch.from_numpy(labels).long())
+        outputs = by_name(module(to_torch(images)))
+        loss = loss_of(outputs, torch.from_numpy(targets).long(), setting.label_smoothing)
         loss.backward()
         optimizer.step()
         scheduler.step()

@@ -8,21 +8,24 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.models import ResNet
+from resnet_jax.parity.problem import by_name
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
-from resnet_jax.weights import layout_of
+from resnet_jax.weights import family_of, layout_of
 from resnet_jax.weights.names import torch_module
 
 Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input, output)
 
 # torchvision's and timm's names of steps that have no module of their own here.
-_STEM, _MAX_POOL, _POOL, _HEAD = ("relu", "act1"), "maxpool", ("avgpool", "global_pool"), "fc"
+_STEM, _MAX_POOL, _POOL = ("relu", "act1"), "maxpool", ("avgpool", "global_pool")
+_LOGITS = ("fc", "out", "aux")
 
 
-def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
+def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
     """Input and output of every submodule of `model` in evaluation mode, by PyTorch's module names."""
-    layout = layout_of(model)
+    layout, family = layout_of(model), family_of(model)
+    sizes = getattr(model, "backbone", model).stage_sizes
+    root = next((f"{root}." for root in family.roots if root in variables["params"]), "")
 
     @jax.jit
     def run(variables: PyTree[Array], images: Array) -> dict[str, tuple[Array, Array]]:
@@ -30,21 +33,21 @@ def trace(model: ResNet, variables: PyTree[Array], images: Float[np.ndarray, "N 
 
         def record(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
             out = call(*args, **kwargs)
-            if context.method_name == "__call__" and context.module.path:
-                seen[torch_module(context.module.path, layout)] = (args[0], out)
+            if context.method_name == "__call__" and context.module.path and isinstance(out, Array):
+                seen[torch_module(context.module.path, layout, family)] = (args[0], out)
             return out
 
         with nn.intercept_methods(record):
             stages = model.apply(variables, images, train=False, features=True)
         for name in _STEM:
-            seen[name] = (seen["bn1"][1], stages["stem"])
-        first_block = seen["layer1.0"][0]
-        seen[_MAX_POOL] = (stages["stem"], first_block)
-        for i in range(1, len(model.stage_sizes) + 1):
-            seen[f"layer{i}"] = (seen[f"layer{i}.0"][0], stages[f"stage{i}"])
+            seen[root + name] = (seen[f"{root}bn1"][1], stages["stem"])
+        first_block = seen[f"{root}layer1.0"][0]
+        seen[root + _MAX_POOL] = (stages["stem"], first_block)
+        for i in range(1, len(sizes) + 1):
+            seen[f"{root}layer{i}"] = (seen[f"{root}layer{i}.0"][0], stages[f"stage{i}"])
         for name in _POOL:
-            seen[name] = (stages[f"stage{len(model.stage_sizes)}"], stages["pooled"])
-        return seen
+            seen[root + name] = (stages[f"stage{len(sizes)}"], stages["pooled"])
+        return seen | {name: (images, stages[name]) for name in ("out", "aux") if name in stages}
 
     variables = {name: variables[name] for name in ("params", "batch_stats")}
     return {name: (np.asarray(x), np.asarray(y)) for name, (x, y) in run(variables, images).items()}
@@ -67,7 +70,7 @@ def compare_forward(
     def compare(name: str, arguments: tuple, output: Any) -> None:
         if name not in ours or any(row.name == name for row in rows):
             return
-        tolerance = tolerances.logits if name == _HEAD else tolerances.forward
+        tolerance = tolerances.logits if name in _LOGITS else tolerances.forward
         row = compare_arrays(name, to_nchw(ours[name][1]), _squeeze(output, ours[name][1]), tolerance)
         rows.append(row)
         if row.ok:
@@ -83,33 +86,36 @@ def compare_forward(
     ]
     try:
         with torch.no_grad():
-            module.eval()(to_torch(images))
+            outputs = by_name(module.eval()(to_torch(images)))
     finally:
         for handle in handles:
             handle.remove()
-    shown = {row.name for row in rows if row.name.startswith("layer") and row.name.count(".") == 0}
-    return Section(f"forward, {images.shape[1]} px", rows, shown | {*_STEM, _MAX_POOL, *_POOL, _HEAD}), (
-        found[0] if found else None
-    )
+    for name, output in outputs.items():
+        compare(name, (to_torch(images),), output)
+    last = lambda name: name.rpartition(".")[2]
+    wanted = {*_STEM, _MAX_POOL, *_POOL, *_LOGITS, "classifier", "aux_classifier", "decoder"}
+    shown = {row.name for row in rows if last(row.name).startswith("layer") or last(row.name) in wanted}
+    return Section(f"forward, {_size(images)}", rows, shown), found[0] if found else None
 
 
 def compare_argmax(
-    model: ResNet, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
+    model: Any, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
 ) -> Section:
-    """Whether both sides name the same class for every image. The relative error is the fraction where they do not."""
+    """Whether both sides name the same class for every image, or for every pixel. The relative error is the fraction
+    where they do not."""
     import torch
 
-    apply = jax.jit(lambda images: model.apply(variables, images, train=False))
+    apply = jax.jit(lambda images: by_name(model.apply(variables, images, train=False))["out"])
     module.eval()
     ours, theirs = [], []
     for images in batches:
         ours.append(np.argmax(apply(images), axis=-1))
         with torch.no_grad():
-            theirs.append(module(to_torch(images)).argmax(-1).numpy())
+            theirs.append(by_name(module(to_torch(images)))["out"].argmax(1).numpy())
     a, b = np.concatenate(ours), np.concatenate(theirs)
     wrong = int(np.sum(a != b))
-    row = Row("argmax", a.shape, b.shape, float(wrong > 0), wrong / len(a), 1.0, 0.0)
-    return Section(f"argmax, {len(a)} images of {batches[0].shape[1]} px", [row], {row.name})
+    row = Row("argmax", a.shape, b.shape, float(wrong > 0), wrong / a.size, 1.0, 0.0)
+    return Section(f"argmax, {len(a)} images of {_size(batches[0])}", [row], {row.name})
 
 
 def to_nchw(array: np.ndarray) -> np.ndarray:
@@ -122,6 +128,11 @@ def to_torch(images: Float[np.ndarray, "N H W C"]) -> Any:
     import torch
 
     return torch.from_numpy(np.array(to_nchw(np.asarray(images)), order="C"))
+
+
+def _size(images: Float[np.ndarray, "N H W C"]) -> str:
+    _, height, width, _ = images.shape
+    return f"{height} px" if height == width else f"{height} x {width} px"
 
 
 def _squeeze(tensor: Any, like: np.ndarray) -> np.ndarray:

@@ -8,49 +8,48 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, PyTree
 
-from resnet_jax.models import ResNet
+from resnet_jax.parity.problem import Images, Targets, by_name, problem_of
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.settings import Setting, setting_of
 from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.parity.torch_training import train as train_torch
 from resnet_jax.parity.trace import to_torch
 from resnet_jax.runtime.mesh import replicated
-from resnet_jax.tasks.classify.loss import make_loss
-from resnet_jax.training.losses import cross_entropy, one_hot
 from resnet_jax.training.optim import make_optimizer, make_schedule
 from resnet_jax.training.state import TrainState, new_state
 from resnet_jax.training.step import make_train_step
-from resnet_jax.weights import layout_of, to_torchvision
+from resnet_jax.weights import family_of, layout_of, to_torchvision
 from resnet_jax.weights.names import torch_key
-
-Images = Float[np.ndarray, "N H W C"]
-Labels = Int[np.ndarray, " N"]
 
 
 def compare_gradients(
-    model: ResNet, variables: PyTree[Array], module: Any, images: Images, labels: Labels, tolerances: Tolerances
+    model: Any, variables: PyTree[Array], module: Any, images: Images, targets: Targets, tolerances: Tolerances
 ) -> Section:
-    """The gradient of the mean cross entropy, in training mode, with respect to every parameter."""
+    """The loss of `train.py` and its gradient, in training mode, with respect to every parameter."""
+    problem = problem_of(model)
+    of_part = problem.loss(model, 0.0)
+    batch = {**problem.batch(images, targets), "position": jnp.arange(len(images))}
 
     def loss(params: PyTree[Array]) -> Array:
-        logits, _ = model.apply(
-            {"params": params, "batch_stats": variables["batch_stats"]}, images, train=True, mutable=["batch_stats"]
-        )
-        return jnp.mean(cross_entropy(logits, one_hot(jnp.asarray(labels), model.num_classes)))
+        found = of_part(params, variables["batch_stats"], batch, jax.random.key(0), None)
+        return jnp.sum(found.loss) / (len(images) if found.weight is None else jnp.sum(found.weight))
 
     import torch
 
-    ours = _as_torch(model, {"params": jax.jit(jax.grad(loss))(variables["params"])})
+    value, gradient = jax.jit(jax.value_and_grad(loss))(variables["params"])
     module.train().zero_grad()
-    torch.nn.functional.cross_entropy(module(to_torch(images)), torch.from_numpy(labels).long()).backward()
+    expected = problem.torch_loss(by_name(module(to_torch(images))), torch.from_numpy(targets).long(), 0.0)
+    expected.backward()
     theirs = {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
-    return Section("gradients", _rows(ours, theirs, tolerances.gradients, tolerances.cosine))
+    rows = [compare_arrays("loss", np.asarray(value), expected.detach().numpy(), tolerances.trajectory)]
+    rows += _rows(_as_torch(model, {"params": gradient}), theirs, tolerances.gradients, tolerances.cosine)
+    return Section("gradients", rows)
 
 
 def compare_statistics(
-    model: ResNet, variables: PyTree[Array], module: Any, batches: list[Images], tolerances: Tolerances
+    model: Any, variables: PyTree[Array], module: Any, batches: list[Images], tolerances: Tolerances
 ) -> Section:
     """Running means and variances after one pass over each batch in training mode."""
     import torch
@@ -71,10 +70,10 @@ def compare_statistics(
 
 
 def compare_trajectory(
-    model: ResNet,
+    model: Any,
     variables: PyTree[Array],
     module: Any,
-    batches: list[tuple[Images, Labels]],
+    batches: list[tuple[Images, Targets]],
     optimizer: str,
     tolerances: Tolerances,
 ) -> Section:
@@ -85,10 +84,10 @@ def compare_trajectory(
     parameter. A frozen parameter must not have moved at all.
     """
     setting = setting_of(optimizer, model)
-    layout = layout_of(model)
-    paths = {torch_key(("params", *path), layout): "/".join(path) for path in flatten_dict(variables["params"])}
+    layout, family = layout_of(model), family_of(model)
+    paths = {torch_key(("params", *path), layout, family): "/".join(path) for path in flatten_dict(variables["params"])}
     ours, losses = _train(model, variables, batches, setting)
-    theirs = train_torch(module, batches, setting, paths)
+    theirs = train_torch(module, batches, setting, paths, problem_of(model).torch_loss)
     rows = [
         compare_arrays(f"loss {i}", np.asarray(a), np.asarray(b), tolerances.trajectory)
         for i, (a, b) in enumerate(zip(losses, theirs.losses, strict=True), 1)
@@ -103,27 +102,27 @@ def compare_trajectory(
 
 
 def _train(
-    model: ResNet, variables: PyTree[Array], batches: list[tuple[Images, Labels]], setting: Setting
+    model: Any, variables: PyTree[Array], batches: list[tuple[Images, Targets]], setting: Setting
 ) -> tuple[TrainState, list[float]]:
     # base_lr is stated for 256 images. With this nominal batch it is the rate itself.
     config = setting.optim
     optimizer = make_optimizer(config, make_schedule(config, 256, Fraction(1), len(batches)))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
-    # The images are normalised already.
-    keep = lambda key, batch: {**batch, "target": one_hot(batch["label"], model.num_classes)}
-    loss = make_loss(model, keep, label_smoothing=setting.label_smoothing)
-    step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size, groups=config.groups)
+    problem = problem_of(model)
+    loss = problem.loss(model, setting.label_smoothing)
+    group = getattr(model, "backbone", model).bn_group_size
+    step = make_train_step(loss, optimizer, mesh, bn_group_size=group, groups=config.groups)
     copied = jax.tree.map(jnp.copy, {name: variables[name] for name in ("params", "batch_stats")})  # the step donates
     state = new_state(copied, optimizer, jax.random.key(0), groups=config.groups)
     state = jax.device_put(state, replicated(mesh))  # as the step returns it, to compile only once
     losses = []
-    for images, labels in batches:
-        state, metrics = step(state, {"image": jnp.asarray(images), "label": jnp.asarray(labels, jnp.int32)})
+    for images, targets in batches:
+        state, metrics = step(state, problem.batch(images, targets))
         losses.append(float(metrics["loss"]))
     return state, losses
 
 
-def _as_torch(model: ResNet, tree: PyTree[Array]) -> dict[str, np.ndarray]:
+def _as_torch(model: Any, tree: PyTree[Array]) -> dict[str, np.ndarray]:
     return to_torchvision(tree, layout=layout_of(model))
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -13,10 +14,10 @@ from resnet_jax.config_files import FILE_NAME
 from resnet_jax.cost.count import usual_size
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import create_model
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.files import read_state_dict
-from resnet_jax.weights.fit import candidates, head_and_channels, identify
+from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
 from resnet_jax.weights.hub import hub_network
 from resnet_jax.weights.names import where_networks_lie
 
@@ -30,11 +31,11 @@ class Network:
     Attributes:
       title: what it is, for people.
       preset: how its images are prepared.
-      class_names: ImageNet's where there are 1000 classes, else the numbers of the classes.
+      class_names: those of a published set; ImageNet's where there are 1000 classes; else the numbers of the classes.
     """
 
     title: str
-    model: ResNet
+    model: Any
     variables: PyTree[Array]
     preset: Preset
     class_names: Sequence[str]
@@ -89,22 +90,29 @@ def load_network(
         model, described = model or hub_network(weights), hub_preset(weights)
     state_dict = read_state_dict(path, entry=entry, prefix=prefix)
     model = model or guess(state_dict, weights)
-    classes, channels = head_and_channels(state_dict)
-    net = create_model(model, **({"num_classes": classes} if classes else {}))
+    _, channels = head_and_channels(state_dict)
+    net = create_model(model, **options_in(model, state_dict))
     variables = from_torchvision(state_dict, net, channels=channels or 3)
-    side = usual_size(net)
-    prepared = preset.applied(described or (Preset() if side == Preset.crop else Preset(resize=side, crop=side)))
+    prepared = preset.applied(described or _usual_preset(net))
     if channels not in (None, prepared.channels):
         raise WeightsError(
             f"{weights} is for images of {channels} channels, and nothing says how to prepare those: mean and std are "
             f"of {prepared.channels}. For 1 or 3 channels say them (--preset.mean, --preset.std). Else call "
             "model.apply yourself (docs/weights.md), or name the run that the weights come from"
         )
-    names = class_names()
+    names = published.class_names if published else class_names()
     if net.num_classes != len(names):
         names = tuple(map(str, range(net.num_classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"
     return Network(title, net, {name: variables[name] for name in ("params", "batch_stats")}, prepared, names)
+
+
+def _usual_preset(net: Any) -> Preset:
+    """For a network of which nobody says how its images are prepared."""
+    side = usual_size(net)
+    if hasattr(net, "backbone"):
+        return Preset(resize=side, crop=0)
+    return Preset() if side == Preset.crop else Preset(resize=side, crop=side)
 
 
 def guess(state_dict: Mapping[str, np.ndarray], where: str) -> str:
@@ -137,5 +145,6 @@ def fitting(state_dict: Mapping[str, np.ndarray], where: str | Path) -> list[str
 def describe(preset: Preset) -> str:
     """How images are prepared, in words."""
     resized = f"{preset.resize} x {preset.resize} pixels" if preset.squash else f"shorter side {preset.resize} pixels"
-    cut = "" if preset.squash and preset.crop == preset.resize else f", centre {preset.crop}"
+    whole = not preset.crop or (preset.squash and preset.crop == preset.resize)
+    cut = "" if whole else f", centre {preset.crop}"
     return f"images: {resized} ({preset.interpolation}){cut}"

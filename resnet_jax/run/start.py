@@ -15,13 +15,16 @@ from resnet_jax.config import Config, Group
 from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from resnet_jax.files import open_folder
+from resnet_jax.models.create import backbone_of
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
 from resnet_jax.tasks.assemble import groups_and_phases
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
-from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, load_pretrained
+from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, find_weights, load_pretrained
 from resnet_jax.weights.channels import input_conv
+from resnet_jax.weights.families import RESNET, SEGMENT, family_in
+from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.narrowing import first_few
 
 SHOWN = 10  # arrays that do not fit, in an error
@@ -34,7 +37,7 @@ class Beginning:
     Attributes:
       weights: the text of `config.start.weights`.
       arrays: `params/conv1/kernel` -> the array, for the arrays that fit.
-      new: names of the arrays of the last layer that are not taken from the weights, and so stay random.
+      new: names of the arrays that are not taken from the weights, and so stay random.
       groups: of parameters. Frozen parameters that come from these weights are in no checkpoint.
       remarks: what is not as in the weights, or may not be meant, in a sentence each.
     """
@@ -102,7 +105,8 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
 
     Raises:
       ConfigError: the weights do not fit the network, apart from its last layer and from the channels of its first
-        convolution; lists all arrays that do not fit.
+        convolution; lists all arrays that do not fit. Weights for classification need only fit the backbone of a
+        network for segmentation.
       WeightsError, CheckpointError: they cannot be found, downloaded or read, or are for neither the channels of the
         images nor RGB.
     """
@@ -110,15 +114,18 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
         return None
     like = by_name(jax.eval_shape(task.init, jax.random.key(0)))
     weights = _read(config)
-    found, remarks = _with_channels_of(like, weights.arrays)
+    lifted, above, lifting = _below_the_head(like, weights.arrays)
+    found, adapting = _with_channels_of(like, lifted)
     head = tuple(f"params/{module}/" for module in task.head)
-    new, remark = _new_head(config.start.head, head, like, found, weights.class_names, class_names)
+    rest = {name: leaf for name, leaf in like.items() if name not in above}
+    last, remark = _new_head(config.start.head, head, rest, found, weights.class_names, class_names)
+    new = above + last
     body = {name: array for name, array in found.items() if not name.startswith(head) or name in like}
     trees = ({name: x for name, x in tree.items() if name not in new} for tree in (like, body))
     _check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
     groups, _ = groups_and_phases(config, task)
-    return Beginning(config.start.weights, arrays, new, groups, tuple(filter(None, (*remarks, remark))))
+    return Beginning(config.start.weights, arrays, new, groups, tuple(filter(None, (*lifting, *adapting, remark))))
 
 
 def load_frozen(config: Config, task: Task, class_names: Sequence[str]) -> Beginning | None:
@@ -149,13 +156,47 @@ def _read(config: Config) -> _Weights:
         run = load_run(weights, config.start.checkpoint)
         return _Weights(_arrays(run.state.eval_variables), run.config.model.name, run.class_names)
     try:
-        variables = load_pretrained(name, weights)[1]
+        network = _network_of(name, weights)
+        variables = load_pretrained(network, weights)[1]
     except WeightsError as error:
         raise WeightsError(f"start.weights = {weights!r} for model.name = {name!r}: {error}") from error
-    published = weights == "DEFAULT" or any(weights == known.name for known in WEIGHT_SETS)
-    published |= any(Path(weights).name == known.file for known in WEIGHT_SETS)
+    sets = (known for known in WEIGHT_SETS if known.model == network and weights in (known.name, "DEFAULT"))
+    published = next(sets, None) or next((known for known in WEIGHT_SETS if Path(weights).name == known.file), None)
     arrays = _arrays({part: variables[part] for part in ("params", "batch_stats")})
-    return _Weights(arrays, "", class_names() if published else None)
+    return _Weights(arrays, "", published.class_names if published else None)
+
+
+def _network_of(name: str, weights: str) -> str:
+    """The network that `start.weights` are those of: the one that is trained, or its backbone, which was trained to
+    classify."""
+    backbone = backbone_of(name)
+    if backbone is None:
+        return name
+    if weights == "DEFAULT" or any(weights == known.name for known in WEIGHT_SETS):
+        own = any(known.model == name and weights in (known.name, "DEFAULT") for known in WEIGHT_SETS)
+        return name if own else backbone
+    return backbone if family_in(read_state_dict(find_weights(name, weights))) is RESNET else name
+
+
+def _below_the_head(
+    like: Mapping[str, Any], found: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """Where the weights are those of a network for classification, and the network has one as its backbone: the arrays
+    under the backbone's name, the names of the other arrays of the network, which are made new, and what to say."""
+    root = next((root for root in SEGMENT.roots if _has(like, root)), "")
+    if not root or any(_has(found, other) for other in SEGMENT.roots):
+        return dict(found), (), ()
+    head = tuple(f"params/{module}/" for module in RESNET.head)
+    lifted = {name.replace("/", f"/{root}/", 1): x for name, x in found.items() if not name.startswith(head)}
+    new = tuple(name for name in like if name.split("/")[1] != root)
+    left = ", ".join(name for name in found if name.startswith(head))
+    parts = " and ".join(dict.fromkeys(name.split("/")[1] for name in new))
+    remark = f"the weights are of a network for classification, whose backbone is taken; {parts} are made new"
+    return lifted, new, (f"{remark}{f', and {left} are left out' * bool(left)}",)
+
+
+def _has(arrays: Mapping[str, Any], module: str) -> bool:
+    return any(name.startswith(f"params/{module}/") for name in arrays)
 
 
 def _arrays(variables: PyTree[Array]) -> dict[str, np.ndarray]:

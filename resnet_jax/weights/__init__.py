@@ -4,9 +4,9 @@ from resnet_jax.config import Preset
 from resnet_jax.weights.catalog import WEIGHT_SETS, WeightSet, class_names, find_weight_set
 from resnet_jax.weights.channels import adapt_input_conv
 from resnet_jax.weights.download import cache_folder
-from resnet_jax.weights.families import RESNET, Family
+from resnet_jax.weights.families import RESNET, Family, family_of
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
-from resnet_jax.weights.fit import candidates, head_and_channels, identify
+from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
 from resnet_jax.weights.hub import hub_preset
 from resnet_jax.weights.load import find_weights, load_pretrained, load_weights, save_weights
 from resnet_jax.weights.names import layout_of
@@ -23,6 +23,7 @@ __all__ = [
     "cache_folder",
     "candidates",
     "class_names",
+    "family_of",
     "find_weight_set",
     "find_weights",
     "from_torchvision",
@@ -32,6 +33,7 @@ __all__ = [
     "layout_of",
     "load_pretrained",
     "load_weights",
+    "options_in",
     "preprocess",
     "read_state_dict",
     "save_weights",

@@ -1,12 +1,15 @@
-"""Published ImageNet weights as data: their files, their accuracy, and how their images were prepared.
+"""Published weights as data: their files, their accuracy, and how their images were prepared.
 
-Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one), measured on the 50,000
-validation images. The last eight digits of a file name are the start of its SHA-256.
+Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one). Those of classification
+were measured on the 50,000 validation images of ImageNet, those of segmentation on the images of COCO's val2017 that
+have one of Pascal VOC's classes. The last eight digits of a file name are the start of its SHA-256.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from typing import Literal
 
 from resnet_jax.config import Preset
 from resnet_jax.errors import WeightsError, unknown_name
@@ -20,7 +23,14 @@ _WIDE = _GITHUB + "pull/912#issue-445437439"
 _RESNEXT_64 = _GITHUB + "pull/5935"
 _NEW = _GITHUB + "issues/3995#new-recipe"
 _NEW_50 = _GITHUB + "issues/3995#issuecomment-1013906621"
+_FCN_50 = _GITHUB + "tree/main/references/segmentation#fcn_resnet50"
+_FCN_101 = _GITHUB + "tree/main/references/segmentation#fcn_resnet101"
+_DEEPLAB_50 = _GITHUB + "tree/main/references/segmentation#deeplabv3_resnet50"
+_DEEPLAB_101 = _GITHUB + "tree/main/references/segmentation#deeplabv3_resnet101"
 _NEW_FIXRES = _GITHUB + "issues/3995#new-recipe-with-fixres"
+
+
+ClassList = Literal["imagenet", "voc"]
 
 
 @dataclass(frozen=True)
@@ -29,19 +39,20 @@ class WeightSet:
 
     Attributes:
       num_params: number of parameters, without BatchNorm's running statistics.
-      top1: top-1 accuracy in percent of the validation images.
-      top5: top-5 accuracy in percent of the validation images.
+      accuracy: by the names of `evaluate`, in percent; the first one decides which set is the best. `top1` and `top5`
+        of classification; `miou` and `pixel_accuracy` of segmentation.
       recipe: address of the description of the training.
+      classes: of the logits.
     """
 
     model: str
     name: str
     file: str
     num_params: int
-    top1: float
-    top5: float
+    accuracy: Mapping[str, float] = field(hash=False)
     preset: Preset
     recipe: str
+    classes: ClassList = "imagenet"
 
     @property
     def url(self) -> str:
@@ -51,13 +62,20 @@ class WeightSet:
     def sha256_start(self) -> str:
         return self.file.rsplit("-", 1)[1].split(".")[0]
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return class_names(self.classes)
+
 
 V1 = Preset()
 V2 = Preset(resize=232)
+WHOLE = Preset(resize=520, crop=0)
+COCO = "COCO_WITH_VOC_LABELS_V1"
 
-# The V1 files of the two wide networks are float16.
+# The V1 files of the two wide networks are float16. torchvision exchanges the addresses of the two deep networks for
+# segmentation; it is nothing of importance, since all four are those of one page.
 # fmt: off
-WEIGHT_SETS: tuple[WeightSet, ...] = tuple(WeightSet(*row) for row in (
+_CLASSIFY = (
     ("resnet18", "IMAGENET1K_V1", "resnet18-f37072fd.pth", 11_689_512, 69.758, 89.078, V1, _RESNET),
     ("resnet34", "IMAGENET1K_V1", "resnet34-b627a593.pth", 21_797_672, 73.314, 91.420, V1, _RESNET),
     ("resnet50", "IMAGENET1K_V1", "resnet50-0676ba61.pth", 25_557_032, 76.130, 92.862, V1, _RESNET),
@@ -75,7 +93,29 @@ WEIGHT_SETS: tuple[WeightSet, ...] = tuple(WeightSet(*row) for row in (
     ("wide_resnet50_2", "IMAGENET1K_V2", "wide_resnet50_2-9ba9bcbe.pth", 68_883_240, 81.602, 95.758, V2, _NEW_FIXRES),
     ("wide_resnet101_2", "IMAGENET1K_V1", "wide_resnet101_2-32ee1156.pth", 126_886_696, 78.848, 94.284, V1, _WIDE),
     ("wide_resnet101_2", "IMAGENET1K_V2", "wide_resnet101_2-d733dc28.pth", 126_886_696, 82.510, 96.020, V2, _NEW),
-))
+)
+_SEGMENT = (
+    ("fcn_resnet50", "fcn_resnet50_coco-1167a1af.pth", 35_322_218, 60.5, 91.4, _FCN_50),
+    ("fcn_resnet101", "fcn_resnet101_coco-7ecb50ca.pth", 54_314_346, 63.7, 91.9, _DEEPLAB_101),
+    ("deeplabv3_resnet50", "deeplabv3_resnet50_coco-cd0a2569.pth", 42_004_074, 66.4, 92.4, _DEEPLAB_50),
+    ("deeplabv3_resnet101", "deeplabv3_resnet101_coco-586e9e4e.pth", 60_996_202, 67.4, 92.4, _FCN_101),
+)
+# fmt: on
+
+WEIGHT_SETS: tuple[WeightSet, ...] = (
+    *(WeightSet(*row[:4], {"top1": row[4], "top5": row[5]}, *row[6:]) for row in _CLASSIFY),
+    *(
+        WeightSet(row[0], COCO, *row[1:3], {"miou": row[3], "pixel_accuracy": row[4]}, WHOLE, row[5], "voc")
+        for row in _SEGMENT
+    ),
+)
+
+# In the order of Pascal VOC, whose background is the first class.
+# fmt: off
+_VOC = (
+    "__background__", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
 # fmt: on
 
 
@@ -93,13 +133,15 @@ def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
             "pass a file, or a repository of the Hugging Face hub such as 'timm/resnet50d.ra2_in1k'"
         )
     if name == "DEFAULT":
-        return max(sets.values(), key=lambda weights: weights.top1)
+        return max(sets.values(), key=lambda weights: next(iter(weights.accuracy.values())))
     if name not in sets:
         raise WeightsError(unknown_name(f"weight set of {model}", name, sets))
     return sets[name]
 
 
 @cache
-def class_names() -> tuple[str, ...]:
-    """The 1000 ImageNet classes in the order of the logits, as torchvision calls them."""
+def class_names(of: ClassList = "imagenet") -> tuple[str, ...]:
+    """Classes in the order of the logits, as torchvision calls them: ImageNet's 1000, or Pascal VOC's 21 (`voc`)."""
+    if of == "voc":
+        return _VOC
     return tuple(resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())

@@ -1,5 +1,6 @@
 """The first convolution of a network for images of other channels than its weights were trained on, as in timm."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.families import RESNET, Family
+from resnet_jax.weights.families import FAMILIES
 
 RGB = 3
 
@@ -42,7 +43,8 @@ def adapt_input_conv(kernel: Float[Array | np.ndarray, "*S 3 O"], channels: int)
     return adapted.astype(array.dtype)
 
 
-def input_conv(arrays: Mapping[str, Any], family: Family = RESNET) -> str:
+def input_conv(arrays: Mapping[str, Any]) -> str:
     """The name of the kernel that reads the image, such as `params/conv1/kernel`, of arrays by name; empty = none."""
-    names = (f"params/{module.replace('.', '_')}/kernel" for module in family.stem)
+    modules = (re.sub(r"\.(?=\d)", "_", stem).replace(".", "/") for family in FAMILIES for stem in family.stem)
+    names = (f"params/{module}/kernel" for module in modules)
     return next((name for name in names if name in arrays), "")

@@ -4,7 +4,7 @@ A row has the name of a module, and its name elsewhere. `{stage}`, `{block}` and
 one less, for libraries that count from 0. A module that no row names keeps its name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -123,7 +123,19 @@ SEGMENT = Family(
 FAMILIES = (SEGMENT, RESNET)
 
 
+def family_in(keys: Container[str]) -> Family:
+    """The family of the network that a file with these keys is of: its head tells.
+
+    A file of no known network counts as one of `RESNET`.
+    """
+    heads = lambda family: (f"{module}.weight" for module in family.head)
+    return next((family for family in FAMILIES if any(key in keys for key in heads(family))), RESNET)
+
+
 def family_of(network: Any) -> Family:
     """The family of a model, or of the variables of one."""
-    has = (lambda root: root in network["params"]) if isinstance(network, Mapping) else partial(hasattr, network)
+    if isinstance(network, Mapping):
+        has = lambda root: any(root in part for part in network.values())
+    else:
+        has = partial(hasattr, network)
     return next((family for family in FAMILIES if any(map(has, family.roots))), RESNET)

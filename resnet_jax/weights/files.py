@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from resnet_jax.errors import WeightsError
+from resnet_jax.weights.families import SEGMENT
 from resnet_jax.weights.names import prefix_of_network
 from resnet_jax.weights.narrowing import first_few
 
@@ -260,7 +261,9 @@ def _common_prefix(keys: Iterable[str]) -> str:
     """The prefix of every key of a network. Empty if there is none, or if there are keys without it."""
     prefixes = [prefix for key in keys if (prefix := prefix_of_network(key)) is not None]
     shortest = min(prefixes, key=len, default="")
-    return shortest if all(key.startswith(shortest) for key in keys) else ""
+    # The backbone of a network for segmentation has a prefix of its own, which the rest of the network has not.
+    possible = (shortest, *(shortest.removesuffix(f"{root}.") for root in SEGMENT.roots))
+    return next((prefix for prefix in possible if all(key.startswith(prefix) for key in keys)), "")
 
 
 def _to_array(value: Any) -> np.ndarray | None:

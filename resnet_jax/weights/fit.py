@@ -2,15 +2,17 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.errors import WeightsError
+from resnet_jax.errors import ModelError, WeightsError
 from resnet_jax.models import create_model, list_models, variable_shapes
-from resnet_jax.weights.families import RESNET, Family
+from resnet_jax.models.segment.table import HEADS
+from resnet_jax.weights.families import RESNET, Family, family_in, family_of
 from resnet_jax.weights.names import (
     COUNTERS,
     Path,
@@ -56,22 +58,47 @@ def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
 
 
 def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of all networks that keys and shapes may be those of, in the order of `list_models()`.
+    """The names of all networks that keys and shapes may be those of, in the order of `list_models()`. Any of its
+    networks may be the backbone of one for segmentation.
 
     timm's numbers of the shortcut's parts tell D nets from C nets; written with torchvision's, both are alike.
     """
-    found = _fixed({key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}, RESNET)
+    family = family_in(state_dict)
+    shapes = {key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}
+    found = _fixed(shapes, family)
+    if not family.roots:
+        return _classifiers(found)
+    bodies = [
+        {key.removeprefix(f"{root}."): shape for key, shape in found.items() if key.startswith(f"{root}.")}
+        for root in family.roots
+    ]
+    names = [f"{head}_{name}" for body in bodies for head in HEADS for name in _classifiers(body, headless=True)]
+    return [name for name in names if _is_segmenter(name, found, state_dict)]
+
+
+def _classifiers(found: Mapping[str, Shape], *, headless: bool = False) -> list[str]:
+    """The networks for classification that have these keys and shapes; with `headless`, apart from their heads."""
     sizes, names = stage_sizes(found), []
     for name in list_models(task="classify"):
         model = create_model(name)
         layouts = RESNET.layouts.keys() - RESNET.foreign(model)
         if model.stage_sizes == sizes and any(
-            _keys(_leaves_in(name, short=True), layout).items() <= found.items()
-            and _keys(_leaves_in(name), layout) == found
+            _keys(_leaves_in(name, short=True), layout, headless=headless).items() <= found.items()
+            and _keys(_leaves_in(name), layout, headless=headless) == found
             for layout in layouts
         ):
             names.append(name)
     return names
+
+
+def _is_segmenter(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
+    try:
+        model = create_model(name, **options_in(name, state_dict))
+    except ModelError:  # a backbone that does not go with this head
+        return False
+    family = family_of(model)
+    leaves = leaves_of(model, family=family)
+    return any(_keys(leaves, layout, family) == found for layout in family.layouts)
 
 
 @functools.cache
@@ -82,12 +109,32 @@ def _leaves_in(name: str, *, short: bool = False) -> dict[Path, Shape]:
     return leaves_of(model.clone(stage_sizes=(1,) * len(model.stage_sizes)) if short else model)
 
 
-def _keys(leaves: Mapping[Path, Shape], layout: str) -> dict[str, Shape]:
-    return _fixed({torch_key(path, layout): shape for path, shape in leaves.items() if path[0] != COUNTERS}, RESNET)
+def _keys(
+    leaves: Mapping[Path, Shape], layout: str, family: Family = RESNET, *, headless: bool = False
+) -> dict[str, Shape]:
+    keys = {torch_key(path, layout, family): shape for path, shape in leaves.items() if path[0] != COUNTERS}
+    return _fixed(_headless(keys, family) if headless else keys, family)
 
 
-def head_and_channels(state_dict: Mapping[str, np.ndarray], family: Family = RESNET) -> tuple[int | None, int | None]:
-    """(classes of the head, channels of the images) that the arrays were made for; None where they do not tell."""
+def options_in(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The options of `create_model(name)` that the arrays tell: classes, and whether there is an auxiliary head."""
+    model = create_model(name)
+    classes, _ = head_and_channels(state_dict, family_of(model))
+    options: dict[str, Any] = {"num_classes": classes} if classes else {}
+    if hasattr(model, "aux_loss"):
+        options["aux_loss"] = any(key.startswith("aux_classifier.") for key in state_dict)
+    return options
+
+
+def head_and_channels(
+    state_dict: Mapping[str, np.ndarray], family: Family | None = None
+) -> tuple[int | None, int | None]:
+    """(classes of the head, channels of the images) that the arrays were made for; None where they do not tell.
+
+    Args:
+      family: of the network; None = as the keys tell.
+    """
+    family = family or family_in(state_dict)
     sizes: list[int | None] = []
     for keys, axis in ((_weights(family.head, family), 0), (_weights(family.stem, family), 1)):
         array = next((state_dict[key] for key in keys if key in state_dict), None)

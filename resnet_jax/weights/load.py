@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import create_model
 from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
 from resnet_jax.weights.channels import RGB, adapt_input_conv, input_conv
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
-from resnet_jax.weights.fit import head_and_channels
+from resnet_jax.weights.fit import head_and_channels, options_in
 from resnet_jax.weights.hub import hub_weights
 from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
@@ -28,11 +29,11 @@ def load_pretrained(
     entry: str | None = None,
     prefix: str | None = None,
     **options: Any,
-) -> tuple[ResNet, PyTree[Array]]:
+) -> tuple[Any, PyTree[Array]]:
     """A network and its weights: `load_pretrained("resnet152", "IMAGENET1K_V2")`.
 
     Args:
-      name: of the network, one of `list_models()`.
+      name: of the network, as of `create_model`.
       source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
         Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
       channels: of the images; None = as the file has it. From weights for RGB images the first convolution for other
@@ -40,6 +41,7 @@ def load_pretrained(
       entry: the part of a training checkpoint to take, such as `"model_ema"`.
       prefix: of the keys to take, such as `"module.encoder_q."`.
       **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it, both must agree.
+        Without `aux_loss`, there is an auxiliary head where the file has one.
 
     Returns:
       `(model, variables)` for `model.apply(variables, images, train=False)`.
@@ -49,10 +51,8 @@ def load_pretrained(
         `channels` channels nor RGB.
     """
     state_dict = read_state_dict(find_weights(name, source), entry=entry, prefix=prefix)
-    classes, there = head_and_channels(state_dict)
-    if classes is not None:
-        options = {"num_classes": classes, **options}
-    model = create_model(name, **options)
+    model = create_model(name, **{**options_in(name, state_dict), **options})
+    _, there = head_and_channels(state_dict)
     variables = from_torchvision(state_dict, model, channels=there or RGB)
     if channels is not None:
         arrays = flatten_dict(variables, sep="/")
@@ -64,7 +64,7 @@ def load_pretrained(
 
 def load_weights(
     path: str | Path,
-    model: ResNet,
+    model: nn.Module,
     *,
     channels: int = 3,
     entry: str | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.errors import WeightsError, unknown_name
-from resnet_jax.weights.families import RESNET, Family, Rows
+from resnet_jax.weights.families import RESNET, Family, Rows, family_of
 from resnet_jax.weights.narrowing import COUNTER
 
 Path = tuple[str, ...]  # of a leaf in the variables: (collection, module, ..., leaf)
@@ -49,9 +49,13 @@ def torch_module(path: Sequence[str], layout: str = "torchvision", family: Famil
     return _rename(_rename(module, family.modules), family.layouts[layout])
 
 
-def layout_of(model: Any, family: Family = RESNET) -> str:
-    """The layout in which timm (or torchvision) writes `model`."""
-    return family.layout_of(model)
+def layout_of(model: Any, family: Family | None = None) -> str:
+    """The layout in which timm (or torchvision) writes `model`.
+
+    Args:
+      family: of the model; None = as `family_of` says.
+    """
+    return (family or family_of(model)).layout_of(model)
 
 
 @functools.cache
@@ -81,11 +85,15 @@ def where_networks_lie(keys: Iterable[str]) -> str:
 def prefix_of_network(key: str, family: Family = RESNET) -> str | None:
     """`"module.encoder_q."` of `module.encoder_q.conv1.weight`; None of keys that are not those of a stem.
 
-    A block's own first convolution, `layer1.0.conv1.weight`, is none.
+    A block's own first convolution, `layer1.0.conv1.weight`, is none. Nor is that of a block of U-Net's decoder.
     """
     for stem in (key for module in family.stem for key in keys_of(module, "weight", family)):
         prefix = key.removesuffix(stem)
-        if prefix != key and (not prefix or prefix.endswith(".")) and not re.search(family.block, key):
+        if (
+            prefix != key
+            and (not prefix or prefix.endswith("."))
+            and not re.search(rf"{family.block}|decoder\.blocks\.", key)
+        ):
             return prefix
     return None
 

@@ -25,18 +25,23 @@ class Segmenter(nn.Module):
       num_classes: channels of the logits, the background among them.
       aux_loss: whether a second head looks at the last stage but one. Training adds its loss (Zhao et al. 2016,
         arXiv:1612.01105, section 3.3).
+      dropout: rate at which training drops numbers before the logits; None = torchvision's: 0.1 in an FCN head, 0.5 in
+        DeepLabV3's.
     """
 
     backbone: ResNet
     head: str
     num_classes: int = 21
     aux_loss: bool = True
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
             raise ModelError(unknown_name("head", self.head, HEADS))
         if self.num_classes < 1:
             raise ModelError(f"num_classes = {self.num_classes} must be at least 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout = {self.dropout} must be at least 0 and less than 1")
         if isinstance(self.backbone, ResNet) and self.aux_loss and len(self.backbone.stage_sizes) < 2:
             raise ModelError("the backbone has one stage, and aux_loss needs the last but one; pass aux_loss=False")
         super().__post_init__()
@@ -70,9 +75,10 @@ class Segmenter(nn.Module):
         Raises:
           ModelError: as of `ResNet`; training without a key; DeepLabV3 with statistics of one image.
         """
-        if train and not self.has_rng("dropout"):
+        if train and self.dropout != 0 and not self.has_rng("dropout"):
             raise ModelError(
-                f"{self.head} drops numbers in training; pass rngs={{'dropout': key}} to apply, or train=False"
+                f"{self.head} drops numbers in training; pass rngs={{'dropout': key}} to apply, dropout=0 to "
+                "create_model, or train=False"
             )
         options: dict[str, Any] = {
             "train": train,
@@ -82,10 +88,12 @@ class Segmenter(nn.Module):
         }
         maps = self.backbone(images, features=True, **options)
         tools = head_tools(self.backbone, **options)
-        *_, before, last = stages_of(self.backbone)
-        out = {"out": HEADS[self.head](self.num_classes, tools, name="classifier")(maps.get("activated", maps[last]))}
+        stages = stages_of(self.backbone)
+        rate = {} if self.dropout is None else {"dropout": self.dropout}
+        head = HEADS[self.head](self.num_classes, tools, **rate, name="classifier")
+        out = {"out": head(maps.get("activated", maps[stages[-1]]))}
         if self.aux_loss:
-            out["aux"] = FcnHead(self.num_classes, tools, name="aux_classifier")(maps[before])
+            out["aux"] = FcnHead(self.num_classes, tools, **rate, name="aux_classifier")(maps[stages[-2]])
         enlarged = {name: bilinear(logits, *images.shape[1:3]) for name, logits in out.items()}
         return {**maps, **enlarged} if features else enlarged
 

@@ -20,8 +20,8 @@ DILATED = {"output_stride": 8}
 
 
 def _dilated(head: str) -> Callable[..., nn.Module]:
-    def build(name: str, fields: Mapping[str, Any], *, num_classes: int = 21, aux_loss: bool = True) -> Segmenter:
-        return Segmenter(ResNet(**{**DILATED, **fields, "num_classes": 0}), head, num_classes, aux_loss)
+    def build(name: str, fields: Mapping[str, Any], **own: Any) -> Segmenter:
+        return Segmenter(ResNet(**{**DILATED, **fields, "num_classes": 0}), head, **own)
 
     return build
 
@@ -38,8 +38,8 @@ def _unet(name: str, fields: Mapping[str, Any], *, num_classes: int = 21) -> UNe
 
 
 HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "fcn": (_dilated("fcn"), ("num_classes", "aux_loss")),
-    "deeplabv3": (_dilated("deeplabv3"), ("num_classes", "aux_loss")),
+    "fcn": (_dilated("fcn"), ("num_classes", "aux_loss", "dropout")),
+    "deeplabv3": (_dilated("deeplabv3"), ("num_classes", "aux_loss", "dropout")),
     "unet": (_unet, ("num_classes",)),
 }
 """For the first word of a name: the function that builds the network, and the options that are not the backbone's."""
