@@ -47,7 +47,7 @@ OPTIONS = {
 
 # Of networks that differ in depth alone, one. What is left out takes minutes to trace, of parts that others have.
 DEEPER = ("1202", "1001", "164", "110", "56", "44", "32")
-FAMILIES = [name for name in list_models() if not name.removesuffix("_centred").endswith(DEEPER)]
+FAMILIES = [name for name in list_models(task="classify") if not name.removesuffix("_centred").endswith(DEEPER)]
 
 
 def lower(name, options, side):

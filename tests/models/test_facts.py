@@ -12,7 +12,7 @@ from resnet_jax.models import create_model, list_models
 
 from ..depth import deep_is_slow
 
-TORCHVISION = list_models()[:10]
+TORCHVISION = list_models(task="classify")[:10]
 STORED = {name: fact.cost for name, fact in stored_facts().items()}
 
 
@@ -25,7 +25,7 @@ def traced(name):
     return logits, sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize("name", deep_is_slow(list_models()))
+@pytest.mark.parametrize("name", deep_is_slow(list_models(task="classify")))
 def test_the_family_traces(name):
     logits, parameters = traced(name)
     assert logits.shape == (2, 10 if name.startswith("cifar") else 1000)

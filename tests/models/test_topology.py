@@ -8,9 +8,13 @@ from resnet_jax.models import create_model, list_models
 
 from ..depth import deep_is_slow
 
-TORCHVISION = list_models()[:10]
+TORCHVISION = list_models(task="classify")[:10]
 OURS = ("cifar", "plain", "resnetv2")  # timm's resnetv2 has other names in its tree
-TIMM = [name for name in list_models() if name not in TORCHVISION and not name.startswith(OURS) and "_v1" not in name]
+TIMM = [
+    name
+    for name in list_models(task="classify")
+    if name not in TORCHVISION and not name.startswith(OURS) and "_v1" not in name
+]
 # One of a kind; the slow tests take all of them.
 QUICK = ["seresnext26d_32x4d"]
 SLOWER = ["resnet26t", "resnet18", "resnet50", "resnetblur18"]

@@ -115,3 +115,35 @@ def test_ten_steps_and_what_is_frozen(sides):
     report = compare(sides, ("trajectory",), steps=10, optimizers=["all together"])
     assert report.passed, report
     assert {row.name for row in report.sections[0].rows} >= {f"loss {i}" for i in range(1, 11)}
+
+
+# Networks as they are published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),
+        *("unet_resnet34", "unet_resnet50"),
+    ],
+)
+def test_whole_networks(name, torchvision):
+    """At 224 pixels and at an odd size; their gradients at the odd size."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    draw = lambda *sides: rng.normal(size=(2, *sides, 3))
+    module = make_reference(name, 21).double()
+    randomize(module, torch.from_numpy(draw(96, 96).transpose(0, 3, 1, 2).copy()))
+    state_dict = {key: value.numpy() for key, value in module.state_dict().items()}
+    model = without_dropout(create_model(name, param_dtype=jnp.float64))
+    report = compare_networks(
+        model,
+        from_torchvision(state_dict, model),
+        module,
+        images=[draw(224, 224), draw(129, 97)],
+        train_images=[draw(129, 97)],
+        checks=("forward", "gradients", "statistics"),
+        tolerances=tolerances_for("float64"),
+    )
+    assert report.passed, report

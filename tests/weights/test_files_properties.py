@@ -212,7 +212,7 @@ def network():
 @pytest.fixture
 def few_networks(monkeypatch):
     """Which network a file is of is asked of all there are; these will do."""
-    monkeypatch.setattr(fit, "list_models", lambda: ["cifar_resnet20", "resnet18"])
+    monkeypatch.setattr(fit, "list_models", lambda task: ["cifar_resnet20", "resnet18"])
 
 
 shapes = st.lists(st.integers(0, 3), max_size=5)
