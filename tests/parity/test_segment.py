@@ -1,16 +1,22 @@
 """Parity of networks for segmentation, on small ones: it passes where both sides agree, and points at what differs."""
 
+import copy
+import sys
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.cli import main
+from resnet_jax.errors import WeightsError
 from resnet_jax.models import create_model
-from resnet_jax.models.segment import heads, unet
-from resnet_jax.parity import compare_networks, make_reference, randomize, tolerances_for
-from resnet_jax.parity.problem import without_dropout
+from resnet_jax.models.segment import heads, network, unet
+from resnet_jax.parity import OPTIMIZERS, compare_networks, make_reference, randomize, tolerances_for
+from resnet_jax.parity.problem import SEGMENT, without_dropout
 from resnet_jax.parity.reference import drop_nothing
-from resnet_jax.weights import from_torchvision
+from resnet_jax.weights import from_torchvision, to_torchvision
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -24,7 +30,7 @@ def float64():
         yield
 
 
-WIDTH, DECODER = 16, (16, 8, 8, 4, 4)
+WIDTH, RATES, DECODER = 16, [2, 3, 4], (16, 8, 8, 4, 4)
 NAMES = {"fcn": "fcn_resnet50", "deeplabv3": "deeplabv3_resnet50", "unet": "unet_resnet18"}
 
 
@@ -59,7 +65,7 @@ def make_module(torchvision, head):
         return drop_nothing(fcn.FCN(getter, fcn.FCNHead(128, CLASSES), aux))
     # As DeepLabHead, which has no option for its width.
     last = (torch.nn.BatchNorm2d(WIDTH), torch.nn.ReLU(), torch.nn.Conv2d(WIDTH, CLASSES, 1))
-    aspp = deeplab.ASPP(128, [12, 24, 36], WIDTH)
+    aspp = deeplab.ASPP(128, RATES, WIDTH)
     own = torch.nn.Sequential(aspp, torch.nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False), *last)
     return drop_nothing(deeplab.DeepLabV3(getter, own, aux))
 
@@ -69,6 +75,7 @@ def pair(request, torchvision):
     """Both networks with the same random weights and statistics."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "WIDTH", WIDTH)
+        patch.setattr(heads, "RATES", RATES)
         patch.setattr(unet, "CHANNELS", DECODER)
         module = make_module(torchvision, request.param).double()
         randomize(module, torch.from_numpy(np.random.default_rng(0).normal(size=(4, 3, 64, 64))))
@@ -82,8 +89,7 @@ def pair(request, torchvision):
 @pytest.fixture
 def sides(pair):
     """The pair, and noise of odd sizes."""
-    name = getattr(pair[0], "head", "unet")
-    return pair, (4, *SIZES[name], 3)
+    return pair, (4, *SIZES[head_of(pair[0])], 3)
 
 
 def compare(sides, checks=("forward",), steps=1, **options):
@@ -111,10 +117,148 @@ def test_outputs_gradients_and_statistics(sides):
     assert len(statistics.rows) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
 
 
-def test_ten_steps_and_what_is_frozen(sides):
-    report = compare(sides, ("trajectory",), steps=10, optimizers=["all together"])
+def test_names_are_those_of_the_module_both_ways(sides):
+    _, variables, module = sides[0]
+    exported = to_torchvision(variables)
+    assert exported.keys() == module.state_dict().keys()
+    for key, tensor in module.state_dict().items():
+        np.testing.assert_array_equal(exported[key], tensor.numpy(), err_msg=key)
+
+
+def head_of(model):
+    return getattr(model, "head", "unet")
+
+
+def only(sides, *names):
+    if head_of(sides[0][0]) not in names:
+        pytest.skip("another head")
+
+
+@pytest.mark.parametrize(
+    ("head", "optimizer"),
+    [
+        *(
+            ("fcn", name) if name == "two groups" else pytest.param("fcn", name, marks=pytest.mark.slow)
+            for name in OPTIMIZERS
+        ),
+        *(pytest.param(head, "all together", marks=pytest.mark.slow) for head in ("deeplabv3", "unet")),
+    ],
+)
+def test_ten_steps(sides, head, optimizer):
+    only(sides, head)
+    report = compare(sides, ("trajectory",), steps=10, optimizers=[optimizer])
     assert report.passed, report
     assert {row.name for row in report.sections[0].rows} >= {f"loss {i}" for i in range(1, 11)}
+
+
+def test_the_classes_of_pixels_are_compared(sides):
+    only(sides, "fcn")
+    pair, shape = sides
+    report = compare(sides, (), argmax_images=[np.random.default_rng(2).normal(size=shape)])
+    (section,) = report.sections
+    assert section.ok
+    assert section.title == "argmax, 4 images of 33 x 25 px"
+    module = copy.deepcopy(pair[2])
+    with torch.no_grad():
+        module.classifier[4].bias[0] += 100
+    report = compare(((*pair[:2], module), shape), (), argmax_images=[np.random.default_rng(2).normal(size=shape)])
+    assert report.sections[0].rows[0].relative > 0.5
+
+
+# Faults on purpose: the tool must fail, and name the layer
+
+
+KERNEL = {
+    "fcn": ("classifier.0", ("classifier", "0")),
+    "deeplabv3": ("classifier.0.convs.2.0", ("classifier", "0", "convs_2_0")),
+    "unet": ("decoder.blocks.1.conv2.0", ("decoder", "blocks_1", "conv2_0")),
+}
+
+
+def test_a_kernel_with_height_and_width_swapped_is_located(sides):
+    (model, variables, module), shape = sides
+    name, path = KERNEL[head_of(model)]
+    broken = jax.tree.map(lambda leaf: leaf, variables)
+    part = broken["params"]
+    for key in path:
+        part = part[key]
+    part["kernel"] = part["kernel"].transpose(1, 0, 2, 3)
+    report = compare(((model, broken, module), shape))
+    assert not report.passed
+    assert report.difference.startswith(f"first difference in {name}: ")
+    assert "its input agrees" in report.difference
+
+
+def test_another_enlargement_is_located(sides, monkeypatch):
+    """As with `align_corners=True`."""
+    only(sides, "fcn")
+
+    def corners(x, height, width):
+        old = jnp.meshgrid(*(jnp.linspace(0, n - 1, m) for n, m in zip(x.shape[1:3], (height, width), strict=True)))
+        of_map = lambda a: jax.scipy.ndimage.map_coordinates(a, [old[0].T, old[1].T], order=1)
+        return jax.vmap(jax.vmap(of_map, in_axes=-1, out_axes=-1))(x)
+
+    monkeypatch.setattr(network, "bilinear", corners)
+    report = compare(sides)
+    assert report.difference.startswith("first difference in out: ")
+
+
+def test_skips_in_another_order_are_located(sides, monkeypatch):
+    only(sides, "unet")
+    real = unet.nearest_doubled
+    monkeypatch.setattr(unet, "nearest_doubled", lambda x: real(x)[:, ::-1])
+    report = compare(sides)
+    assert report.difference.startswith("first difference in decoder.blocks.0.conv1.0: ")
+
+
+def test_a_loss_without_the_ignored_pixels_is_noticed(sides, monkeypatch):
+    """Where a loss counts them, as class 0 say."""
+    only(sides, "fcn")
+    wrong = lambda outputs, masks, smoothing: SEGMENT.torch_loss(
+        outputs, torch.where(masks == 255, 0, masks), smoothing
+    )
+    monkeypatch.setattr("resnet_jax.parity.training.problem_of", lambda model: replace(SEGMENT, torch_loss=wrong))
+    report = compare(sides, ("gradients",))
+    assert report.difference.startswith("first difference in gradients: loss, ")
+
+
+# References
+
+
+def test_references_are_named_or_refused(torchvision, monkeypatch):
+    pytest.importorskip("segmentation_models_pytorch")
+    with pytest.raises(WeightsError, match="unknown encoder of segmentation_models_pytorch 'resnet35'. Did you mean"):
+        make_reference("unet_resnet35")
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(WeightsError, match="needed to compare unet_resnet34 with; install it with `pip install segm"):
+        make_reference("unet_resnet34")
+    with pytest.raises(WeightsError, match="unknown network of torchvision or timm 'fcn_resnet18'. Did you mean"):
+        make_reference("fcn_resnet18")
+
+
+@pytest.mark.slow
+def test_the_command(torchvision, capsys):
+    main(
+        [
+            "parity",
+            "unet_resnet18",
+            "--image-sizes",
+            "33",
+            "--train-image-size",
+            "33",
+            "--batch-size",
+            "2",
+            "--steps",
+            "2",
+            "--dtype",
+            "float64",
+        ]
+    )
+    out = capsys.readouterr().out
+    assert "## unet_resnet18, float64: PASS" in out
+    assert "decoder" in out
+    main(["parity", "fcn_resnet50", "--image-sizes", "33", "--batch-size", "1", "--checks", "forward"])
+    assert "## fcn_resnet50, float32: PASS" in capsys.readouterr().out
 
 
 # Networks as they are published

@@ -25,14 +25,12 @@ class Tools:
       conv, norm: as in `blocks.Parts`. Kernels start as PyTorch's convolutions do, since torchvision leaves them so.
       train: whether numbers are dropped.
       positions: places of the images in the global batch.
-      group: images that share statistics of a norm, 0 = the whole batch.
     """
 
     conv: Callable[..., Any]
     norm: Callable[..., Any]
     train: bool
     positions: Int[Array, " N"] | None
-    group: int
 
     def unit(self, x: Map, features: int, kernel_size: int, names: tuple[str, str], dilation: int = 1) -> Map:
         """A convolution, a norm and ReLU; `names` are those of the first two."""
@@ -97,14 +95,14 @@ class Aspp(nn.Module):
         return tools.dropped(y, self.dropout, self.make_rng)
 
     def _of_the_image(self, x: Map) -> Float[Array, "N 1 1 D"]:
-        group = self.tools.group or len(x)
-        if self.tools.train and group == 1 and not self.is_initializing():
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        try:
+            return self.tools.unit(mean, WIDTH, 1, ("convs_4_1", "convs_4_2"))
+        except ValueError as error:  # the norm has one number
             raise ModelError(
                 "DeepLabV3 normalises one number per channel of each image, and statistics of 1 image do not exist; "
                 "train with at least 2 images in a batch and in each group of bn_group_size, or with frozen statistics"
-            )
-        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
-        return self.tools.unit(mean, WIDTH, 1, ("convs_4_1", "convs_4_2"))
+            ) from error
 
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"fcn": FcnHead, "deeplabv3": DeepLabHead}

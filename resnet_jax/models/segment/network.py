@@ -2,7 +2,6 @@
 
 from typing import Any, Self
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -112,8 +111,7 @@ def head_tools(
     positions: Int[Array, " N"] | None,
 ) -> Tools:
     """Convolutions and norms like the backbone's."""
-    batch_stats = train if use_batch_stats is None else use_batch_stats
     conv, norm = tools_of(
         backbone, draw(backbone), train=train, use_batch_stats=use_batch_stats, update_stats=update_stats
     )
-    return Tools(conv, norm, train, positions, backbone.bn_group_size if batch_stats else jnp.iinfo(int).max)
+    return Tools(conv, norm, train, positions)
