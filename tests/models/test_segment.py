@@ -15,6 +15,8 @@ from resnet_jax.models.segment.resize import bilinear, nearest_doubled
 from resnet_jax.parity import make_reference
 from resnet_jax.weights import from_torchvision
 
+from ..weights.networks import shapes_only
+
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 PUBLISHED = [name for name in list_models(task="segment") if not name.startswith("unet")]
@@ -86,9 +88,7 @@ def test_sizes_are_those_of_segmentation_models_pytorch(name, parameters):
 def test_shapes_are_those_of_segmentation_models_pytorch(torchvision, name):
     pytest.importorskip("segmentation_models_pytorch")
     with torch.device("meta"):
-        theirs = {
-            key: np.broadcast_to(np.float32(0), x.shape) for key, x in make_reference(name, 7).state_dict().items()
-        }
+        theirs = shapes_only(make_reference(name, 7))
     from_torchvision(theirs, create_model(name, num_classes=7))
 
 
@@ -152,7 +152,9 @@ def small(name, **options):
     return create_model(name, num_classes=3, stage_sizes=(1, 1), width=4, **options)
 
 
-@pytest.mark.parametrize(("name", "rate"), [("fcn_resnet18", None), ("fcn_resnet18", 0.7)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("fcn_resnet18", None), pytest.param("deeplabv3_resnet18", 0.7, marks=pytest.mark.slow)]
+)
 def test_what_is_dropped_depends_on_the_place_alone(name, rate):
     """Two halves of a batch drop what the whole batch drops, and another key drops something else."""
     model = small(name, dropout=rate)
@@ -187,12 +189,18 @@ def test_deeplab_has_no_statistics_of_one_image(images, group):
     model = small("deeplabv3_resnet18", dropout=0.0, bn_group_size=group)
     variables, x = variable_shapes(model), jnp.zeros((images, 16, 16, 3))
     run = lambda **how: jax.eval_shape(lambda v: model.apply(v, x, **how, mutable=["batch_stats"]), variables)
-    with pytest.raises(
-        ModelError, match="statistics of 1 image do not exist; train with at least 2 images in a batch a"
-    ):
+    with pytest.raises(ModelError, match="statistics of 1 image do not exist; train with at least 2 images in a b"):
         run(train=True)
-    run(train=True, use_batch_stats=False)
+    run(train=True, use_batch_stats=False, update_stats=False)
     run(train=False)
+
+
+def test_deeplab_has_statistics_of_one_image_on_each_of_two_devices():
+    model = small("deeplabv3_resnet18", dropout=0.0)
+    run = lambda variables, x: model.on_axis("data").apply(variables, x, train=True, mutable=["batch_stats"])
+    parts = jax.vmap(run, in_axes=(None, 0), axis_name="data")
+    out, _ = jax.eval_shape(parts, variable_shapes(model), jnp.zeros((2, 1, 16, 16, 3)))
+    assert out["out"].shape == (2, 1, 16, 16, 3)
 
 
 def test_the_pyramid_has_torchvisions_rates(torchvision, float64, monkeypatch):
