@@ -54,7 +54,7 @@ def make_module(torchvision, head):
         module, kind = make_reference("unet_resnet18", CLASSES), smp.encoders.resnet.ResNetEncoder
         module.encoder = narrowed(kind)(channels, depth=3, block=models.resnet.BasicBlock, layers=[1] * 4)
         del module.encoder.layer3, module.encoder.layer4
-        module.decoder = smp.decoders.unet.decoder.UnetDecoder(channels, DECODER)
+        module.decoder = smp.decoders.unet.decoder.UnetDecoder(channels, DECODER, n_blocks=len(DECODER))
         module.segmentation_head = smp.base.SegmentationHead(DECODER[-1], CLASSES)
         return module
     backbone = narrowed(models.ResNet)(models.resnet.Bottleneck, [1] * 4)
