@@ -43,7 +43,7 @@ def compare_gradients(
     expected = problem.torch_loss(by_name(module(to_torch(images))), torch.from_numpy(targets).long(), 0.0)
     expected.backward()
     theirs = {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
-    rows = [compare_arrays("loss", np.asarray(value), expected.detach().numpy(), tolerances.trajectory)]
+    rows = [compare_arrays("loss", np.asarray(value), expected.detach().numpy(), tolerances.forward)]
     rows += _rows(_as_torch(model, {"params": gradient}), theirs, tolerances.gradients, tolerances.cosine)
     return Section("gradients", rows)
 

@@ -24,6 +24,7 @@ from resnet_jax.parity import (
     randomize,
     tolerances_for,
 )
+from resnet_jax.parity.problem import CLASSIFY
 from resnet_jax.parity.settings import setting_of
 from resnet_jax.parity.torch_training import train as train_torch
 from resnet_jax.weights import from_torchvision
@@ -76,7 +77,7 @@ def test_float64_forward_gradients_and_statistics(pair):
     forward, gradients, statistics = report.sections
     names = [row.name for row in forward.rows]
     assert {"conv1", "bn1", "relu", "maxpool", "layer2.0.conv2", "layer4.0.downsample.1", "avgpool", "fc"} <= {*names}
-    assert len(gradients.rows) == len(list(pair[2].parameters()))
+    assert [row.name for row in gradients.rows] == ["loss", *(name for name, _ in pair[2].named_parameters())]
     assert len(statistics.rows) == 2 * sum(isinstance(m, torch.nn.BatchNorm2d) for m in pair[2].modules())
 
 
@@ -100,7 +101,7 @@ def test_pytorch_trains_just_what_a_setting_says(torchvision, float64, name, tra
     rng = np.random.default_rng(1)
     batches = [(rng.normal(size=(4, 33, 33, 3)), rng.integers(0, 6, 4)) for _ in range(2)]
     paths = {torch_key(("params", *path)): "/".join(path) for path in flatten_dict(variables["params"])}
-    trained = train_torch(module, batches, setting_of(name, model), paths)
+    trained = train_torch(module, batches, setting_of(name, model), paths, CLASSIFY.torch_loss)
     moved = {key for key, change in trained.moved.items() if change.any()}
     assert moved == {key for key, _ in module.named_parameters() if key.startswith(trains)}
     changed = {key for key, value in trained.statistics.items() if (value != before[key]).any()}
