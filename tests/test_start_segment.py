@@ -109,7 +109,7 @@ def test_published_names_mean_the_backbone_where_nothing_else_is_published(monke
         ("deeplabv3_resnet50", "DEFAULT"),
         ("unet_resnet50", "DEFAULT"),
     ):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="division"):
             begin(weights, name)
     assert asked == ["resnet50", "deeplabv3_resnet50", "deeplabv3_resnet50", "resnet50"]
     monkeypatch.undo()

@@ -47,7 +47,7 @@ def test_python(folder, weights, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(load, "find_file", lambda weight_set: asked.append(weight_set.name) or weights)
     monkeypatch.setattr(load, "hub_weights", lambda repository: asked.append(repository) or weights)
-    code, another_head = blocks("python")
+    code, another_head, segment = blocks("python")
     names = {}
     exec(re.sub(r'load_pretrained\("resnet\d+"', 'load_pretrained("resnet18"', _with_known_sets(code)), names)
     assert asked == ["IMAGENET1K_V1", "timm/resnet152.tv_in1k"]
@@ -60,6 +60,10 @@ def test_python(folder, weights, monkeypatch, capsys):
     head = jax.device_get(names["mine"]["params"]["fc"])
     np.testing.assert_allclose(logits, names["pooled"] @ head["kernel"] + head["bias"][None], atol=1e-4)
     assert read_state_dict("mine.pth")["fc.weight"].shape == (1000, 512)
+    rn.save_weights("fcn.safetensors", random_variables(rn.create_model("fcn_resnet18")))
+    exec(segment.replace('load_pretrained("fcn_resnet50"', 'load_pretrained("fcn_resnet18", "fcn.safetensors"'), names)
+    assert names["logits"].shape == (1, 520, 600, 21)
+    assert any(name in capsys.readouterr().out for name in rn.class_names("voc"))
 
 
 def _with_known_sets(code):
