@@ -136,9 +136,9 @@ def head_of(model):
     return getattr(model, "head", "unet")
 
 
-def only(sides, *names):
-    if head_of(sides[0][0]) not in names:
-        pytest.skip("another head")
+def of(head):
+    """Tests with the networks of one head."""
+    return pytest.mark.parametrize("pair", [head], indirect=True)
 
 
 SLOW = [("fcn", name) for name in OPTIMIZERS if name != "two groups"]
@@ -146,17 +146,18 @@ SLOW += [("deeplabv3", "all together"), ("unet", "all together")]
 
 
 @pytest.mark.parametrize(
-    ("head", "optimizer"), [("fcn", "two groups"), *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW)]
+    ("pair", "optimizer"),
+    [("fcn", "two groups"), *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW)],
+    indirect=["pair"],
 )
-def test_ten_steps(sides, head, optimizer):
-    only(sides, head)
+def test_ten_steps(sides, optimizer):
     report = compare(sides, ("trajectory",), steps=10, optimizers=[optimizer])
     assert report.passed, report
     assert {row.name for row in report.sections[0].rows} >= {f"loss {i}" for i in range(1, 11)}
 
 
+@of("fcn")
 def test_the_classes_of_pixels_are_compared(sides):
-    only(sides, "fcn")
     pair, shape = sides
     report = compare(sides, (), argmax_images=[np.random.default_rng(2).normal(size=shape)])
     (section,) = report.sections
@@ -193,9 +194,9 @@ def test_a_kernel_with_height_and_width_swapped_is_located(sides):
     assert "its input agrees" in report.difference
 
 
+@of("fcn")
 def test_another_enlargement_is_located(sides, monkeypatch):
     """As with `align_corners=True`."""
-    only(sides, "fcn")
 
     def corners(x, height, width):
         old = jnp.meshgrid(*(jnp.linspace(0, n - 1, m) for n, m in zip(x.shape[1:3], (height, width), strict=True)))
@@ -207,17 +208,17 @@ def test_another_enlargement_is_located(sides, monkeypatch):
     assert report.difference.startswith("first difference in out: ")
 
 
+@of("unet")
 def test_a_doubling_upside_down_is_located(sides, monkeypatch):
-    only(sides, "unet")
     real = unet.nearest_doubled
     monkeypatch.setattr(unet, "nearest_doubled", lambda x: real(x)[:, ::-1])
     report = compare(sides)
     assert report.difference.startswith("first difference between encoder.layer2 and decoder.blocks.0.conv1.0: ")
 
 
+@of("fcn")
 def test_a_loss_of_ignored_pixels_is_noticed(sides, monkeypatch):
     """As if they were of class 0."""
-    only(sides, "fcn")
     wrong = lambda outputs, masks, smoothing: SEGMENT.torch_loss(
         outputs, torch.where(masks == 255, 0, masks), smoothing
     )
