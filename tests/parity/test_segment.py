@@ -141,13 +141,13 @@ def of(head):
     return pytest.mark.parametrize("pair", [head], indirect=True)
 
 
-SLOW = [("fcn", name) for name in OPTIMIZERS if name != "two groups"]
+SLOW = [("fcn", name) for name in OPTIMIZERS if name != "last block"]
 SLOW += [("deeplabv3", "all together"), ("unet", "all together")]
 
 
 @pytest.mark.parametrize(
     ("pair", "optimizer"),
-    [("fcn", "two groups"), *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW)],
+    [("fcn", "last block"), *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW)],
     indirect=["pair"],
 )
 def test_ten_steps(sides, optimizer):
