@@ -4,9 +4,9 @@
 
 `coco_voc/SPLIT/images/*.jpg` are COCO's images, `coco_voc/SPLIT/masks/*.png` the masks with VOC's classes.
 torchvision's `references/segmentation/coco_utils.py` says which images and classes are taken. The recipe is the one of
-torchvision's published weights, which have 63.7 % mIoU: 8 GPUs of 4 images, SGD with momentum 0.9, a rate of 0.02 that falls as
-`(1 - t) ** 0.9`, ten times the rate for the auxiliary head, 30 epochs. Statistics are of the whole batch, as SyncBN's.
-This project has not run it to the end.
+torchvision's published weights, which have 63.7 % mIoU: 8 GPUs of 4 images, SGD with momentum 0.9, a rate of 0.02 that
+falls as `(1 - t) ** 0.9`, ten times the rate for the auxiliary head, 30 epochs. Statistics are of the whole batch, as
+SyncBN's. This project has not run it to the end.
 """
 
 from resnet_jax import CheckpointConfig, Config, DataConfig, Group, ModelConfig, OptimConfig, Segment, Start

@@ -178,16 +178,8 @@ def run(tmp_path_factory):
             "configs/segment/digits.py",
             [
                 *("--model.name", "unet_cifar_resnet8", "--model.width-multiplier", "0.25", "--epochs", "2"),
-                *(
-                    "--batch-size",
-                    "16",
-                    "--eval-batch-size",
-                    "8",
-                    "--data.image-size",
-                    "48",
-                    "--data.eval-resize",
-                    "48",
-                ),
+                *("--batch-size", "16", "--eval-batch-size", "8"),
+                *("--data.image-size", "48", "--data.eval-resize", "48"),
             ],
         )
         state = rn.train(config, workdir)
