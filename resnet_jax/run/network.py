@@ -108,7 +108,7 @@ def load_network(
 
 
 def _usual_preset(net: Any) -> Preset:
-    """For a network of which nobody says how its images are prepared."""
+    """For a network whose preparation of images nobody says."""
     side = usual_size(net)
     if hasattr(net, "backbone"):
         return Preset(resize=side, crop=0)

@@ -46,7 +46,7 @@ def deletion(
     Args:
       heat: as large as the images.
       share: of the pixels that are covered.
-      seed: of the other places, and of which pixels are taken where a map has equal ones.
+      seed: of the other places, and of the choice among pixels that are equally hot.
     """
     rng = np.random.default_rng(seed)
     colour = np.rint(255 * np.asarray(network.preset.mean)).astype(np.uint8)

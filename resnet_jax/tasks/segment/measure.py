@@ -69,8 +69,8 @@ def make_score(model: Any, *, flip: bool = False, window: int = 0) -> Score:
 
     Args:
       flip: the mean of the probabilities of the image and of its mirror image.
-      window: look at squares of this many pixels, of which neighbours overlap by a third, and take the mean of the
-        probabilities where they overlap; 0 = look at the whole image at once.
+      window: look at squares of this many pixels. Neighbours overlap by a third; where they do, the probabilities are
+        averaged. 0 = look at the whole image at once.
     """
 
     def whole(variables: PyTree[Array], images: Float[Array, "N H W C"]) -> Float[Array, "N H W K"]:
