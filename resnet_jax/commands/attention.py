@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resnet_jax.commands.seen import Seen
     from resnet_jax.run.network import Network
 
-_OPTIONS = {  # and whose they are
+_OPTIONS = {  # by name, and the method that each is for
     "stage": ("gradcam", "gradcam++"),
     "steps": ("integrated-gradients",),
     "baseline": ("integrated-gradients",),
