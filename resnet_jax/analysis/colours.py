@@ -24,6 +24,7 @@ MASK_COLOURS = (
     *("#44aa99", "#999933", "#882255", "#6699cc", "#dddddd"),
 )
 """Paul Tol's "muted" scheme, for areas: ten colours that colour-blind people tell apart. The background has none."""
+_DARKER, _LIGHTER = (0.0, 0.45), (255.0, 0.55)  # the grey that is mixed in, and its share
 
 
 class Look(NamedTuple):
@@ -41,3 +42,19 @@ class Look(NamedTuple):
 def look_of(label: int) -> Look:
     """The colour and the sign of a class, by its number. They do not depend on how many classes there are."""
     return Look(CLASS_COLOURS[label % len(CLASS_COLOURS)], MARKERS[label // len(CLASS_COLOURS) % len(MARKERS)])
+
+
+def mask_colour(label: int) -> str:
+    """The colour of a class on a mask, `#rrggbb`; 0 is the background. Classes 11 to 20 have darker colours than 1 to
+    10, classes 21 to 30 lighter ones; then colours come again."""
+    turn, place = divmod(label - 1, len(MASK_COLOURS))
+    colour = MASK_COLOURS[place]
+    grey, share = ((0.0, 0.0), _DARKER, _LIGHTER)[turn % 3]
+    values = (round((1 - share) * int(colour[at : at + 2], 16) + share * grey) for at in (1, 3, 5))
+    return "#{:02x}{:02x}{:02x}".format(*values)
+
+
+def mask_palette(classes: int) -> list[tuple[int, int, int]]:
+    """Red, green and blue of each class of a mask; the background is black."""
+    colours = (mask_colour(label) for label in range(1, classes))
+    return [(0, 0, 0), *((int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in colours)]

@@ -91,7 +91,7 @@ def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
     """
     from resnet_jax.errors import ConfigError
     from resnet_jax.files import is_remote
-    from resnet_jax.run.named import network_of, open_named
+    from resnet_jax.run.named import check_classifies, network_of, open_named
     from resnet_jax.run.network import Network, load_network
 
     name, weights, data = which.network, which.weights, which.data
@@ -110,6 +110,7 @@ def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
         if weights
         else open_named(name, which.checkpoint, which.model, preset=which.preset)
     )
+    check_classifies(opened)
     if isinstance(opened, Network):
         if data_needed and not data.name:
             raise ConfigError(f"say which images {opened.title} is to see, such as --data.name folder:PATH")
@@ -143,10 +144,11 @@ def split_of(which: Analysed, opened: Opened, split: str | None) -> tuple[DataCo
 def open_other(name: str, which: Analysed) -> "Network":
     """A second network beside the one that the options name, with its own preparation of images. `--preset` changes
     that of weights without a run."""
-    from resnet_jax.run.named import network_of, open_named
+    from resnet_jax.run.named import check_classifies, network_of, open_named
     from resnet_jax.run.network import Network
 
     opened = open_named(name, which.checkpoint, preset=which.preset)
+    check_classifies(opened)
     return opened if isinstance(opened, Network) else network_of(opened)
 
 

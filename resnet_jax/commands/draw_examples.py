@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_jax.analysis.colours import MASK_COLOURS
+from resnet_jax.analysis.colours import mask_colour
 from resnet_jax.commands.sheet import columns_for, short
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
@@ -126,7 +126,7 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         mask = example["mask"]
         overlay = np.zeros((*mask.shape, 4))
         for value in np.unique(mask[mask > 0]):
-            colour = _NOT_COUNTED if value == NOT_COUNTED else _colour(int(value))
+            colour = _NOT_COUNTED if value == NOT_COUNTED else mask_colour(int(value))
             overlay[mask == value] = to_rgba(colour, 0.6)
         axes.imshow(overlay, interpolation="nearest")
         if "boxes" not in example:
@@ -136,7 +136,7 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         if label < 0:
             continue
         left, top, right, bottom = (int(x) for x in box)
-        colour = _colour(label)
+        colour = mask_colour(label)
         if "instances" in example:
             _outline(axes, example["instances"][place][: bottom - top, : right - left], left, top)
             # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
@@ -156,7 +156,7 @@ def _name_classes(axes: "Axes", mask: np.ndarray, class_names: Sequence[str]) ->
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         row, column = np.unravel_index(depth.argmax(), depth.shape)
         at = (float(np.clip(column, 0.12 * mask.shape[1], 0.88 * mask.shape[1])), float(row))
-        _write(axes, at, short(class_names[value]), _colour(int(value)), va="center", ha="center")
+        _write(axes, at, short(class_names[value]), mask_colour(int(value)), va="center", ha="center")
 
 
 def _write(axes: "Axes", at: tuple[float, float], name: str, colour: str, **place: Any) -> None:
@@ -181,10 +181,6 @@ def _outline(axes: "Axes", pixels: np.ndarray, left: int, top: int) -> None:
     lines += [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in zip(rows, columns, strict=True)]
     moved = [[(x + left, y + top) for x, y in line] for line in lines]
     axes.add_collection(LineCollection(moved, colors="white", linewidths=0.7))
-
-
-def _colour(label: int) -> str:
-    return MASK_COLOURS[(label - 1) % len(MASK_COLOURS)]
 
 
 def _is_light(colour: str) -> bool:

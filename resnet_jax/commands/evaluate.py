@@ -2,20 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.commands.sheet import check_picture
 from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
-
-if TYPE_CHECKING:
-    from resnet_jax.tasks.classify.report import EvalReport
 
 
 @dataclass(frozen=True)
@@ -43,29 +40,33 @@ def evaluate(
     weights: str | None = None,
     model: str | None = None,
     data: EvalData = EvalData(),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     entry: str | None = None,
     prefix: str | None = None,
     preset: PresetChange = AS_PUBLISHED,
 ) -> None:
     """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
 
+    Of a network for segmentation it prints mIoU, the share of the pixels that are right, and the loss.
+
     Args:
         workdir: The folder that `train.py --workdir` filled.
-        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy.
-        per_class: Also print the accuracy of each class, the worst first.
-        confusion: Also draw the confusion matrix and the calibration as this PNG.
+        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy or mIoU.
+        per_class: Also print the accuracy of each class, or of a segmentation its IoU, the worst first.
+        confusion: Also draw the confusion matrix and the calibration as this PNG; not of a segmentation.
         as_json: Print one JSON object instead of tables.
         weights: Instead of a run: a published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository
             of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
         data: With --weights: what to evaluate on.
-        batch_size: With --weights: images that are evaluated together; the result does not depend on it.
+        batch_size: With --weights: images that are evaluated together, 64 by default, and 8 of a segmentation. The
+            result does not depend on it.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
         preset: With --weights: how images are prepared, where it is not as the weights say, or they say nothing.
     """
     from resnet_jax.errors import ConfigError
+    from resnet_jax.run.named import segments
 
     if (workdir is None) == (weights is None):
         raise ConfigError(
@@ -80,23 +81,49 @@ def evaluate(
                 f"--model, --entry, --prefix, --preset and --data are for --weights; {workdir} says itself what it was "
                 "trained on"
             )
-        title, step, report, class_names, note = _of_run(workdir, checkpoint)
+        from resnet_jax.run.predict import load_run
+
+        trained = load_run(workdir, checkpoint)
+        step, trained_on = int(trained.state.step), trained.config.data
+        title, note = f"{trained.title}, on {trained_on.name} {trained_on.eval_split}", ""
+        if segments(trained):
+            _refuse_confusion(confusion, trained.title)
+            from resnet_jax.run.evaluate import evaluate as evaluate_all
+
+            numbers = evaluate_all(trained.config, trained.state)
+            several = [one.name for one in trained.config.evaluations]
+            title = trained.title if any(several) else title
+            show_masks(numbers, several, title=title, note=note, step=step, per_class=per_class, as_json=as_json)
+            return
+        from resnet_jax.run.evaluate import evaluate_in_detail
+
+        report, class_names = evaluate_in_detail(trained.config, trained.state), trained.class_names
     else:
         assert weights is not None
-        if not data.name or batch_size < 1:
+        if not data.name or (batch_size is not None and batch_size < 1):
             raise ConfigError(
                 f"--data.name = {data.name!r} and --batch-size = {batch_size}: say what to evaluate the weights on, "
                 "such as --data.name folder:PATH, and at least 1 image at a time"
             )
-        from resnet_jax.run.evaluate_network import all_of_a_folder, evaluate_network
+        from resnet_jax.run.evaluate_network import all_of_a_folder, evaluate_masks, evaluate_network
         from resnet_jax.run.network import describe, load_network
 
         network, step = load_network(weights, model, entry=entry, prefix=prefix, preset=preset), None
         config = all_of_a_folder(DataConfig(**dataclasses.asdict(data)))
-        report = evaluate_network(network, config, batch_size)
         split = data.eval_split if config.name == data.name else "(all)"
-        title, class_names = f"{network.title}, on {data.name} {split}", network.class_names
+        title, class_names = f"{network.title}, on {data.name} {split}", tuple(network.class_names)
         note = describe(network.preset)
+        if segments(network):
+            _refuse_confusion(confusion, network.title)
+            if preset.crop or preset.interpolation:
+                raise ConfigError(
+                    f"{network.title} sees whole images, resized bilinearly; leave --preset.crop and "
+                    "--preset.interpolation out"
+                )
+            numbers = evaluate_masks(network, config, batch_size or 8)
+            show_masks(numbers, [""], title=title, note=note, step=None, per_class=per_class, as_json=as_json)
+            return
+        report = evaluate_network(network, config, batch_size or 64)
     if confusion is not None:
         from resnet_jax.tasks.classify.confusion import plot_confusion
 
@@ -133,15 +160,11 @@ def evaluate(
         console.print(f"The confusion matrix is in {confusion}", soft_wrap=True)
 
 
-def _of_run(
-    workdir: Path, checkpoint: Literal["last", "best"]
-) -> tuple[str, int | None, "EvalReport", Sequence[str], str]:
-    """The title, step, report, class names and a note of a run."""
-    from resnet_jax.run.evaluate import evaluate_in_detail
-    from resnet_jax.run.predict import load_run
+def _refuse_confusion(confusion: Path | None, network: str) -> None:
+    from resnet_jax.errors import ConfigError
 
-    trained = load_run(workdir, checkpoint)
-    report = evaluate_in_detail(trained.config, trained.state)
-    step, data = int(trained.state.step), trained.config.data
-    title = f"{trained.title}, on {data.name} {data.eval_split}"
-    return title, step, report, trained.class_names, ""
+    if confusion is not None:
+        raise ConfigError(
+            f"--confusion draws how often images of one class are taken for another, and {network} names a class for "
+            "each pixel; leave it out, or see --per-class"
+        )

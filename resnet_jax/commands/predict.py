@@ -2,16 +2,22 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.predict_masks import check_out, predict_masks
 from resnet_jax.commands.sheet import SHOWN, check_picture, cut, draw_grid, short
 from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.display import distinct, plain_console
+
+if TYPE_CHECKING:
+    from resnet_jax.run.network import Network
+    from resnet_jax.run.predict import Run
 
 
 def predict(
@@ -19,9 +25,10 @@ def predict(
     images: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]] = (),
     weights: str | None = None,
     model: str | None = None,
-    top: int = 3,
+    top: int | None = None,
     checkpoint: Literal["last", "best"] = "last",
-    batch_size: int = 32,
+    out: Path | None = None,
+    batch_size: int | None = None,
     as_json: bool = False,
     sheet: Path | None = None,
     exif: bool = False,
@@ -30,6 +37,8 @@ def predict(
     preset: PresetChange = AS_PUBLISHED,
 ) -> None:
     """Name what is on images, with a trained run or with published weights.
+
+    A network for segmentation names the class of each pixel: --out says where its masks are written.
 
     If an image cannot be read, the others are still predicted, and the exit status is 1.
 
@@ -40,9 +49,11 @@ def predict(
         weights: A published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository of the Hugging
             Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
-        top: How many classes to show for each image.
+        top: How many classes to show for each image, 3 by default; of a segmentation all that occur.
         checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
-        batch_size: Images that are predicted together.
+        out: Of a segmentation: the folder for the masks, NAME.png, whose values are the classes, and for the images
+            with the masks over them, NAME_overlay.png. A file that is there is not replaced.
+        batch_size: Images that are predicted together, 32 by default; of a segmentation 4.
         as_json: Print one JSON object per image instead of a table.
         sheet: Also draw the images, as the network saw them, and their classes as this PNG; the first 100.
         exif: Without a run: turn photographs upright, as EXIF says how the camera was held. A run's config says so.
@@ -53,8 +64,9 @@ def predict(
     import numpy as np
 
     from resnet_jax.errors import ConfigError, DataError
+    from resnet_jax.run.named import segments
     from resnet_jax.run.network import load_network
-    from resnet_jax.run.predictor import expand, load_predictor, predictions, predictor_of
+    from resnet_jax.run.predictor import expand, open_to_predict, predictions, predictor_of
 
     if weights is None and (entry or prefix):
         raise ConfigError("--entry and --prefix are for --weights; name the file by --weights FILE")
@@ -63,21 +75,43 @@ def predict(
     if not images:
         usage = "--weights WEIGHTS image.png ..." if weights is not None else "DIR image.png ..."
         raise DataError(f"no images given; name one or more files: resnet_jax predict {usage}")
-    if batch_size < 1 or top < 1:
-        raise DataError(f"--batch-size = {batch_size} and --top = {top} must be at least 1")
+    for option, value in (("batch-size", batch_size), ("top", top)):
+        if value is not None and value < 1:
+            raise DataError(f"--{option} = {value} must be at least 1")
     if sheet is not None:
         check_picture(sheet)
+    if out is not None:
+        check_out(out)
     paths = expand(images)
     if weights is not None:
-        predictor = predictor_of(load_network(weights, model, entry=entry, prefix=prefix, preset=preset), exif=exif)
+        opened: Run | Network = load_network(weights, model, entry=entry, prefix=prefix, preset=preset)
     else:
-        predictor = load_predictor(network, checkpoint, model, exif=exif, preset=preset)
+        opened = open_to_predict(network, checkpoint, model, exif=exif, preset=preset)
+    broken: list[str] = []
+    if segments(opened):
+        if out is None or sheet is not None or preset.crop or preset.interpolation:
+            raise ConfigError(
+                f"{opened.title} names a class for each pixel of whole images, resized bilinearly; give --out FOLDER "
+                "for its masks, and leave --sheet, --preset.crop and --preset.interpolation out"
+            )
+        from resnet_jax.run.masks import mask_predictor_of
+
+        masks = mask_predictor_of(opened, exif=exif)
+        predict_masks(masks, paths, out, top=top, batch_size=batch_size or 4, as_json=as_json, broken=broken)
+        _end(broken, len(paths))
+        return
+    if out is not None:
+        raise ConfigError(
+            f"--out is for masks, and {opened.title} names one class for a whole image; leave it out, or draw the "
+            "images and their classes with --sheet FILE.png"
+        )
+    top, batch_size = top or 3, batch_size or 32
+    predictor = predictor_of(opened, exif=exif)
     names = distinct(predictor.class_names, taken=["image"] if as_json else [])
     table = Table(title=predictor.title, caption=predictor.note)
     table.add_column("image", overflow="fold")
     table.add_column("class", style="bold")
     table.add_column("probability", justify="right")
-    broken: list[str] = []
     drawn, captions, count = [], [], 0
     for path, pixels, row in predictions(predictor, paths, batch_size, broken):
         best = np.argsort(-row)[:top]
@@ -98,8 +132,11 @@ def predict(
         shown = f"{count} images" if count == len(drawn) else f"the first {len(drawn)} of {count} images"
         draw_grid(drawn, captions, f"{predictor.title}: {shown}", predictor.note, sheet)
         plain_console(stderr=as_json).print(f"{shown[0].upper()}{shown[1:]} are drawn in {sheet}", soft_wrap=True)
+    _end(broken, len(paths))
+
+
+def _end(broken: Sequence[str], count: int) -> None:
+    """Exits with status 1 and the reasons where images could not be read."""
     if broken:
         reasons = "\n  ".join(broken)
-        sys.exit(
-            f"error: {reasons}" if len(paths) == 1 else f"error: {len(broken)} of {len(paths)} images:\n  {reasons}"
-        )
+        sys.exit(f"error: {reasons}" if count == 1 else f"error: {len(broken)} of {count} images:\n  {reasons}")

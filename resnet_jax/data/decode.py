@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from resnet_jax.data.orientation import orientation, upright
+from resnet_jax.data.orientation import orientation, upright, upright_shape
 from resnet_jax.errors import ImageError
 
 _CONVERTED = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -101,6 +101,27 @@ def to_channels(image: UInt8[np.ndarray, "H W K"], channels: int, *, name: str) 
     if channels == 3:
         return np.repeat(image, 3, axis=-1)
     return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+def image_size(path: str | os.PathLike[str], *, exif: bool = False) -> tuple[int, int]:
+    """Height and width of an image, from the header of its file.
+
+    Args:
+      exif: of the image turned upright, as EXIF says.
+    Raises:
+      ImageError: a missing file or one that is no image, or an image of more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(path) as file:
+            width, height = file.size
+            turned = orientation(file) if exif else 1
+    except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}"
+        raise ImageError(
+            f"cannot read {path}: {reason}; it must be an image file. Correct the path, or replace or remove the file"
+        ) from error
+    check_pixels(height, width, os.fspath(path))
+    return upright_shape(height, width, turned)
 
 
 def check_pixels(height: int, width: int, name: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
 from resnet_jax.data.masks import NOT_COUNTED
 from resnet_jax.data.resample import Box
@@ -79,8 +79,8 @@ def crop_into(
 
 
 def resize_nearest(
-    mask: UInt8[np.ndarray, "H W"], shape: tuple[int, int], window: Box | None = None
-) -> UInt8[np.ndarray, "h w"]:
+    mask: Shaped[np.ndarray, "H W"], shape: tuple[int, int], window: Box | None = None
+) -> Shaped[np.ndarray, "h w"]:
     """A window of a mask resized to `shape`, each pixel the nearest one, as Pillow's `resize(..., NEAREST)` has it.
 
     Args:

@@ -50,7 +50,7 @@ class TrainMask:
         place = draw_place(
             draws.stream(CROP), image.shape, base=self.base, scale=self.scale, crop=self.crop, flip=self.flip
         )
-        crop_into(row["image"], row["mask"], image, mask, place, _colour(self.preset_mean))
+        crop_into(row["image"], row["mask"], image, mask, place, colour_beside(self.preset_mean))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class EvalMask:
                 f"{example['name']} has {height} x {width} pixels here, more than its canvas of {self.canvas[0]} x "
                 f"{self.canvas[1]}; a canvas must hold the images that it was chosen for. Choose the canvases anew"
             )
-        row["image"][...], row["mask"][...] = _colour(self.preset_mean), NOT_COUNTED
+        row["image"][...], row["mask"][...] = colour_beside(self.preset_mean), NOT_COUNTED
         row["image"][:height, :width], row["mask"][:height, :width] = image, mask
         row["size"][...] = height, width
 
@@ -107,5 +107,6 @@ def _decoded(
     return image, check_values(example["mask"], classes, name=f"the mask of {name}")
 
 
-def _colour(mean: tuple[float, ...]) -> list[int]:
+def colour_beside(mean: tuple[float, ...]) -> list[int]:
+    """The bytes that lie beside an image on its canvas: its mean colour."""
     return [round(255 * value) for value in mean]

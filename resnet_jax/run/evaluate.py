@@ -1,6 +1,6 @@
 """Evaluations: of a config's split, of several in a run, and in detail."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -123,9 +123,14 @@ def _data_of(one: Eval, training: DataConfig) -> DataConfig:
 def _eval_data(config: Config, task: Task, source: data.Source) -> dict[str, Any]:
     """What a pass over a split needs besides what is measured."""
     parts = task.parts(source) if task.parts else ((task.fills[1], source),)
-    passes = [passing(part, config.data, fill, config.eval_batch_size) for fill, part in parts]
+    return {**passing_all(parts, config.data, config.eval_batch_size), "split": bool(task.split)}
+
+
+def passing_all(parts: Sequence[tuple[Fill, data.Source]], config: DataConfig, batch_size: int) -> dict[str, Any]:
+    """What `make_pass` is told of data and devices, for the parts of a split, each with its fill."""
+    passes = [passing(source, config, fill, batch_size) for fill, source in parts]
     batches = lambda: chain.from_iterable(one["batches"]() for one in passes)
-    return {"mesh": make_mesh(), "batches": batches, "count": len(source), "split": bool(task.split)}
+    return {"mesh": make_mesh(), "batches": batches, "count": sum(one["count"] for one in passes)}
 
 
 def passing(source: data.Source, config: DataConfig, fill: Fill, batch_size: int, start: int = 0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The accuracy of a network whose weights come without a run, on any data set."""
+"""How right a network is whose weights come without a run, on any data set."""
 
 import os
 from collections.abc import Sequence
@@ -9,17 +9,20 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from resnet_jax import data
-from resnet_jax.config import DataConfig
+from resnet_jax.config import DataConfig, Segment
 from resnet_jax.data import normalize
+from resnet_jax.data.canvases import Canvases
 from resnet_jax.data.fills import EvalImage
+from resnet_jax.data.mask_fills import EvalMask
 from resnet_jax.data.sources.folder import folder_splits, holds_classes
 from resnet_jax.errors import ConfigError
-from resnet_jax.run.evaluate import passing
+from resnet_jax.run.evaluate import passing, passing_all
 from resnet_jax.run.network import Network
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
+from resnet_jax.tasks.segment import measure as segment
 from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.evaluate import make_pass
+from resnet_jax.training.evaluate import make_evaluate, make_pass
 from resnet_jax.weights.narrowing import first_few
 
 FOLDER = "folder:"
@@ -43,6 +46,36 @@ def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> E
 
     measure = make_measure(network.model, prepare, in_detail=True)
     return report_in_detail(*make_pass(measure, **passing(source, config, fill, batch_size))(network.variables))
+
+
+def evaluate_masks(network: Network, config: DataConfig, batch_size: int) -> dict[str, float]:
+    """`loss`, `miou`, `pixel_accuracy`, `iou/CLASS` and `count` of a network that names a class for each pixel, for
+    `config.eval_split`. Images are prepared as the weights want them.
+
+    Raises:
+      DataError: the split, an image or a mask cannot be read.
+      ConfigError: its classes are not those of the network.
+    """
+    source = data.load_source(config, config.eval_split)
+    if text := data.missing_leaves(source, EvalMask.needs, "an evaluation of masks", f"data.name = {config.name}"):
+        raise ConfigError(text)
+    labels = labels_of(source.class_names, network.class_names, config.name)
+    if labels.tolist() != list(range(len(network.class_names))):
+        raise ConfigError(
+            f"the classes of {config.name} are not in the network's order: {', '.join(network.class_names)}. A mask "
+            "holds their numbers, so write the masks anew with the network's"
+        )
+    preset = replace(network.preset, exif=config.exif)
+    fill = EvalMask(preset.mean, preset.channels, preset.resize, (preset.resize,) * 2, preset.exif, len(labels))
+    canvases = Canvases(source, base=preset.resize, exif=preset.exif).groups(Segment.eval_canvases)
+    parts = [(replace(fill, canvas=canvas.size), data.Subset(source, canvas.indices)) for canvas in canvases]
+
+    def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
+        return {**batch, "image": normalize(batch["image"], preset)}
+
+    measure = segment.make_measure(segment.make_score(network.model), prepare, len(labels))
+    report = segment.make_report(lambda: source.class_names)
+    return make_evaluate(measure, report, **passing_all(parts, config, batch_size))(network.variables)
 
 
 def labels_of(names: Sequence[str], known: Sequence[str], where: str) -> Int[np.ndarray, " n"]:

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from resnet_jax.config import AS_PUBLISHED, PresetChange
+from resnet_jax.config import AS_PUBLISHED, PresetChange, Segment
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
 from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
+from resnet_jax.tasks.segment.task import is_segmenter
 
 
 def open_named(
@@ -45,3 +46,17 @@ def open_named(
 def network_of(run: Run) -> Network:
     """A run's network, as evaluation uses it: with the run's own preparation of images."""
     return Network(run.title, run.model, run.state.eval_variables, run.config.data.preset, run.class_names)
+
+
+def segments(opened: Run | Network) -> bool:
+    """Whether it names a class for each pixel."""
+    return isinstance(opened.config.task, Segment) if isinstance(opened, Run) else is_segmenter(opened.model)
+
+
+def check_classifies(opened: Run | Network) -> None:
+    """Raises a ConfigError for a network that names a class for each pixel."""
+    if segments(opened):
+        raise ConfigError(
+            f"{opened.title} names a class for each pixel, and this is for networks that name one class for a whole "
+            "image. Use predict IMAGE --out FOLDER, or evaluate (docs/segmentation.md), or name another network"
+        )

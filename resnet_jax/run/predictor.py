@@ -15,9 +15,9 @@ from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.data import load_image, normalize
 from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
-from resnet_jax.run.named import open_named
+from resnet_jax.run.named import check_classifies, open_named
 from resnet_jax.run.network import Network, describe
-from resnet_jax.run.predict import predict
+from resnet_jax.run.predict import Run, predict
 
 Pixels = UInt8[np.ndarray, "S S C"]
 
@@ -55,7 +55,20 @@ def load_predictor(
     exif: bool = False,
     preset: PresetChange = AS_PUBLISHED,
 ) -> Predictor:
-    """The network that the first word of a command names.
+    """The predictor of the network that the first word of a command names. Arguments and errors are those of
+    `open_to_predict`, and of `predictor_of`."""
+    return predictor_of(open_to_predict(network, checkpoint, model, exif=exif, preset=preset), exif=exif)
+
+
+def open_to_predict(
+    network: str,
+    checkpoint: Literal["last", "best"] = "last",
+    model: str | None = None,
+    *,
+    exif: bool = False,
+    preset: PresetChange = AS_PUBLISHED,
+) -> Run | Network:
+    """The run or the network that the first word of a command names, where it can prepare images as it is asked to.
 
     Args:
       network: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
@@ -69,7 +82,7 @@ def load_predictor(
     """
     trained = open_named(network, checkpoint, model, preset=preset)
     if isinstance(trained, Network):
-        return predictor_of(trained, exif=exif)
+        return trained
     if exif and not trained.config.data.exif:
         raise ConfigError(
             f"--exif is for weights without a run; {network} was trained with data.exif = False, and prepares images "
@@ -79,27 +92,34 @@ def load_predictor(
         raise ConfigError(
             f"--preset is for weights without a run; {network} says itself how its images are prepared. Leave it out"
         )
-    return Predictor(
-        title=trained.title,
-        class_names=trained.class_names,
-        load=lambda path: load_image(path, trained.config.data.preset),
-        probabilities=jax.jit(lambda pixels: predict(trained, pixels)["probability"]),
-    )
+    return trained
 
 
-def predictor_of(network: Network, *, exif: bool = False) -> Predictor:
-    """What a network without a run says of image files, prepared as its weights want them.
+def predictor_of(opened: Run | Network, *, exif: bool = False) -> Predictor:
+    """What a network says of image files. Without a run, they are prepared as its weights want them.
 
     Args:
-      exif: turn photographs upright first.
+      exif: without a run: turn photographs upright first.
+
+    Raises:
+      ConfigError: the network names a class for each pixel.
     """
-    net, preset = network.model, replace(network.preset, exif=exif)
+    check_classifies(opened)
+    if isinstance(opened, Run):
+        preset = opened.config.data.preset
+        return Predictor(
+            title=opened.title,
+            class_names=opened.class_names,
+            load=lambda path: load_image(path, preset),
+            probabilities=jax.jit(lambda pixels: predict(opened, pixels)["probability"]),
+        )
+    net, preset = opened.model, replace(opened.preset, exif=exif)
     program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, normalize(x, preset), train=False)))
     return Predictor(
-        title=network.title,
-        class_names=network.class_names,
+        title=opened.title,
+        class_names=opened.class_names,
         load=lambda path: load_image(path, preset),
-        probabilities=lambda pixels: program(network.variables, pixels),
+        probabilities=lambda pixels: program(opened.variables, pixels),
         note=describe(preset),
     )
 

@@ -8,13 +8,11 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 from jaxtyping import Int
-from PIL import Image
 
 from resnet_jax.config import DataConfig
-from resnet_jax.data.decode import check_pixels
+from resnet_jax.data.decode import image_size
 from resnet_jax.data.mask_survey import Classes, learn_code, parse_classes
 from resnet_jax.data.masks import MaskCode, decode_mask
-from resnet_jax.data.orientation import orientation, upright_shape
 from resnet_jax.data.sources.base import Example, read_names
 from resnet_jax.data.sources.folder import image_files, list_folders
 from resnet_jax.errors import DataError, ImageError, unknown_name
@@ -66,15 +64,7 @@ class MaskedImages:
 
     def image_size(self, index: int, *, exif: bool = False) -> tuple[int, int]:
         """Height and width of an image, from the header of its file. Raises `ImageError`."""
-        path = self._pairs[index].image
-        try:
-            with Image.open(path) as file:
-                width, height = file.size
-                turned = orientation(file) if exif else 1
-        except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError on broken files
-            raise ImageError(f"cannot read {path}: {error}; it must be an image file. Replace or remove it") from error
-        check_pixels(height, width, path)
-        return upright_shape(height, width, turned)
+        return image_size(self._pairs[index].image, exif=exif)
 
 
 def open_pairs(root: Path, split: str, config: DataConfig) -> MaskedImages:

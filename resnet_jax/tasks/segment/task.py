@@ -94,9 +94,14 @@ def _classes(config: Config) -> int:
     return config.model.num_classes
 
 
+def is_segmenter(model: Any) -> bool:
+    """Whether a network names a class for each pixel."""
+    return isinstance(model, Segmenter | UNet)
+
+
 def check_model(config: Config, model: Any) -> None:
     """Raises a ConfigError where the network does not segment, or where class weights are not one for each class."""
-    if not isinstance(model, Segmenter | UNet):
+    if not is_segmenter(model):
         raise ConfigError(
             f"model.name = {config.model.name!r} names one class for a whole image, and the task is to segment; choose "
             f"fcn_{config.model.name}, deeplabv3_{config.model.name} or unet_{config.model.name}"
