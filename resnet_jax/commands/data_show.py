@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tyro.conf import Positional
 
 from resnet_jax.commands.sheet import check_picture, draw_grid, short
-from resnet_jax.config import AugmentConfig, DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig, Segment
 from resnet_jax.display import plain_console
 
 MIXED = 1e-3  # a class with less weight than this in a target is not named
@@ -26,7 +26,8 @@ def data_show(
     split: str | None = None,
     exif: bool = False,
 ) -> None:
-    """Draw training images as the network sees them: after cropping, augmentation and mixing, with their targets.
+    """Draw training images as the network sees them: after cropping, augmentation and mixing, with their
+    targets or masks.
 
     The picture shows the first images of the batch of one step, exactly those that a run with this config trains on.
 
@@ -69,12 +70,25 @@ def data_show(
         plain_console().print(f"{shown} examples of {config}, split {split}, are in {out}", soft_wrap=True)
         return
     chosen = load_config(config, overrides)
+    title = f"{chosen.data.name}, {chosen.data.train_split}: what the network sees in step {step} of seed {chosen.seed}"
+    if isinstance(chosen.task, Segment):
+        from resnet_jax.commands.draw_examples import draw_masked
+        from resnet_jax.tasks.segment.show import training_batch as masked_batch
+        from resnet_jax.tasks.table import settled
+
+        masked = masked_batch(settled(chosen), step)
+        draw_masked(masked.images[:images], masked.masks[:images], masked.class_names, title, out)
+        _say(min(images, len(masked.images)), len(masked.images), step, out)
+        return
     batch = training_batch(chosen, step)
     shown = min(images, len(batch.images))
-    title = f"{chosen.data.name}, {chosen.data.train_split}: what the network sees in step {step} of seed {chosen.seed}"
     captions = [target_caption(target, batch.class_names) for target in batch.targets[:shown]]
     draw_grid(list(batch.images[:shown]), captions, title, _describe(chosen.data), out)
-    plain_console().print(f"{shown} of the {len(batch.images)} images of step {step} are in {out}", soft_wrap=True)
+    _say(shown, len(batch.images), step, out)
+
+
+def _say(shown: int, count: int, step: int, out: Path) -> None:
+    plain_console().print(f"{shown} of the {count} images of step {step} are in {out}", soft_wrap=True)
 
 
 def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from resnet_jax.analysis.colours import mask_colour
 from resnet_jax.commands.sheet import columns_for, short
@@ -67,6 +68,23 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
             first.text(0, 1.04, in_figure(name_of), fontsize=9, color="#374151", transform=first.transAxes)
     _save(figure, path)
     return len(examples)
+
+
+def draw_masked(
+    images: Float[np.ndarray, "N H W C"],
+    masks: UInt8[np.ndarray, "N H W"],
+    class_names: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """Draws images with values in [0, 1] as a PNG, with their masks as `draw_examples` draws them."""
+    side, columns = _whole(_WIDE_SIDE, images[0]) / _DPI, columns_for(len(images))
+    figure, cells = _grid(-(-len(images) // columns), columns, side, 0.0, title, tight=False)
+    for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        axes = cells(*divmod(i, columns))
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _draw_targets(axes, {"mask": mask}, class_names)
+    _save(figure, path)
 
 
 def _whole(side: int, image: np.ndarray) -> int:

@@ -15,7 +15,7 @@ from resnet_jax.analysis.colours import MASK_COLOURS, mask_palette
 from resnet_jax.commands.draw_masks import NAMED, mask_png, overlay_png, seen_on
 from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.config_files import save_config
-from resnet_jax.data import load_source
+from resnet_jax.data import load_source, train_batches
 from resnet_jax.data.masks import MaskCode, decode_mask
 from resnet_jax.data.sources import digit_scenes
 from resnet_jax.errors import ConfigError
@@ -29,6 +29,7 @@ from resnet_jax.run.network import Network
 from resnet_jax.run.predict import CLASS_NAMES, open_checkpoints
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks import assemble
+from resnet_jax.tasks.segment.show import training_batch
 from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.weights import Preset
 
@@ -61,6 +62,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     return rn.load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def numbers(run):
+    return rn.evaluate(run.config, run.state)
 
 
 @pytest.fixture
@@ -189,19 +195,18 @@ def test_a_written_mask_is_read_as_a_mask(tmp_path):
     np.testing.assert_array_equal(decode_mask((tmp_path / "mask.png").read_bytes(), code, name="mask"), mask)
 
 
-def test_evaluate(run, folder, capsys):
-    expected = rn.evaluate(run.config, run.state)
-    assert {"loss", "miou", "pixel_accuracy", "iou/background", "count"} <= expected.keys()
+def test_evaluate(numbers, folder, capsys):
+    assert {"loss", "miou", "pixel_accuracy", "iou/background", "count"} <= numbers.keys()
     cli.main(["evaluate", str(folder), "--as-json"])
-    assert json.loads(capsys.readouterr().out) == pytest.approx({"step": 0, **expected}, rel=1e-5)
+    assert json.loads(capsys.readouterr().out) == pytest.approx({"step": 0, **numbers}, rel=1e-5)
     cli.main(["evaluate", str(folder), "--per-class"])
     whole, classes = capsys.readouterr().out.split("IoU by class")
-    assert f"{100 * expected['miou']:.2f} %" in whole
-    assert f"{100 * expected['pixel_accuracy']:.2f} %" in whole
+    assert f"{100 * numbers['miou']:.2f} %" in whole
+    assert f"{100 * numbers['pixel_accuracy']:.2f} %" in whole
     rows = [line.split("│")[1:3] for line in classes.splitlines() if line.startswith("│")]
     iou = [float(value.split()[0]) for _, value in rows]
     assert iou == sorted(iou)
-    assert {name.strip() for name, _ in rows} == {key[4:] for key in expected if key.startswith("iou/")}
+    assert {name.strip() for name, _ in rows} == {key[4:] for key in numbers if key.startswith("iou/")}
 
 
 def test_several_evaluations_have_a_row_each(capsys):
@@ -214,11 +219,10 @@ def test_several_evaluations_have_a_row_each(capsys):
     assert "IoU by class, night" in out
 
 
-def test_evaluate_weights_without_a_run(run):
+def test_evaluate_weights_without_a_run(run, numbers):
     """As the run's own evaluation, since its weights and its preparation of images are the same."""
     network, data = network_of(run), replace(run.config.data, holdout=0.0)
-    expected = rn.evaluate(run.config, run.state)
-    assert evaluate_masks(network, data, 3) == pytest.approx(expected, rel=1e-5)
+    assert evaluate_masks(network, data, 3) == pytest.approx(numbers, rel=1e-5)
     others = replace(network, class_names=(NAMES[1], NAMES[0], *NAMES[2:]))
     with pytest.raises(ConfigError, match="classes of digit_scenes are not in the network's order: 0, background, 1"):
         evaluate_masks(others, data, 3)
@@ -226,6 +230,25 @@ def test_evaluate_weights_without_a_run(run):
         evaluate_masks(replace(network, class_names=("a", "b", "c")), data, 3)
     with pytest.raises(ConfigError, match="data.name = digits gives no mask"):
         evaluate_masks(network, replace(data, name="digits"), 3)
+
+
+def test_data_show_draws_the_batch_of_a_step(run, folder, tmp_path, capsys):
+    """What the run's data gives for its second update."""
+    batch = training_batch(run.config, 2)
+    source = load_source(run.config.data, "train")
+    batches = train_batches(source, run.config.data, batch_size=8, seed=0, fill=run.task.fills[0])
+    rows = [next(batches), next(batches)][1]
+    batches.close()
+    np.testing.assert_array_equal(batch.masks, rows["mask"])
+    np.testing.assert_allclose(batch.images, rows["image"] / 255, atol=1e-6)
+    assert batch.class_names == NAMES
+    options = ["--step", "2", "--images", "3", "--out", str(tmp_path / "grid.png"), "--", *OPTIONS]
+    cli.main(["data", "show", "configs/segment/digits.py", *options])
+    assert "3 of the 8 images of step 2 are in" in capsys.readouterr().out
+    assert len(np.unique(pixels_of(tmp_path / "grid.png"))) > 100
+    options = ["--out", tmp_path / "x.png", "--", "--data.name", "digits"]
+    text = failure("data", "show", "configs/segment/digits.py", *options)
+    assert "data.name = digits gives no mask" in text
 
 
 def test_nothing_is_overwritten(folder, photos, tmp_path):
