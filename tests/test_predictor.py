@@ -83,7 +83,7 @@ def test_published_weights_are_taken_by_name(weights, photos, monkeypatch, capsy
 def test_what_names_no_network(tmp_path):
     with pytest.raises(ConfigError, match="there is no nowhere; name the folder of a run, a weight file, or a network"):
         load_predictor("nowhere")
-    with pytest.raises(SystemExit, match="--batch-size = 0 and --top = 3 must be at least 1"):
+    with pytest.raises(SystemExit, match="--batch-size = 0 must be at least 1"):
         cli.main(["predict", "resnet18", "a.png", "--batch-size", "0"])
 
 

@@ -1,12 +1,14 @@
 """What a training step will take: memory, arithmetic, communication. It is compiled and not run; no data are read."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from resnet_jax.config import Config, Group
@@ -20,7 +22,7 @@ from resnet_jax.models import ResNet, variable_shapes
 from resnet_jax.models.forms import forms_of
 from resnet_jax.runtime.mesh import check_batch_size, make_mesh
 from resnet_jax.tasks.assemble import assemble, build_model, groups_and_phases
-from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.table import task_of
 from resnet_jax.training.frozen import combine, fixed_modules, fixed_norms, partition, trained_of
 
 CompileStep = Callable[..., Compiled]
@@ -88,7 +90,7 @@ def forecast(config: Config, devices: Sequence[jax.Device]) -> Forecast:
       ConfigError: the devices cannot share the batch.
     """
     model = build_model(config)
-    training = assemble(config, classify(config, model), make_mesh(devices), num_images=IMAGES)
+    training = assemble(config, task_of(config), make_mesh(devices), num_images=IMAGES)
     # A program that is not run need not be quick: its layout and its collectives do not depend on this. Scheduled for
     # speed, as usual on a CPU, it would take more memory with rematerialisation than without.
     options: dict[str, Any] = {
@@ -142,17 +144,18 @@ def forecast_for(config: Config, target: Target, compile_step: CompileStep = com
 
 
 def _batch_bytes(config: Config, devices: int) -> int:
-    """A device's share of a batch of uint8 images and int32 labels."""
-    image = config.data.train_size**2 * config.data.channels
-    return config.batch_size // devices * (image + 4)
+    """A device's share of a batch, as the host fills it."""
+    leaves = task_of(config).fills[0].leaves.values()
+    row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in leaves)
+    return config.batch_size // devices * row
 
 
 def _flops(config: Config, model: ResNet, devices: int) -> int:
     side, channels = config.data.train_size, config.data.channels
     forward = count_macs(model, image_size=side, channels=channels)
-    if all(group.rate for group in _groups(config, model)):
+    if all(group.rate for group in _groups(config)):
         return training_flops(forward) * config.batch_size // devices
-    gradient, arguments = _gradient(config, model.clone(remat=()), 1)
+    gradient, arguments = _gradient(config, build_model(replace(config, model=replace(config.model, remat=()))), 1)
 
     def both_passes(*arguments: Any) -> Any:
         logits, backward = gradient(*arguments)
@@ -170,8 +173,8 @@ def kept_bytes(config: Config, model: ResNet, images: int) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
 
 
-def _groups(config: Config, model: ResNet) -> Sequence[Group]:
-    return groups_and_phases(config, classify(config, model))[0]
+def _groups(config: Config) -> Sequence[Group]:
+    return groups_and_phases(config, task_of(config))[0]
 
 
 def _gradient(config: Config, model: ResNet, images: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -179,7 +182,7 @@ def _gradient(config: Config, model: ResNet, images: int) -> tuple[Callable[...,
     shapes of its arguments."""
     side, channels = config.data.train_size, config.data.channels
     batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
-    groups = _groups(config, model)
+    groups = _groups(config)
 
     def gradient(variables: Any, images: Array, key: Array) -> Any:
         params, frozen = partition(variables["params"], trained_of(variables["params"], groups))

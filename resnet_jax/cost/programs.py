@@ -9,7 +9,7 @@ from resnet_jax.config import Config
 from resnet_jax.models import variable_shapes
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.assemble import assemble, build_model
-from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.table import task_of
 
 IMAGES = 1_281_167  # in the training set: the schedule needs a number, and the program hardly depends on it
 
@@ -20,7 +20,7 @@ def train_step(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lowe
     Raises:
       ConfigError: the devices cannot share the batch.
     """
-    return assemble(config, classify(config, build_model(config)), make_mesh(devices), num_images=IMAGES).lower_step()
+    return assemble(config, task_of(config), make_mesh(devices), num_images=IMAGES).lower_step()
 
 
 def inference(devices: Sequence[jax.Device], config: Config) -> jax.stages.Lowered:

@@ -87,7 +87,7 @@ def pixels_of(path):
 
 
 def failure(*words):
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match="^error: ") as caught:
         cli.main([str(word) for word in words])
     return str(caught.value)
 
