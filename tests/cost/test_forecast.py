@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import pytest
 
-from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import Config, DataConfig, ModelConfig, OptimConfig, Segment
 from resnet_jax.cli import main
 from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.cost.forecast import forecast, kept_bytes
@@ -75,6 +76,17 @@ def test_what_is_frozen_has_no_backward_pass(one):
     assert probe.flops == forward + 2 * 16 * 64 * 10, "the gradient of the head's kernel"
     assert probe.kept_bytes < 0.01 * one.kept_bytes
     assert probe.state_bytes < 0.6 * one.state_bytes, "no momentum for the frozen part"
+
+
+def test_a_network_for_segmentation():
+    """Its batches hold masks. Only the last convolutions are trained: that is less than three forward passes."""
+    whole = replace(tiny(16), model=ModelConfig(name="fcn_cifar_resnet8", num_classes=3), task=Segment())
+    config = replace(whole, optim=OptimConfig(level="head"))
+    found, model = forecast(config, jax.devices()[:2]), build_model(config)
+    assert found.batch_bytes == 8 * 32 * 32 * (3 + 1)
+    forward = 2 * count_macs(model, image_size=32) * 8
+    assert forward < found.flops < 1.5 * forward
+    assert 0 < found.kept_bytes < kept_bytes(whole, model, 8)
 
 
 def test_a_batch_that_the_devices_cannot_share():
