@@ -160,6 +160,8 @@ def _modernize(values: dict[str, Any]) -> dict[str, Any]:
     if "label_smoothing" in values.get("optim", {}):  # now a field of the task; older versions had only one task
         optim = dict(values["optim"])
         values = {**values, "optim": optim, "task": {"label_smoothing": optim.pop("label_smoothing")}}
+    if "task" in values and "kind" not in values["task"]:
+        values = {**values, "task": {"kind": "classify", **values["task"]}}
     start = values.get("start", {})
     if start.get("weights") and "head" not in start:  # older versions kept whatever head fitted
         values = {**values, "start": {**start, "head": "fitting"}}

@@ -34,7 +34,8 @@ DEFAULT_CONFIG = Path(__file__).parents[2] / "configs" / "digits.py"
 
 @dataclass(frozen=True)
 class Arguments:
-    config: Annotated[Config, tyro.conf.arg(name="")]
+    # The options of the task that the config file names, not a subcommand for each task.
+    config: Annotated[Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
     workdir: str
     """Where checkpoints, logs and results go, also gs://BUCKET/FOLDER. With several hosts, a folder that all hosts see.
     """
@@ -68,9 +69,7 @@ def train(arguments: Sequence[str], program: Sequence[str]) -> None:
     default = Arguments(config=read_config_file(path), workdir=f"runs/{path.stem}")
     called = os.path.basename(program[0]) if len(program) == 1 else "resnet_jax train"
     prog = f"{called} {os.path.relpath(path)}"
-    asked = tyro.cli(
-        tyro.conf.AvoidSubcommands[Arguments], default=default, args=arguments, prog=prog, description=__doc__
-    )
+    asked = tyro.cli(Arguments, default=default, args=arguments, prog=prog, description=__doc__)
     if named is None and ":" in asked.config.data.name:
         photos = os.path.relpath(DEFAULT_CONFIG.with_name("photos.py"))
         raise ConfigError(

@@ -84,7 +84,9 @@ def test_sizes_come_from_headers_and_are_read_once(tmp_path):
     assert canvases.groups(1) == [((70, 50), [0, 1, 2])]
     (tmp_path / "train" / "images" / "1.jpg").write_bytes(b"x")
     assert len(canvases.groups(3)) == 3, "not read again"
-    with pytest.raises(ImageError, match="cannot read .*1.jpg: .*; it must be an image file. Replace or remove it"):
+    with pytest.raises(
+        ImageError, match="cannot read .*1.jpg: .*; it must be an image file. Correct the path, or replace"
+    ):
         Canvases(source, base=None).groups()
 
 
