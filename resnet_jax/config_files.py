@@ -161,7 +161,7 @@ def _modernize(values: dict[str, Any]) -> dict[str, Any]:
         optim = dict(values["optim"])
         values = {**values, "optim": optim, "task": {"label_smoothing": optim.pop("label_smoothing")}}
     if "task" in values and "kind" not in values["task"]:
-        values = {**values, "task": {"kind": "classify", **values["task"]}}
+        values = {**values, "task": {"kind": Config().task.kind, **values["task"]}}  # the default was the only one
     start = values.get("start", {})
     if start.get("weights") and "head" not in start:  # older versions kept whatever head fitted
         values = {**values, "start": {**start, "head": "fitting"}}
