@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig
 from resnet_jax.errors import ConfigError
@@ -14,6 +15,7 @@ from resnet_jax.models import create_model
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.tasks.assemble import assemble, init_state_of
 from resnet_jax.tasks.classify.task import classify
+from resnet_jax.training.zero import mean_over_devices
 
 MIXED = AugmentConfig(random_resized_crop=False, shift_pixels=1, mixup_alpha=0.5, cutmix_alpha=1.0, mix_group_size=4)
 PLAIN = AugmentConfig(random_resized_crop=False, shift_pixels=1)
@@ -153,3 +155,21 @@ def test_parts_that_do_not_hold_whole_groups():
     config = make_config(bn_group_size=4, augment=AugmentConfig(mixup_alpha=0.5, mix_group_size=8))
     with pytest.raises(ConfigError, match="4 parts of whole groups of 8 images that depend on one another"):
         train(replace(config, accumulate=4), 2)
+
+
+def test_one_device_packs_nothing():
+    """Each piece of a packed array would be a kernel of its own, which takes time to compile."""
+    tree = {"scale": jnp.ones(3), "kernel": jnp.ones((2, 2))}
+    layout = jax.tree.map(lambda _: PartitionSpec(), tree)
+    for devices, packed in ((1, False), (2, True)):
+        exchange = jax.shard_map(
+            lambda tree: mean_over_devices(tree, layout),
+            mesh=make_mesh(jax.devices()[:devices]),
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        text = str(jax.make_jaxpr(exchange)(tree))
+        assert ("concatenate" in text) == packed
+        assert ("psum" in text) == packed
+        jax.tree.map(np.testing.assert_array_equal, exchange(tree), tree)
