@@ -1,7 +1,8 @@
 """Exact search for the nearest neighbours, in blocks on the devices.
 
 Queries go through in blocks, which are split over the devices; every device holds all known features. A block has at
-most `BLOCK_BYTES` of similarities on each. So memory grows with the known features alone, not with the queries.
+most `BLOCK_BYTES` of similarities on each. So memory grows with the known features alone, not with the queries. A
+set that is searched in itself goes through `within`, at half the arithmetic.
 
 Inner products in float32 are too coarse for the distances between rows that lie close together. So a few more
 candidates than asked for are taken, and the host computes their distances anew, from differences. Where even this might
@@ -19,6 +20,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from resnet_jax.analysis.within import best_within
 from resnet_jax.errors import DataError
 from resnet_jax.runtime.mesh import AXIS, make_mesh, put_batch, replicated, split_batch
 
@@ -73,13 +75,13 @@ def nearest(
         )
     mesh = mesh or make_mesh()
     prepared = _prepare(known, queries, metric)
-    search = _on_each_device(mesh, _search, count=min(neighbours + MORE, len(known)))
-    parts, start = [], 0
-    for places, scores in _blocks(prepared, search, mesh):
-        rows = slice(start, start + len(places))
-        parts.append(_measured(prepared.known, prepared.queries[rows], prepared.own[rows], places, scores, neighbours))
-        start += len(places)
-    places, distances = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    count = min(neighbours + MORE, others)
+    if queries is None:
+        scores, places = best_within(prepared.known, count, mesh)
+    else:
+        blocks = _blocks(prepared, _on_each_device(mesh, _search, count=count), mesh)
+        scores, places = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+    places, distances = _measured(prepared, places, scores, neighbours)
     return Nearest(places, 1 - distances**2 / 2 if metric == "cosine" else distances)
 
 
@@ -160,28 +162,24 @@ def _only_scores(
 
 def _search(
     known: Float[Array, "N D"], queries: Float[Array, "m D"], own: Int[Array, " m"], *, count: int
-) -> tuple[Int[Array, "m c"], Float[Array, "m c"]]:
+) -> tuple[Float[Array, "m c"], Int[Array, "m c"]]:
     scores, places = lax.top_k(_scores(known, queries, own), count)
-    return places, scores
+    return scores, places
 
 
 def _measured(
-    known: Float[np.ndarray, "N D"],
-    queries: Float[np.ndarray, "m D"],
-    own: Int[np.ndarray, " m"],
-    places: Int[np.ndarray, "m c"],
-    scores: Float[np.ndarray, "m c"],
-    neighbours: int,
+    prepared: _Prepared, places: Int[np.ndarray, "M c"], scores: Float[np.ndarray, "M c"], neighbours: int
 ) -> Nearest:
     """The nearest of the candidates, by distances computed from differences. Where it is not certain that they are the
     nearest of all, by those to all rows."""
+    known, queries, own = prepared
     rows = max(1, TOGETHER_BYTES // (known.itemsize * known.shape[1] * places.shape[1]))
     found = [
         _ranked(known, queries[i : i + rows], own[i : i + rows], np.sort(places[i : i + rows], axis=1), neighbours)
         for i in range(0, len(queries), rows)
     ]
     nearest_places, distances = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    if places.shape[1] < len(known):
+    if places.shape[1] < len(known) - (own[0] >= 0):
         # No row that is not among the candidates has a better score than the last of them, but for rounding.
         size, largest = (queries**2).sum(axis=1), (known**2).sum(axis=1).max()
         rounding = 4 * np.finfo(known.dtype).eps * known.shape[1] ** 0.5 * (size + largest)

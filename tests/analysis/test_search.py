@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from resnet_jax.analysis import search
+from resnet_jax.analysis import search, within
 from resnet_jax.analysis.search import nearest, similarities
 from resnet_jax.errors import DataError
 from resnet_jax.runtime.mesh import make_mesh
@@ -58,6 +58,21 @@ def test_neighbours_are_scikit_learns(monkeypatch, metric, devices, kind):
             found = nearest(known, asked, neighbours=K, metric=metric, mesh=mesh)
             assert found.values.dtype == kind
             check(found, known, asked, metric)
+
+
+@pytest.mark.parametrize(("devices", "rows", "neighbours"), [(1, 211, 10), (4, 97, 10), (3, 12, 11), (1, 30, 29)])
+def test_a_set_in_itself_in_tiles(monkeypatch, devices, rows, neighbours):
+    """Tiles that the rows do not fill, tiles with fewer rows than neighbours, all the others as neighbours."""
+    monkeypatch.setattr(within, "TILE", 13)
+    known = np.random.default_rng(rows).normal(size=(rows, 33))
+    mesh = make_mesh(jax.devices()[:devices])
+    with jax.enable_x64(True):
+        for metric in ("cosine", "euclidean"):
+            found = nearest(known, neighbours=neighbours, metric=metric, mesh=mesh)
+            peer = NearestNeighbors(n_neighbors=neighbours, algorithm="brute", metric=metric).fit(known)
+            distances, places = peer.kneighbors()
+            np.testing.assert_array_equal(found.places, places)
+            np.testing.assert_allclose(1 - found.values if metric == "cosine" else found.values, distances, atol=1e-12)
 
 
 def test_rows_that_lie_closer_than_inner_products_can_tell(monkeypatch):
