@@ -102,9 +102,11 @@ def test_a_batch_that_the_devices_cannot_share():
 def test_memory_with_and_without_rematerialisation(capsys):
     main(["memory", "cifar_resnet20", "--batch-size", "64", "--image-size", "32", "--stages", "1", "2", "3"])
     text = capsys.readouterr().out
-    without, remat = (float(kept) for kept in re.findall(r"kept for the backward pass ([\d.]+) GB", text))
+    units = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
+    kept = re.findall(r"kept for the backward pass ([\d.]+) ([KMG]B)", text)
+    without, remat = (float(number) * units[unit] for number, unit in kept)
     assert 0 < remat < 0.5 * without, text
-    assert len(re.findall(r"peak [\d.]+ GB: state", text)) == 2
+    assert len(re.findall(r"peak [\d.]+ MB: state [\d.]+ MB, batch \d+ KB, activations", text)) == 2
     assert "remat of stages 1, 2, 3" in text
 
 
