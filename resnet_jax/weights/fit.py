@@ -122,7 +122,7 @@ def options_in(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any
     classes, _ = head_and_channels(state_dict, family_of(model))
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
     if hasattr(model, "aux_loss"):
-        options["aux_loss"] = any(key.startswith("aux_classifier.") for key in state_dict)
+        options["aux_loss"] = any(map(_is_auxiliary, state_dict))
     return options
 
 
@@ -212,6 +212,13 @@ def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape],
             f"the file has a head of {classes} classes, and the network none. Take it as it is, without num_classes; "
             'model.apply(..., features=True)["pooled"] gives what lies before it (docs/weights.md, "Another head")'
         )
+    if found.keys() != expected.keys() and _main(found) == _main(expected):
+        if any(map(_is_auxiliary, found)):
+            return (
+                "the file has an auxiliary head, and the network none, as aux_loss=False says. Leave aux_loss out: the "
+                'network then gives "aux" beside "out", and a jitted function that does not use it does not compute it'
+            )
+        return "the file has no auxiliary head, and the network has one; pass aux_loss=False"
     if found != dict(expected) and _fixed(found, family) == _fixed(expected, family):
         wrong = {key for key in expected if found[key] != expected[key]}
         options = [f"num_classes={classes}"] if wrong & heads else []
@@ -230,6 +237,15 @@ def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape],
             )
         return f"this file looks like {names[0]}; ask for that network, or choose another file"
     return where_networks_lie(state_dict) or "they are of no network known here; see list_models()"
+
+
+def _is_auxiliary(key: str) -> bool:
+    return key.startswith("aux_classifier.")
+
+
+def _main(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Without the auxiliary head of a network for segmentation."""
+    return {key: shape for key, shape in shapes.items() if not _is_auxiliary(key)}
 
 
 def _weights(modules: tuple[str, ...], family: Family) -> list[str]:

@@ -41,7 +41,8 @@ def load_pretrained(
       entry: the part of a training checkpoint to take, such as `"model_ema"`.
       prefix: of the keys to take, such as `"module.encoder_q."`.
       **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it, both must agree.
-        Without `aux_loss`, there is an auxiliary head where the file has one.
+        Without `aux_loss`, there is an auxiliary head where the file has one, as published sets do; with it, both must
+        agree.
 
     Returns:
       `(model, variables)` for `model.apply(variables, images, train=False)`.

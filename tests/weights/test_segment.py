@@ -62,6 +62,12 @@ def test_classes_and_heads_come_from_the_file(deeplab):
     )
 
 
+def test_a_file_without_an_auxiliary_head(deeplab):
+    text = r"the file has no auxiliary head, and the network has one; pass aux_loss=False\n  8 missing: aux_classifier"
+    with pytest.raises(WeightsError, match=text):
+        rn.load_pretrained("deeplabv3_resnet18", deeplab[0], aux_loss=True)
+
+
 def test_a_published_set_has_its_auxiliary_head(torchvision, monkeypatch, tmp_path):
     """The set's file has 135 MB; this one has its names."""
     model = rn.create_model("fcn_resnet50", stage_sizes=(1, 1, 1, 1), width=4)
@@ -71,7 +77,11 @@ def test_a_published_set_has_its_auxiliary_head(torchvision, monkeypatch, tmp_pa
     assert loaded == model
     assert loaded.aux_loss
     assert variables["params"]["aux_classifier"]["4"]["kernel"].shape == (1, 1, 16, 21)
-    with pytest.raises(WeightsError, match=r"\d+ unexpected: aux_classifier"):
+    text = (
+        r"the file has an auxiliary head, and the network none, as aux_loss=False says. Leave aux_loss out: the "
+        r'network then gives "aux" beside "out", .*\n  8 unexpected: aux_classifier'
+    )
+    with pytest.raises(WeightsError, match=text):
         rn.load_pretrained("fcn_resnet50", aux_loss=False, stage_sizes=(1, 1, 1, 1), width=4)
 
 
