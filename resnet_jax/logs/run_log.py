@@ -34,7 +34,8 @@ class RunLog:
 
       train  the means over the steps since the last such line of the metrics of a step (`loss`, ...); `lr` of the last
              of these steps; `images_per_second`; `data_wait`, the share of the time that was spent waiting for data;
-             and `mfu` if the devices' peak is known
+             `mfu` if the devices' peak is known; and `empty` if any of the run's batches so far had nothing that
+             counts, as one without a valid pixel: their number. The means leave such batches out where there are others
       eval   the report of the evaluation (`loss`, the task's own numbers, `count`)
 
     Numbers that are not finite are written as null. `seconds` is the total over all sessions of a resumed run.
@@ -94,6 +95,7 @@ class RunLog:
         workdir = open_folder(workdir)
         kept = [record for record in read_metrics(workdir) if record["step"] <= start_step] if start_step else []
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
+        self._empty: int = max((line.get("empty", 0) for line in kept if line["kind"] == "train"), default=0)
         self._sinks: list[Sink] = []
         if jax.process_index() == 0:
             self._sinks = [
@@ -130,6 +132,9 @@ class RunLog:
         self._check_finite(collected)
         self._collected.clear()
         record = self._record("train", step) | _means(collected) | {"lr": float(self._learning_rate(step))}
+        self._empty += sum(metrics.get("empty", 0) > 0 for _, metrics in collected)
+        if self._empty:
+            record["empty"] = self._empty
         if self._timed_steps:
             duration = time.perf_counter() - self._clock
             rate = record["images_per_second"] = self._timed_steps * self._images_per_step / duration
@@ -217,11 +222,15 @@ class RunLog:
 
 
 def _means(collected: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Means over the steps that were not skipped, and the number of skipped steps, where steps can be skipped."""
+    """Means over the steps that were not skipped, and the number of skipped steps, where steps can be skipped.
+
+    A batch in which nothing counts has no loss of its own: its 0 would make the mean too good.
+    """
     values = [metrics for _, metrics in collected]
     taken = [metrics for metrics in values if not metrics.get("skipped")]
-    names = [name for name in values[0] if name not in (*DIAGNOSIS, "skipped")]
-    means = {name: float(np.mean([metrics[name] for metrics in taken])) if taken else math.nan for name in names}
+    counted = [metrics for metrics in taken if not metrics.get("empty")] or taken
+    names = [name for name in values[0] if name not in (*DIAGNOSIS, "skipped", "empty")]
+    means = {name: float(np.mean([metrics[name] for metrics in counted])) if taken else math.nan for name in names}
     if "skipped" in values[0]:
         means["skipped"] = len(values) - len(taken)
     return means

@@ -99,12 +99,13 @@ def _import_tensorboard_x() -> tuple[Any, Any, Any]:
 
 # A line shows the loss, the task's own numbers, and these.
 _RATES = {
+    "empty": "{:,.0f} empty batches",
     "lr": "lr {:.3g}",
     "images_per_second": "{:,.0f} images/s",
     "mfu": "{:.0%} MFU",
     "data_wait": "{:.0%} waiting for data",
 }
-_BAR_STYLES = {"loss": "bold", "images_per_second": "cyan", "left": "dim"}
+_BAR_STYLES = {"loss": "bold", "empty": "yellow", "images_per_second": "cyan", "left": "dim"}
 
 
 class Screen:

@@ -120,6 +120,7 @@ def make_train_step(
 
     The batch is a dictionary of arrays of N rows, split over the devices. The metrics are scalars of this batch:
     `loss`, those of `Losses.metrics`, those of `non_finite.gradient_norms`, and for float16 `loss_scale` and `skipped`.
+    If the losses have weights, `empty` says whether nothing in the batch counted (0 or 1).
 
     Raises:
       ConfigError: from the step: the batch cannot be computed in that many parts.
@@ -195,6 +196,8 @@ def make_train_step(
             due = jnp.asarray(state.ema_due) > 0
             new_state = new_state.replace(ema=average(new_state.step, state.ema, changed, due))
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
+        if means["weight"] is not None:
+            metrics["empty"] = jnp.float32(means["weight"] <= 0)
         good = is_finite(metrics)
         if skip_non_finite or scaling:
             new_state = keep_where(good, new_state, state)

@@ -102,22 +102,23 @@ def test_any_number_of_devices_and_parts(name, group, settings):
     assert 0 < whole[2]["pixel_accuracy"] < 1
 
 
-def test_a_batch_without_any_class_changes_nothing():
-    config, name = make_config(), "fcn_cifar_resnet20"
+@pytest.mark.parametrize("decay", [0.0, 0.25])
+def test_a_batch_without_any_class_changes_nothing(decay):
+    """But for weight decay, which looks at no batch."""
+    config, name = make_config(optim=OptimConfig(warmup_epochs=0.0, weight_decay=decay)), "fcn_cifar_resnet20"
     with jax.enable_x64():
         mesh = make_mesh(jax.devices()[:1])
-        training = assemble(
-            replace(config, optim=OptimConfig(warmup_epochs=0.0, weight_decay=0.0)),
-            segment(config, tiny_model(name, 2)),
-            mesh,
-            num_images=64,
-        )
+        training = assemble(config, segment(config, tiny_model(name, 2)), mesh, num_images=64)
         before = first_state(config, name)
         batch = {**random_batch(0), "mask": np.full((N, SIDE, SIDE), 255, np.uint8)}
         state, metrics = training.train_step(jax.device_put(before), put_batch(batch, split_batch(mesh)))
-    assert metrics["loss"] == 0
-    for x, y in zip(jax.tree.leaves(before.params), jax.tree.leaves(jax.device_get(state.params)), strict=True):
-        np.testing.assert_array_equal(x, y)
+        after = jax.device_get(state.params)
+        _, others = training.train_step(state, put_batch(random_batch(0), split_batch(mesh)))
+    assert metrics["loss"] == metrics["grad_norm"] == metrics["pixel_accuracy"] == 0
+    assert (metrics["empty"], others["empty"]) == (1, 0)
+    kept = 1 - training.plan.lr(1) * decay
+    for x, y in zip(jax.tree.leaves(before.params), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(y, x * kept, rtol=1e-6 if decay else 0)
 
 
 class OfManySizes:

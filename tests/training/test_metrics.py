@@ -262,6 +262,29 @@ def test_progress_bar_on_a_terminal(tmp_path):
     assert text.getvalue().count("evaluation:") == 2
 
 
+def test_batches_in_which_nothing_counts(tmp_path):
+    """They are counted, also by a log that goes on, and left out of the means where there are others."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    empty = lambda number: step_metrics(0.0, 0.0) | {"empty": jnp.float32(number)}
+    with open_log(tmp_path) as log:
+        for step, metrics in enumerate([step_metrics(2.0) | {"empty": 0.0}, step_metrics(4.0) | {"empty": 0.0}], 1):
+            log.collect(step, metrics)
+        log.write_train(2)
+        log.collect(3, empty(1))
+        log.collect(4, step_metrics(3.0) | {"empty": 0.0})
+        log.write_train(4)
+    with open_log(tmp_path, 4, console) as log:
+        log.collect(5, empty(1))
+        log.write_train(5)
+        log.collect(6, step_metrics(2.0) | {"empty": 0.0})
+        log.write_train(6)
+    lines = read_metrics(tmp_path)
+    assert [line.get("empty") for line in lines] == [None, 1, 2, 2]
+    assert [line["loss"] for line in lines] == [3, 3, 0, 2]
+    assert "2 empty batches" in text.getvalue()
+
+
 def test_torch_stays_out_of_the_process(tmp_path):
     program = (
         "import sys\n"

@@ -92,7 +92,11 @@ def test_unequal_weights_give_one_update(alone, devices, accumulate):
 
 def test_a_mean_in_each_part_would_not(alone):
     plain = update(1, 1, weighted=False)
-    assert worst_error(plain, alone) < 1e-12, "with one part there is no difference"
+    *weighted, metrics = alone
+    assert metrics["empty"] == 0
+    assert worst_error(plain, (*weighted, {name: metrics[name] for name in plain[-1]})) < 1e-12, (
+        "with one part there is no difference"
+    )
     assert worst_error(update(1, 2, weighted=False), plain) > 1e-3
 
 
@@ -110,5 +114,6 @@ def test_a_batch_that_does_not_count_changes_nothing():
     """0, not 0 / 0."""
     params, _, momentum, metrics = update(1, 1, np.zeros(IMAGES, int))
     assert metrics["loss"] == metrics["right"] == metrics["grad_norm"] == 0
+    assert metrics["empty"] == 1
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(momentum))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
