@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from resnet_jax.config import DataConfig
+from resnet_jax.data.broken import too_many
 from resnet_jax.data.decode import decode_image
+from resnet_jax.data.mask_survey import SAMPLE
 from resnet_jax.data.masks import NOT_COUNTED, check_size, check_values
 from resnet_jax.data.orientation import orientation
 from resnet_jax.data.sources import Source, leaves_of, missing_leaves
@@ -88,6 +91,21 @@ def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
                 found.modes[looked.mode] += 1
     found.per_class = per_class.tolist()
     return found
+
+
+def check_some(config: DataConfig, source: Source, threads: int = 8) -> None:
+    """Looks at `SAMPLE` images and masks, spread over a split, before anything is trained on it.
+
+    Raises:
+      DataError: more of these than `config.max_broken_fraction` of the split cannot be used: masks of another size than
+        their images, values of no class, files that cannot be read. It names the first.
+    """
+    spread = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        looked = pool.map(lambda index: _look(source, index, config.exif), spread)
+        reasons = {index: one.error for index, one in zip(spread, looked, strict=True) if one.error}
+    if len(reasons) > config.max_broken_fraction * len(source):
+        raise too_many(reasons, len(source), config.max_broken_fraction)
 
 
 def has_masks(source: Source) -> bool:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key, PyTree
 from resnet_jax.config import Config, Segment
 from resnet_jax.data import Source, Subset, load_source, missing_leaves, normalize
 from resnet_jax.data.canvases import Canvases
+from resnet_jax.data.check import check_some
 from resnet_jax.data.colour import jitter
 from resnet_jax.data.device import standardize
 from resnet_jax.data.mask_fills import EvalMask, TrainMask
@@ -145,7 +146,8 @@ def make_prepare(config: Config) -> Prepare:
 
 
 def check_source(config: Config, source: Source) -> None:
-    """Raises a ConfigError if examples lack image or mask, or if the network has another number of classes."""
+    """Raises a ConfigError if examples lack image or mask, or if the network has another number of classes, and a
+    DataError as `check_some`."""
     if text := missing_leaves(source, NEEDS, "segmentation", f"data.name = {config.data.name}"):
         raise ConfigError(text.replace("digits or digit_numbers", "digit_scenes"))
     classes = len(source.class_names)
@@ -154,3 +156,4 @@ def check_source(config: Config, source: Source) -> None:
             f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {classes} classes, the "
             f"background among them; set model.num_classes = {classes}"
         )
+    check_some(config.data, source)
