@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from resnet_jax import Config, DataConfig, ModelConfig
+from resnet_jax import Config, DataConfig, ModelConfig, Segment
 from resnet_jax.cost.aot import compile_ahead
 from resnet_jax.cost.targets import parse_target
 
@@ -32,9 +32,18 @@ CASES = [
     for target in TARGETS
     for name in NETWORKS
 ]
+SEGMENTERS = ("fcn_resnet50", "deeplabv3_resnet50", "unet_resnet50")
+SCENES, SCENE, CLASSES = 8, 512, 21  # images of a device, their side, and what their pixels are
 
 
 def config_of(name, dtype, images, devices):
+    if name in SEGMENTERS:
+        return Config(
+            model=ModelConfig(name=name, dtype=dtype, num_classes=CLASSES),
+            data=DataConfig(name="voc:VOC2012", image_size=SCENE, eval_resize=SCENE),
+            task=Segment(),
+            batch_size=images * devices,
+        )
     side = 32 if name.startswith("cifar") else 224
     return Config(
         model=ModelConfig(name=name, dtype=dtype, bn_group_size=32),
@@ -80,8 +89,9 @@ FEW = 0.01
 def wide_arrays(program, side, images):
     """Float32 arrays in the device's memory as large as the activations of the second stage, `(kernel, source, shape)`.
     Not meant are the images themselves, since the augmentation computes in float32, and gradients packed into a vector
-    to be exchanged."""
-    smallest = images * (28 * 28 * 128 if side == 224 else 16 * 16 * 32)
+    to be exchanged. Nor are logits of each pixel, which are float32 everywhere (nothing else has a multiple of 21
+    numbers), and kernels as large as activations."""
+    smallest = images * {32: 16 * 16 * 32, 224: 28 * 28 * 128, SCENE: 64 * 64 * 128}[side]
     on_chip = program.target.chip.is_tpu
     return [
         (kernel.name, kernel.source, shape)
@@ -89,6 +99,7 @@ def wide_arrays(program, side, images):
         for shape in kernel.results
         if shape.dtype == "f32" and len(shape.sides) > 1 and not (on_chip and shape.space)
         if smallest <= math.prod(shape.sides) != images * side * side * 3
+        if side != SCENE or (math.prod(shape.sides) % CLASSES and shape.sides[:2] != (3, 3))
     ]
 
 
@@ -96,6 +107,14 @@ def wide_arrays(program, side, images):
 @pytest.mark.parametrize(("name", "dtype", "target"), CASES)
 def test_a_step(name, dtype, target, python_for, ratchet):
     check(name, dtype, DTYPES[dtype], target, python_for("tpu" if target.startswith("v") else "gpu"), ratchet)
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize("target", ["v5e:1", "h100:1"])
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_step_of_segmentation(name, target, python_for, ratchet):
+    """The whole batch has common statistics, as in the recipes."""
+    check(name, "bfloat16", SCENES, target, python_for("tpu" if target.startswith("v") else "gpu"), ratchet)
 
 
 @pytest.mark.parametrize("target", ["h100:8", "v5e:1"])
