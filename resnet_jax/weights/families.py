@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from resnet_jax.models.segment.network import SCORES
+
 Rows = tuple[tuple[str, str], ...]
 Layout = Literal["torchvision", "timm_d", "huggingface", "pytorch_cifar"]
 
@@ -112,7 +114,7 @@ def _below(rows: Rows) -> Rows:
 SEGMENT = Family(
     modules=_below(RESNET.modules),
     layouts={layout: _below(RESNET.layouts[layout]) for layout in ("torchvision", "timm_d")},
-    head=("classifier.4", "aux_classifier.4", "segmentation_head.0"),
+    head=("classifier.4", "aux_classifier.4", "segmentation_head.0", *SCORES),
     stem=tuple(f"{root}.{stem}" for root in _ROOTS for stem in RESNET.stem),
     block=RESNET.block,
     layout_of=lambda model: RESNET.layout_of(model.backbone),

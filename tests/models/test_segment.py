@@ -12,14 +12,14 @@ from resnet_jax.models.segment import heads
 from resnet_jax.models.segment.heads import Aspp, Tools
 from resnet_jax.models.segment.network import head_tools
 from resnet_jax.models.segment.resize import bilinear, nearest_doubled
-from resnet_jax.parity import make_reference
+from resnet_jax.parity import make_reference, randomize
 from resnet_jax.weights import from_torchvision
 
 from ..weights.networks import shapes_only
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-PUBLISHED = [name for name in list_models(task="segment") if not name.startswith("unet")]
+PUBLISHED = [name for name in list_models(task="segment") if name.startswith(("fcn_", "deeplabv3_"))]
 
 
 # Enlargement
@@ -109,6 +109,9 @@ def test_shapes_are_those_of_segmentation_models_pytorch(torchvision, name):
         ("unet_resnetblur18", {}),
         ("fcn_resnet50_gn", {}),
         ("fcn_cifar_resnet20", {}),
+        ("fcn8s_resnet50", {"aux_loss": True}),
+        ("fcn4s_resnetv2_50", {}),
+        ("fcn2s_cifar_resnet20", {}),
         ("deeplabv3_cifar_wide_resnet16_8", {}),
         ("unet_cifar_resnet20", {}),
         ("unet_resnet50", {"output_stride": 8}),
@@ -124,6 +127,50 @@ def test_any_network_is_a_backbone(name, options):
     assert {x.dtype for x in out.values()} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parametrize(("name", "finest"), [("fcn8s_resnet18", 8), ("fcn2s_resnet18", 2)])
+def test_scores_of_finer_maps_are_added_as_in_the_paper(torchvision, float64, name, finest):
+    """Long et al. 2015, section 4.2, written with torch's modules over torchvision's backbone."""
+    parts, layers = {2: ("relu", 64), 4: ("layer1", 64), 8: ("layer2", 128), 16: ("layer3", 256)}, {"layer4": "32"}
+
+    class Skips(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            names = layers | {layer: str(stride) for stride, (layer, _) in parts.items()}
+            resnet = torchvision.models.resnet18()
+            self.backbone = torchvision.models._utils.IntermediateLayerGetter(resnet, names)
+            self.classifier = torchvision.models.segmentation.fcn.FCNHead(512, 5)
+            self.scores = torch.nn.ModuleDict(
+                {str(stride): torch.nn.Conv2d(size, 5, 1) for stride, (_, size) in parts.items() if stride >= finest}
+            )
+
+        def forward(self, images):
+            maps = self.backbone(images)
+            logits = self.classifier(maps["32"])
+            enlarge = lambda like: torch.nn.functional.interpolate(logits, like.shape[-2:], mode="bilinear")
+            for stride in sorted(map(int, self.scores), reverse=True):
+                logits = enlarge(maps[str(stride)]) + self.scores[str(stride)](maps[str(stride)])
+            return enlarge(images)
+
+    torch.manual_seed(0)
+    module = Skips().double()
+    images = np.random.default_rng(0).normal(size=(2, 75, 93, 3))
+    theirs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    randomize(module, theirs)
+    with torch.no_grad():
+        logits = module.eval()(theirs).permute(0, 2, 3, 1).numpy()
+    model = create_model(name, num_classes=5, param_dtype=jnp.float64)
+    state_dict = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
+    ours = model.apply(from_torchvision(state_dict, model), images, train=False)["out"]
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-12 * np.abs(logits).max())
+
+
+def test_finer_maps_score_nothing_at_first():
+    params = init(small("fcn2s_resnet18"), jax.random.key(1))["params"]
+    scores = {name: of for name, of in params.items() if name.startswith("score")}
+    assert scores.keys() == {"scores_2", "scores_4"}
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(scores))
+
+
 def test_cifar_networks_have_as_many_decoder_blocks_as_they_halve():
     params = variable_shapes(create_model("unet_cifar_resnet20"))["params"]
     assert params["decoder"].keys() == {"blocks_0", "blocks_1"}
@@ -137,6 +184,7 @@ def test_cifar_networks_have_as_many_decoder_blocks_as_they_halve():
         ("fcn_resnet50", {"dropout": 1.0}, "dropout = 1.0 must be at least 0 and less than 1"),
         ("fcn_resnet50", {"num_classes": 0}, "num_classes = 0 must be at least 1"),
         ("fcn_resnet18", {"stage_sizes": (2,)}, "has one stage, and aux_loss needs the last but one; pass aux_loss=Fa"),
+        ("fcn8s_cifar_resnet20", {}, r"finest = 8: .* maps of strides \[2, 1\] before its last; choose one of these"),
         ("unet_cifar_resnet20", {"stage_sizes": (2,)}, "makes images 1 times smaller, .* a stride of 2 to 32"),
     ],
 )

@@ -13,10 +13,18 @@ from resnet_jax.models.segment.unet import CHANNELS, UNet
 
 NAMES = (
     *("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"),  # torchvision's
+    *("fcn8s_resnet50", "fcn8s_resnet101"),  # with the paper's skips, which torchvision leaves out
     *("unet_resnet18", "unet_resnet34", "unet_resnet50", "unet_resnet101", "unet_resnet152"),
 )
 """The names that are listed. `HEAD_NETWORK` is a network for every head and every network of the family."""
 DILATED = {"output_stride": 8}
+
+
+def _with_scores(finest: int) -> Callable[..., nn.Module]:
+    def build(name: str, fields: Mapping[str, Any], *, aux_loss: bool = False, **own: Any) -> Segmenter:
+        return Segmenter(ResNet(**{**fields, "num_classes": 0}), "fcn", aux_loss=aux_loss, finest=finest, **own)
+
+    return build
 
 
 def _dilated(head: str) -> Callable[..., nn.Module]:
@@ -37,9 +45,13 @@ def _unet(name: str, fields: Mapping[str, Any], *, num_classes: int = 21) -> UNe
     return UNet(encoder, num_classes)
 
 
+_OPTIONS = ("num_classes", "aux_loss", "dropout")
 HEADS: dict[str, tuple[Callable[..., nn.Module], tuple[str, ...]]] = {
-    "fcn": (_dilated("fcn"), ("num_classes", "aux_loss", "dropout")),
-    "deeplabv3": (_dilated("deeplabv3"), ("num_classes", "aux_loss", "dropout")),
+    "fcn": (_dilated("fcn"), _OPTIONS),
+    "fcn8s": (_with_scores(8), _OPTIONS),
+    "fcn4s": (_with_scores(4), _OPTIONS),
+    "fcn2s": (_with_scores(2), _OPTIONS),
+    "deeplabv3": (_dilated("deeplabv3"), _OPTIONS),
     "unet": (_unet, ("num_classes",)),
 }
 """For the first word of a name: the function that builds the network, and the options that are not the backbone's."""

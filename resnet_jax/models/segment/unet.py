@@ -13,7 +13,7 @@ from resnet_jax.models.blueprint import draw
 from resnet_jax.models.layers import Dtype, relu
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.segment.heads import Tools
-from resnet_jax.models.segment.network import Logits, head_tools, stages_of
+from resnet_jax.models.segment.network import Logits, head_tools, skips_of, stages_of, strides_of
 from resnet_jax.models.segment.resize import nearest_doubled
 
 Map = Float[Array, "N H W C"]
@@ -82,9 +82,8 @@ class UNet(nn.Module):
         tools = head_tools(self.encoder, **options)
         *_, last = stages_of(self.encoder)
         channels = [max(1, round(width * self.encoder.width_multiplier)) for width in CHANNELS]
-        x = Decoder(tools, channels, name="decoder")(
-            maps.get("activated", maps[last]), skips_of(maps, padded.shape[1]), stride
-        )
+        skips = {at: maps[name] for at, name in skips_of(strides_of(self.encoder), stride)}
+        x = Decoder(tools, channels, name="decoder")(maps.get("activated", maps[last]), skips, stride)
         conv = tools.conv(self.num_classes, 3, use_bias=True, kernel_init=xavier_uniform, name="segmentation_head_0")
         logits = conv(x)[:, :height, :width]
         out = {"out": logits.astype(jnp.promote_types(logits.dtype, jnp.float32))}
@@ -124,8 +123,3 @@ class DecoderBlock(nn.Module):
             x = self.tools.conv(self.channels, 3, kernel_init=he_uniform, name=f"conv{n}_0")(x)
             x = relu(self.tools.norm(name=f"conv{n}_1")(x))
         return x
-
-
-def skips_of(maps: Mapping[str, Array], height: int) -> dict[int, Map]:
-    """By their stride, the last maps of the encoder at each resolution."""
-    return {height // x.shape[1]: x for name, x in maps.items() if name == "stem" or name.startswith("stage")}

@@ -16,7 +16,7 @@ from resnet_jax.data.device import standardize
 from resnet_jax.data.mask_fills import EvalMask, TrainMask
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
-from resnet_jax.models.segment.network import Segmenter
+from resnet_jax.models.segment.network import SCORES, Segmenter
 from resnet_jax.models.segment.unet import UNet
 from resnet_jax.tasks.segment.loss import make_loss
 from resnet_jax.tasks.segment.measure import BEST, NAMES, Score, make_measure, make_report, make_score
@@ -24,7 +24,7 @@ from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 
 NEEDS = ("image", "mask")
-HEAD = ("classifier/4", "aux_classifier/4", "segmentation_head_0")
+HEAD = ("classifier/4", "aux_classifier/4", "segmentation_head_0", *SCORES)
 """The last convolutions, with an output for each class."""
 
 
