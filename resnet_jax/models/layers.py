@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
-from resnet_jax.models.forms import kept, per_platform, pointwise, same
+from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
 
 Dtype = Any
 
@@ -37,6 +37,7 @@ def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
 
 
 Sides = int | tuple[int, ...]  # one number for all axes, or one for each
+FAR = 8  # a dilation of DeepLabV3's head (12, 24, 36), not of a backbone (2, 4), where XLA's convolution is fast
 
 
 class Conv(nn.Module):
@@ -115,6 +116,8 @@ class Conv(nn.Module):
         precision = self.precision if x.dtype == jnp.float32 else None
         if x.ndim == 4 and self._is_pointwise(x) and self.groups == 1:
             return pointwise(x, kernel[0, 0], precision, strides[0])
+        if self._is_far(x, kernel):
+            return dilated(x, kernel, dilations[0], precision)
         symmetric = [(size - 1) // 2 * dilation for size, dilation in zip(kernel.shape, dilations, strict=False)]
         axes = "DHW"[-len(strides) :]
         return lax.conv_general_dilated(
@@ -130,6 +133,12 @@ class Conv(nn.Module):
 
     def _is_pointwise(self, x: Array) -> bool:
         return set(self._of_axes("kernel_size", x)) == {1} and len(set(self._of_axes("stride", x))) == 1
+
+    def _is_far(self, x: Array, kernel: Array) -> bool:
+        """Whether this is a plain 3x3 convolution whose taps are so far apart that many see padding."""
+        plain = kernel.shape[:-2] == (3, 3) and self.groups == 1 and self.padding is None
+        down, across = self._of_axes("dilation", x) if plain else (1, 1)
+        return down == across >= FAR and self._of_axes("stride", x) == (1, 1)
 
     def _of_axes(self, field: str, x: Array) -> tuple[int, ...]:
         """A field's numbers, one for each axis of `x` that is convolved."""

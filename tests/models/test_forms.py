@@ -9,7 +9,7 @@ import pytest
 
 from resnet_jax.models import ResNet
 from resnet_jax.models.deferred import norm_of, pooled_norm_of
-from resnet_jax.models.forms import PLATFORMS, forms_of, forms_of_this_machine, in_halves, pointwise
+from resnet_jax.models.forms import PLATFORMS, dilated, forms_of, forms_of_this_machine, in_halves, pointwise
 from resnet_jax.models.layers import Conv, kept_relu, relu
 from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.pooling import max_pool
@@ -60,6 +60,45 @@ def test_in_halves(platform, classes):
     arguments, directions = ((rng.normal(size=(3, 6)), rng.normal(size=(6, classes))) for _ in range(2))
     halves = lambda x, kernel: in_halves(x, kernel, (((1,), (0,)), ((), ())))
     compare(*(derivatives(f, arguments, directions) for f in (halves, jnp.matmul)))
+
+
+# A tap sees the middle, or none of it; both ends meet; a side as long as the dilation, or shorter.
+DILATED = [((19, 11), 8), ((16, 9), 8), ((8, 23), 8), ((13, 12), 12)]
+
+
+@pytest.mark.parametrize(("size", "dilation"), DILATED)
+def test_dilated(platform, size, dilation):
+    """Value and gradients against torch; second derivatives against XLA's convolution."""
+    rng = np.random.default_rng(0)
+    arguments, directions = ((rng.normal(size=(2, *size, 3)), rng.normal(size=(3, 3, 3, 4))) for _ in range(2))
+    convolve = lambda x, kernel: Conv(4, 3, dilation=dilation).apply({"params": {"kernel": kernel}}, x)
+    plain = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding=[(dilation, dilation)] * 2,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    found = derivatives(convolve, arguments, directions)
+    compare(found, derivatives(plain, arguments, directions))
+    x, kernel = (
+        torch.tensor(argument.transpose(axes), requires_grad=True)
+        for argument, axes in zip(arguments, [(0, 3, 1, 2), (3, 2, 0, 1)], strict=True)
+    )
+    y = torch.nn.functional.conv2d(x, kernel, padding=dilation, dilation=dilation)
+    torch.sin(y).sum().backward()
+    compare(found[0], y.detach().numpy().transpose(0, 2, 3, 1))
+    compare(found[1], (x.grad.numpy().transpose(0, 2, 3, 1), kernel.grad.numpy().transpose(2, 3, 1, 0)))
+
+
+def test_dilated_in_16_bits_is_rounded_once(platform):
+    rng = np.random.default_rng(1)
+    x, kernel = jnp.asarray(rng.normal(size=(1, 19, 11, 64)), jnp.bfloat16), rng.normal(size=(3, 3, 64, 4))
+    kernel = jnp.asarray(kernel, jnp.bfloat16)
+    found = dilated(x, kernel, 8)
+    assert found.dtype == jnp.bfloat16
+    exact = dilated(x.astype(jnp.float64), kernel.astype(jnp.float64), 8)
+    np.testing.assert_allclose(found.astype(jnp.float64), exact, rtol=2**-8, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
@@ -270,6 +309,7 @@ def test_the_form_is_that_of_the_platform_lowered_for():
         return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
     pool, product = lambda x: max_pool(x), lambda x, kernel: pointwise(x, kernel)
+    convolve = lambda x, kernel, **fields: Conv(8, 3, **fields).apply({"params": {"kernel": kernel}}, x)
     shapes = (2, 4, 4, 8), (8, 16)
     assert "reduce_window" in text(pool, "tpu", shapes[0])
     assert "reduce_window" not in text(pool, "cpu", shapes[0])
@@ -277,6 +317,18 @@ def test_the_form_is_that_of_the_platform_lowered_for():
     assert "convolution" in text(product, "cuda", *shapes)
     assert "convolution" in text(product, "tpu", *shapes)
     assert "convolution" not in text(product, "cpu", *shapes)
+    for platform in PLATFORMS:
+        far, near, grouped, strided = (
+            "convolution" in text(partial(convolve, **fields), platform, (1, 9, 9, 8), (3, 3, 8 // groups, 8))
+            for fields, groups in [
+                ({"dilation": 8}, 1),
+                ({"dilation": 4}, 1),
+                ({"dilation": 8, "groups": 2}, 2),
+                ({"dilation": 8, "stride": 2}, 1),
+            ]
+        )
+        assert far == (platform != "cpu")
+        assert all((near, grouped, strided))
 
 
 def test_a_run_on_a_cpu_traces_the_forms_of_cpus_alone():
