@@ -8,7 +8,7 @@ Forward is the pass in evaluation to both maps of logits, of one image. The trai
 `task = Segment()`, without changes of colour: cross-entropy of the logits and half of the auxiliary one's, gradients,
 SGD with momentum and weight decay. PyTorch's has the same losses and the same optimizer. A tenth of the pixels have no
 class. Both are float32 and have 21 classes, and each has a process of its own: ours with our flags of XLA. After a
-warm-up they take turns. Shown are the medians, and the median of the ratios within a round.
+warm-up they take turns. Shown are medians, and the median of the ratios within a round.
 
 Peak memory is by how much a process grows that builds the step and runs it three times. Ours compiles it in that
 process, too. What XLA's compiled program needs is printed beside it.
