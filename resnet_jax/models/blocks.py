@@ -25,7 +25,9 @@ class Parts:
 
     Attributes:
       conv: `conv(features, kernel_size, stride=1, name=...)`, with the further fields of `layers.Conv`.
-      norm: `norm(name=...)`, optionally with `scale_init`.
+      norm: `norm(name=...)`, optionally with `scale_init`: the norm of what a convolution puts out.
+      norm_of_sum: likewise, of a sum, as pre-activation blocks have it. Only a folded network makes a difference:
+        there a convolution does what the norm after it did, and `norm` gives the identity.
       act: the activation.
       shortcut: one of `shortcuts.SHORTCUTS`.
       groups, base_width: of the 3x3 convolution in a bottleneck (see `Block.inner`).
@@ -38,6 +40,7 @@ class Parts:
 
     conv: ModuleDef
     norm: ModuleDef
+    norm_of_sum: ModuleDef
     act: Activation
     shortcut: Callable[..., Array | None]
     groups: int
@@ -177,7 +180,7 @@ class PreactBasicBlock(Block):
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         norm, act = self.parts.norm, self.parts.act
-        z = act(norm(name="bn1")(x))
+        z = act(self.parts.norm_of_sum(name="bn1")(x))
         y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(z)
         y = self.blur(act(norm(name="bn2")(y)))
         y = self.last_conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
@@ -194,7 +197,7 @@ class PreactBottleneck(Block):
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
-        z = act(norm(name="bn1")(x))
+        z = act(self.parts.norm_of_sum(name="bn1")(x))
         y = conv(self.inner, 1, name="conv1")(z)
         y = act(norm(name="bn2")(y))
         y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)

@@ -183,6 +183,11 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
             "shortcut = 'none': a branch that is zero ends a network without shortcuts; "
             "pass zero_init_residual=False and stochastic_depth=0"
         )
+    if net.folded and field_default(plan.norm, "use_batch_stats") is None:
+        yield (
+            f"folded = True leaves out batch normalisation that a convolution does, and norm = {net.norm!r} is none; "
+            "pass folded=False"
+        )
     groups = field_default(plan.norm, "num_groups")
     for width in [plan.stem_width, *inner, *outputs] if groups else []:
         if width % groups:

@@ -87,10 +87,7 @@ class Conv(nn.Module):
         shape = (*sizes, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         if self.standardize:
-            within = tuple(range(kernel.ndim - 1))
-            mean = jnp.mean(kernel, axis=within, keepdims=True)
-            var = jnp.mean(jnp.square(kernel - mean), axis=within, keepdims=True)
-            kernel = (kernel - mean) * lax.rsqrt(var + 1e-6)
+            kernel = standardized(kernel)
         dtype = self.output_dtype(x)
         x = x.astype(dtype)
         if deferred:
@@ -149,6 +146,14 @@ class Conv(nn.Module):
                 "images and channels; give one number, or one for each of one to three axes"
             )
         return (given,) * axes if isinstance(given, int) else tuple(given)
+
+
+def standardized(kernel: Float[Array, "*S I O"]) -> Float[Array, "*S I O"]:
+    """Each filter with zero mean and unit variance, as `Conv.standardize` asks."""
+    within = tuple(range(kernel.ndim - 1))
+    mean = jnp.mean(kernel, axis=within, keepdims=True)
+    var = jnp.mean(jnp.square(kernel - mean), axis=within, keepdims=True)
+    return (kernel - mean) * lax.rsqrt(var + 1e-6)
 
 
 @jax.custom_jvp

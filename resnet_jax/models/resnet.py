@@ -7,6 +7,7 @@ converter only renames and transposes.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,7 +18,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
-from resnet_jax.models.forms import in_halves
+from resnet_jax.models.forms import in_halves, same
 from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
@@ -49,6 +50,8 @@ class ResNet(nn.Module):
       antialias: blur before every subsampling after the first convolution.
       weight_standardization: of every convolution; for use with `norm="group"`.
       width_multiplier: multiplies `width` and `stem_width`.
+      folded: every convolution has a bias, and no norm follows it: what `compress.fold` makes of a network. Norms that
+        follow no convolution stay, as in pre-activation blocks.
       output_stride: 8, 16 or 32: a stage that would make the stride larger dilates instead; None = every stage strides.
       stochastic_depth: rate at which training drops the last block's branch, per image; it rises linearly from 0 at
         the first block. `apply` then needs `rngs={"dropout": key}`.
@@ -84,6 +87,7 @@ class ResNet(nn.Module):
     antialias: bool = False
     weight_standardization: bool = False
     width_multiplier: float = 1.0
+    folded: bool = False
     output_stride: int | None = None
     stochastic_depth: float = 0.0
     remat: tuple[int, ...] = ()
@@ -130,10 +134,13 @@ class ResNet(nn.Module):
         """
         plan = draw(self)
         self._check_call(images, plan.stride, train)
-        conv, norm = tools_of(self, plan, train=train, use_batch_stats=use_batch_stats, update_stats=update_stats)
+        conv, norm, norm_of_sum = tools_of(
+            self, plan, train=train, use_batch_stats=use_batch_stats, update_stats=update_stats
+        )
         parts = Parts(
             conv=conv,
             norm=norm,
+            norm_of_sum=norm_of_sum,
             act=plan.act,
             shortcut=plan.shortcut,
             groups=self.groups,
@@ -155,7 +162,7 @@ class ResNet(nn.Module):
             x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
-            x = out["activated"] = plan.act(norm(name="norm")(x))
+            x = out["activated"] = plan.act(norm_of_sum(name="norm")(x))
         x = out["pooled"] = plan.pool(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         if self.num_classes:
             x = out["logits"] = nn.Dense(
@@ -215,8 +222,10 @@ def tools_of(
     train: bool,
     use_batch_stats: bool | None = None,
     update_stats: bool | None = None,
-) -> tuple[Callable[..., Conv], Callable[..., nn.Module]]:
-    """The convolution and the norm of a network, with all its options, for its own layers and for those above it."""
+) -> tuple[Callable[..., Conv], Callable[..., Any], Callable[..., nn.Module]]:
+    """The convolution, the norm after a convolution and the norm of a sum (see `Parts`) of a network, with all its
+    options, for its own layers and for those above it.
+    """
     norm = bind(
         plan.norm,
         use_batch_stats=train if use_batch_stats is None else use_batch_stats,
@@ -228,9 +237,15 @@ def tools_of(
     )
     conv = partial(
         Conv,
+        use_bias=net.folded,
         standardize=net.weight_standardization,
         precision=net.precision,
         dtype=net.dtype,
         param_dtype=net.param_dtype,
     )
-    return conv, norm
+    return conv, (_no_norm if net.folded else norm), norm
+
+
+def _no_norm(**fields: Any) -> Callable[[Array], Array]:
+    """In the place of a norm that is folded into the convolution before it."""
+    return same

@@ -147,7 +147,7 @@ def head_tools(
     positions: Int[Array, " N"] | None,
 ) -> Tools:
     """Convolutions and norms like the backbone's."""
-    conv, norm = tools_of(
+    conv, norm, _ = tools_of(
         backbone, draw(backbone), train=train, use_batch_stats=use_batch_stats, update_stats=update_stats
     )
     return Tools(conv, norm, train, positions)
