@@ -22,6 +22,7 @@ from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.duplicates import duplicates
 from resnet_jax.commands.evaluate import evaluate
+from resnet_jax.commands.export import export
 from resnet_jax.commands.features import features
 from resnet_jax.commands.maps import maps
 from resnet_jax.commands.memory import memory
@@ -76,6 +77,7 @@ COMMANDS: Commands = {
     "diff": diff,
     "duplicates": duplicates,
     "evaluate": evaluate,
+    "export": export,
     "features": features,
     "ladder": ladder,
     "maps": maps,

@@ -10,6 +10,7 @@ from resnet_jax.models import list_models
 from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
 from resnet_jax.tasks.segment.task import is_segmenter
+from resnet_jax.weights.hub import is_repository
 
 
 def open_named(
@@ -22,7 +23,8 @@ def open_named(
     """The run or the network that `name` names.
 
     Args:
-      name: a run's folder, a weight file, or a published set: `resnet50` or `resnet50:IMAGENET1K_V1`.
+      name: a run's folder, a weight file, a folder that timm loads, or a published set: `resnet50` or
+        `resnet50:IMAGENET1K_V1`.
       checkpoint: the checkpoint to take, where it is a run.
       model: the name of the network in a file; by default its keys and shapes decide.
       preset: how images are prepared for weights without a run, where it is not as the weights say.
@@ -31,7 +33,7 @@ def open_named(
       ConfigError, CheckpointError, WeightsError: it names no network, or the network cannot be read.
     """
     published, _, weight_set = name.partition(":")
-    if not is_remote(name) and Path(name).is_file():
+    if not is_remote(name) and (Path(name).is_file() or is_repository(name)):
         return load_network(name, model, preset=preset)
     if published in list_models() and not Path(name).is_dir():
         return load_network(weight_set or "DEFAULT", published, preset=preset)

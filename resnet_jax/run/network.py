@@ -18,7 +18,7 @@ from resnet_jax.models import create_model
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
-from resnet_jax.weights.hub import hub_network
+from resnet_jax.weights.hub import hub_labels, hub_network, is_repository
 from resnet_jax.weights.names import where_networks_lie
 
 log = logging.getLogger("resnet_jax")
@@ -31,7 +31,8 @@ class Network:
     Attributes:
       title: what it is, for people.
       preset: how its images are prepared.
-      class_names: those of a published set; ImageNet's where there are 1000 classes; else the numbers of the classes.
+      class_names: those of a published set, or that a repository names; ImageNet's where there are 1000 classes; else
+        the numbers of the classes.
     """
 
     title: str
@@ -57,7 +58,7 @@ def load_network(
 
     Args:
       weights: a published set such as `IMAGENET1K_V2` (`DEFAULT` is the most accurate), a weight file, or a repository
-        of the Hugging Face hub such as `timm/resnet50.a1_in1k`.
+        of the Hugging Face hub such as `timm/resnet50.a1_in1k`, or a folder with the files of one.
       model: the network's name. A set needs it; of a file or a repository it is else what they say, or what keys and
         shapes are those of.
       entry, prefix: as of `load_pretrained`.
@@ -71,13 +72,13 @@ def load_network(
     described: Preset | None = None
     if path.is_file():
         published = next((found for found in WEIGHT_SETS if found.file == path.name), None)
-    elif (open_folder(weights) / FILE_NAME).exists():
+    elif not is_repository(weights) and (open_folder(weights) / FILE_NAME).exists():
         raise ConfigError(f"{weights} is the folder of a run, which says itself what it holds; name it first, alone")
     elif weights == "DEFAULT" or weights in {found.name for found in WEIGHT_SETS}:
         if model is None:
             raise ConfigError(f"--weights {weights} is there of several networks; say of which: --model resnet50")
         published = find_weight_set(model, weights)
-    elif model is None and weights.count("/") != 1:
+    elif model is None and weights.count("/") != 1 and not is_repository(weights):
         raise ConfigError(
             f"--weights {weights} is no file, no published set (IMAGENET1K_V1, IMAGENET1K_V2 or DEFAULT, with --model) "
             "and no repository of the hub (such as timm/resnet50.a1_in1k); correct it"
@@ -100,7 +101,8 @@ def load_network(
             f"of {prepared.channels}. For 1 or 3 channels say them (--preset.mean, --preset.std). Else call "
             "model.apply yourself (docs/weights.md), or name the run that the weights come from"
         )
-    names = published.class_names if published else class_names()
+    labels = None if published or path == Path(weights) else hub_labels(weights)
+    names = published.class_names if published else labels or class_names()
     if net.num_classes != len(names):
         names = tuple(map(str, range(net.num_classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"

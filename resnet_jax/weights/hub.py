@@ -1,4 +1,7 @@
-"""Repositories of the Hugging Face hub, such as `timm/resnet152.tv_in1k` or `microsoft/resnet-50`. Needs no torch."""
+"""Repositories of the Hugging Face hub, such as `timm/resnet152.tv_in1k` or `microsoft/resnet-50`. Needs no torch.
+
+A folder of this machine with the same files is read like a repository.
+"""
 
 import json
 from pathlib import Path
@@ -54,6 +57,17 @@ def hub_network(repository: str) -> str | None:
     return name if name in list_models(task="classify") else None
 
 
+def hub_labels(repository: str) -> tuple[str, ...] | None:
+    """The names of the classes, where timm's `config.json` has them in the order of the logits."""
+    names = _read(repository, "config.json").get("label_names")
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def is_repository(path: str | Path) -> bool:
+    """Whether it is a folder of this machine with the files of a repository. A run's folder has no such weights."""
+    return any((Path(path) / name).is_file() for name in _WEIGHTS)
+
+
 def _read(repository: str, name: str) -> dict[str, Any]:
     """A JSON object of a repository. Empty if there is no such file."""
     path = _file(repository, name)
@@ -72,6 +86,8 @@ def _read(repository: str, name: str) -> dict[str, Any]:
 
 def _file(repository: str, name: str) -> Path | None:
     """One file of a repository. None if the repository has no such file."""
+    if is_repository(repository):
+        return path if (path := Path(repository) / name).is_file() else None
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError

@@ -15,7 +15,7 @@ from resnet_jax.weights.channels import RGB, adapt_input_conv, input_conv
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
 from resnet_jax.weights.fit import head_and_channels, options_in
-from resnet_jax.weights.hub import hub_weights
+from resnet_jax.weights.hub import hub_weights, is_repository
 from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
 _SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors")
@@ -35,7 +35,7 @@ def load_pretrained(
     Args:
       name: of the network, as of `create_model`.
       source: a published set (`"DEFAULT"` = the most accurate, see `WEIGHT_SETS`), a file, or a repository of the
-        Hugging Face hub such as `"timm/resnet152.tv_in1k"`.
+        Hugging Face hub such as `"timm/resnet152.tv_in1k"`, or a folder with the files of one.
       channels: of the images; None = as the file has it. From weights for RGB images the first convolution for other
         numbers of channels is made as timm does: see `adapt_input_conv`.
       entry: the part of a training checkpoint to take, such as `"model_ema"`.
@@ -107,6 +107,8 @@ def find_weights(name: str, source: str | Path = "DEFAULT") -> Path:
     if Path(source).is_file():
         return Path(source)
     source = str(source)
+    if is_repository(source):
+        return hub_weights(source)
     if source == "DEFAULT" or source in {weights.name for weights in WEIGHT_SETS}:
         return find_file(find_weight_set(name, source))
     if source.endswith(_SUFFIXES) or source.startswith((".", "/", "~")):

@@ -1,0 +1,162 @@
+"""A graph of ONNX operators, built one layer at a time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+OPSET, IR = 18, 9  # `Resize` with axes, so that the number of images stays open, is there from 18 on
+
+Sides = tuple[int, int]
+
+
+class Map(NamedTuple):
+    """A value in the graph: (N, C, H, W)."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
+class Graph:
+    """Operators, in the order in which they are computed. Values are float32 and (N, C, H, W).
+
+    `conv`, `dense`, `add` and `join` are all the layers with arithmetic that a quantised graph changes. It may subclass
+    this class and do so there.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def op(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Adds an operator, and gives the name of its output."""
+        from onnx import helper
+
+        output = f"{name}/{kind}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, values: Any, dtype: Any = np.float32) -> str:
+        self.constants[name] = np.asarray(values, dtype)
+        return name
+
+    def conv(
+        self,
+        x: Map,
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        name: str,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        padding: Sides | None = None,
+    ) -> Map:
+        """A convolution by a kernel (H, W, I, O), padded as `models.Conv` pads."""
+        sizes = kernel.shape[:2]
+        pads = [padding or ((size - 1) // 2 * dilation,) * 2 for size in sizes]
+        inputs = [x.name, self.constant(f"{name}/weight", kernel.transpose(3, 2, 0, 1))]
+        if bias is not None:
+            inputs.append(self.constant(f"{name}/bias", bias))
+        output = self.op(
+            "Conv",
+            inputs,
+            name,
+            kernel_shape=sizes,
+            strides=(stride, stride),
+            dilations=(dilation, dilation),
+            group=groups,
+            pads=[before for before, _ in pads] + [after for _, after in pads],
+        )
+        height, width = (
+            (side + sum(pad) - dilation * (size - 1) - 1) // stride + 1
+            for side, pad, size in zip((x.height, x.width), pads, sizes, strict=True)
+        )
+        return Map(output, kernel.shape[-1], height, width)
+
+    def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
+        """`x @ kernel + bias` of (N, C)."""
+        weight = self.constant(f"{name}/weight", kernel.T)
+        return self.op("Gemm", [x, weight, self.constant(f"{name}/bias", bias)], name, transB=1)
+
+    def add(self, x: Map, y: Map, name: str) -> Map:
+        return x._replace(name=self.op("Add", [x.name, y.name], name))
+
+    def join(self, maps: Sequence[Map], name: str) -> Map:
+        """Maps of one size, one channel after the other."""
+        output = self.op("Concat", [x.name for x in maps], name, axis=1)
+        return maps[0]._replace(name=output, channels=sum(x.channels for x in maps))
+
+    def pooled(self, x: Map, kind: str, name: str, *, size: int, stride: int, ends: Sides, **fields: Any) -> Map:
+        """The maximum or mean (`kind`) of windows of `size` pixels, with `ends` pixels before and after each side."""
+        pads = [ends[0], ends[0], ends[1], ends[1]]
+        return self._windows(x, kind, name, size, stride, pads, **fields)
+
+    def halved(self, x: Map, name: str) -> Map:
+        """As `models.pooling.halving_average_pool`."""
+        pads = [0, 0, x.height % 2, x.width % 2]
+        return self._windows(x, "AveragePool", name, 2, 2, pads, count_include_pad=0)
+
+    def padded(self, x: Map, name: str, *, channels: Sides = (0, 0), bottom: int = 0, right: int = 0) -> Map:
+        """Zeros around the channels, or below and at the right of the image."""
+        if not (any(channels) or bottom or right):
+            return x
+        pads = [0, channels[0], 0, 0, 0, channels[1], bottom, right]
+        output = self.op("Pad", [x.name, self.constant(f"{name}/pads", pads, np.int64)], name)
+        return Map(output, x.channels + sum(channels), x.height + bottom, x.width + right)
+
+    def cut(self, x: Map, name: str, height: int, width: int, step: int = 1) -> Map:
+        """Every `step`-th pixel of the upper left `height` x `width` pixels."""
+        if (height, width, step) == (x.height, x.width, 1):
+            return x
+        whole = {"starts": (0, 0), "ends": (height, width), "axes": (2, 3), "steps": (step, step)}
+        inputs = [self.constant(f"{name}/{field}", values, np.int64) for field, values in whole.items()]
+        output = self.op("Slice", [x.name, *inputs], name)
+        return Map(output, x.channels, -(-height // step), -(-width // step))
+
+    def resized(self, x: Map, name: str, height: int, width: int, **fields: Any) -> Map:
+        """`Resize` to `height` x `width` pixels."""
+        sizes = self.constant(f"{name}/sizes", (height, width), np.int64)
+        output = self.op("Resize", [x.name, "", "", sizes], name, axes=(2, 3), **fields)
+        return Map(output, x.channels, height, width)
+
+    def model(
+        self,
+        inputs: Mapping[str, tuple[Any, Sequence[Any]]],
+        outputs: Mapping[str, tuple[str, Sequence[Any]]],
+        facts: Mapping[str, str],
+    ) -> Any:
+        """The graph as a `ModelProto`, checked.
+
+        Args:
+          inputs: by name, the dtype and the shape.
+          outputs: by name, the value in the graph and its shape, float32.
+          facts: for people and programs, by name.
+        """
+        import onnx
+        from onnx import helper, numpy_helper
+
+        kind = lambda dtype: helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        named = [helper.make_node("Identity", [value], [name], name=name) for name, (value, _) in outputs.items()]
+        graph = helper.make_graph(
+            [*self.nodes, *named],
+            "network",
+            [helper.make_tensor_value_info(name, kind(dtype), shape) for name, (dtype, shape) in inputs.items()],
+            [helper.make_tensor_value_info(name, kind(np.float32), shape) for name, (_, shape) in outputs.items()],
+            [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in self.constants.items()],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="resnet_jax"
+        )
+        helper.set_model_props(model, dict(facts))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _windows(self, x: Map, kind: str, name: str, size: int, stride: int, pads: list[int], **fields: Any) -> Map:
+        output = self.op(kind, [x.name], name, kernel_shape=(size, size), strides=(stride, stride), pads=pads, **fields)
+        height, width = (
+            (side + pads[i] + pads[i + 2] - size) // stride + 1 for i, side in enumerate((x.height, x.width))
+        )
+        return x._replace(name=output, height=height, width=width)

@@ -1,0 +1,57 @@
+"""Networks for segmentation as ONNX operators: heads and U-Net's decoder. The steps are those of `models/segment`."""
+
+import math
+
+from resnet_jax.errors import ModelError
+from resnet_jax.export.blocks import write_resnet
+from resnet_jax.export.graph import Map
+from resnet_jax.export.layers import Layers
+from resnet_jax.models.segment.heads import RATES
+from resnet_jax.models.segment.network import Segmenter, stages_of
+from resnet_jax.models.segment.unet import UNet
+
+
+def write_segmenter(layers: Layers, net: Segmenter, images: Map) -> Map:
+    """The logits of each pixel. The auxiliary head, which only training needs, is left out."""
+    maps = write_resnet(layers, net.backbone, images, "backbone/")
+    x = maps.get("activated", maps[stages_of(net.backbone)[-1]])
+    heads = {"fcn": _fcn, "deeplabv3": _deeplab}
+    if net.head not in heads:
+        raise ModelError(f"classifier: the head {net.head!r} is not known to the ONNX writer; use --format stablehlo")
+    logits = heads[net.head](layers, x, "classifier")
+    return layers.graph.resized(
+        logits, "enlarged", images.height, images.width, mode="linear", coordinate_transformation_mode="half_pixel"
+    )
+
+
+def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
+    """The logits of each pixel."""
+    graph, stride = layers.graph, layers.plan.stride
+    x = graph.padded(images, "padded", bottom=-images.height % stride, right=-images.width % stride)
+    maps = write_resnet(layers, net.encoder, x, "encoder/")
+    seen = {x.height // each.height: each for name, each in maps.items() if name == "stem" or name.startswith("stage")}
+    x = maps.get("activated", maps[stages_of(net.encoder)[-1]])
+    for i in range(int(math.log2(stride))):
+        name, stride = f"decoder/blocks_{i}", stride // 2
+        doubled = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        x = graph.resized(x, name, 2 * x.height, 2 * x.width, **doubled)
+        x = graph.join([x, seen[stride]], name) if stride in seen else x
+        for n in (1, 2):
+            x = layers.unit(x, f"{name}/conv{n}_0", f"{name}/conv{n}_1")
+    return graph.cut(layers.conv(x, "segmentation_head_0"), "cut", images.height, images.width)
+
+
+def _fcn(layers: Layers, x: Map, name: str) -> Map:
+    return layers.conv(layers.unit(x, f"{name}/0", f"{name}/1"), f"{name}/4")
+
+
+def _deeplab(layers: Layers, x: Map, name: str) -> Map:
+    graph, pyramid = layers.graph, f"{name}/0"
+    branches = [layers.unit(x, f"{pyramid}/convs_0_0", f"{pyramid}/convs_0_1")]
+    for i, rate in enumerate(RATES, start=1):
+        branches.append(layers.unit(x, f"{pyramid}/convs_{i}_0", f"{pyramid}/convs_{i}_1", dilation=rate))
+    mean = Map(graph.op("GlobalAveragePool", [x.name], f"{pyramid}/convs_4"), x.channels, 1, 1)
+    mean = layers.unit(mean, f"{pyramid}/convs_4_1", f"{pyramid}/convs_4_2")
+    branches.append(graph.resized(mean, f"{pyramid}/convs_4", x.height, x.width, mode="nearest"))
+    y = layers.unit(graph.join(branches, pyramid), f"{pyramid}/project_0", f"{pyramid}/project_1")
+    return layers.conv(layers.unit(y, f"{name}/1", f"{name}/2"), f"{name}/4")

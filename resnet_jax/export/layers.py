@@ -1,0 +1,135 @@
+"""The layers of the networks as ONNX operators: what `models/` computes, written down."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from resnet_jax.errors import ModelError
+from resnet_jax.export.graph import Graph, Map
+from resnet_jax.models import BatchNorm
+from resnet_jax.models.blueprint import Blueprint
+from resnet_jax.models.layers import ACTIVATIONS, POOLS
+from resnet_jax.models.norms import field_default
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Adds the layers of one network to a graph. Layers are named as the network's modules, `layer1_0/conv1`.
+
+    Attributes:
+      arrays: of the network, by their names, such as `params/layer1_0/conv1/kernel`.
+      plan: of the backbone, whose options all layers have.
+    """
+
+    graph: Graph
+    arrays: Mapping[str, np.ndarray]
+    plan: Blueprint
+
+    def conv(self, x: Map, name: str, **fields: Any) -> Map:
+        """The convolution called `name`, with `fields` of `Graph.conv`."""
+        bias = self.arrays.get(f"params/{name}/bias")
+        if bias is not None and not bias.any():  # of a folded network's convolution that no norm follows
+            bias = None
+        return self.graph.conv(x, self.arrays[f"params/{name}/kernel"], bias, name, **fields)
+
+    def norm(self, x: Map, name: str) -> Map:
+        """The norm called `name`, unless a convolution does its work."""
+        scale, bias = (self.arrays.get(f"params/{name}/{leaf}") for leaf in ("scale", "bias"))
+        if scale is None or bias is None:
+            return x
+        epsilon = float(field_default(self.plan.norm, "epsilon"))
+        kind = self.plan.norm.func if isinstance(self.plan.norm, partial) else self.plan.norm
+        if kind is BatchNorm:
+            leaves = {"scale": scale, "bias": bias}
+            leaves |= {leaf: self.arrays[f"batch_stats/{name}/{leaf}"] for leaf in ("mean", "var")}
+            inputs = [self.graph.constant(f"{name}/{leaf}", array) for leaf, array in leaves.items()]
+            return x._replace(name=self.graph.op("BatchNormalization", [x.name, *inputs], name, epsilon=epsilon))
+        groups = field_default(self.plan.norm, "num_groups")
+        if kind is nn.GroupNorm and groups:
+            return self._group_norm(x, name, scale, bias, groups, epsilon)
+        raise unknown(name, "norm", kind)
+
+    def act(self, x: Map, name: str) -> Map:
+        """The network's activation."""
+        graph, known, name = self.graph, {act: kind for kind, act in ACTIVATIONS.items()}, f"{name}/act"
+        match known.get(self.plan.act):
+            case "relu":
+                return relu(graph, x, name)
+            case "leaky_relu":
+                return x._replace(name=graph.op("LeakyRelu", [x.name], name, alpha=0.01))
+            case "silu":
+                return x._replace(name=graph.op("Mul", [x.name, graph.op("Sigmoid", [x.name], name)], name))
+            case "gelu":  # x / 2 * (1 + erf(x / sqrt(2)))
+                half, root, one = (
+                    graph.constant(f"{name}/{what}", value)
+                    for what, value in (("half", 0.5), ("root", 0.5**0.5), ("one", 1.0))
+                )
+                erf = graph.op("Erf", [graph.op("Mul", [x.name, root], f"{name}/root")], name)
+                factor = graph.op("Mul", [graph.op("Add", [erf, one], name), half], f"{name}/half")
+                return x._replace(name=graph.op("Mul", [x.name, factor], name))
+        raise unknown(name, "activation", self.plan.act)
+
+    def pool(self, x: Map, name: str) -> tuple[str, int]:
+        """The pool before the last layer: (N, C), and C."""
+        graph, kind = self.graph, {pool: kind for kind, pool in POOLS.items()}.get(self.plan.pool)
+        if kind is None:
+            raise unknown(name, "pool", self.plan.pool)
+        wanted = {"avg": ("Average",), "max": ("Max",)}.get(kind, ("Average", "Max"))
+        flat = [
+            graph.op("Flatten", [graph.op(f"Global{each}Pool", [x.name], name)], f"{name}/{each}") for each in wanted
+        ]
+        if kind == "avgmax":
+            total, half = graph.op("Add", flat, name), graph.constant(f"{name}/half", 0.5)
+            return graph.op("Mul", [total, half], name), x.channels
+        return (flat[0] if len(flat) == 1 else graph.op("Concat", flat, name, axis=1)), len(flat) * x.channels
+
+    def squeeze_excite(self, x: Map, name: str) -> Map:
+        gate = Map(self.graph.op("GlobalAveragePool", [x.name], name), x.channels, 1, 1)
+        gate = self.conv(relu(self.graph, self.conv(gate, f"{name}/fc1"), f"{name}/act"), f"{name}/fc2")
+        sigmoid = self.graph.op("Sigmoid", [gate.name], name)
+        return x._replace(name=self.graph.op("Mul", [x.name, sigmoid], name))
+
+    def max_pool(self, x: Map, name: str, stride: int = 2) -> Map:
+        return self.graph.pooled(x, "MaxPool", name, size=3, stride=stride, ends=(1, 1))
+
+    def blur(self, x: Map, name: str, stride: int) -> Map:
+        """As `models.pooling.blur_pool`."""
+        pads = self.graph.constant(f"{name}/pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+        mirrored = self.graph.op("Pad", [x.name, pads], name, mode="reflect")
+        taps = np.outer((1, 2, 1), (1, 2, 1)) / 16
+        kernel = np.broadcast_to(taps[..., None, None], (3, 3, 1, x.channels))
+        wide = Map(mirrored, x.channels, x.height + 2, x.width + 2)
+        return self.graph.conv(wide, kernel, None, name, stride=stride, groups=x.channels, padding=(0, 0))
+
+    def unit(self, x: Map, conv: str, norm: str, **fields: int) -> Map:
+        """A convolution, a norm and ReLU, as heads have them."""
+        return relu(self.graph, self.norm(self.conv(x, conv, **fields), norm), norm)
+
+    def _group_norm(self, x: Map, name: str, scale: np.ndarray, bias: np.ndarray, groups: int, epsilon: float) -> Map:
+        """The operator for group normalisation has one scale per group up to opset 20. So each group of channels is
+        normalised as one long channel, and scaled afterwards."""
+        graph = self.graph
+        shape = lambda what, *sides: graph.constant(f"{name}/{what}", sides, np.int64)
+        long = graph.op("Reshape", [x.name, shape("groups", 0, groups, -1)], f"{name}/long")
+        ones, zeros = (graph.constant(f"{name}/{what}", np.full(groups, value)) for what, value in (("1", 1), ("0", 0)))
+        normal = graph.op("InstanceNormalization", [long, ones, zeros], name, epsilon=epsilon)
+        normal = graph.op("Reshape", [normal, shape("channels", 0, x.channels, x.height, x.width)], name)
+        scaled = graph.op("Mul", [normal, graph.constant(f"{name}/scale", scale.reshape(-1, 1, 1))], name)
+        return x._replace(name=graph.op("Add", [scaled, graph.constant(f"{name}/bias", bias.reshape(-1, 1, 1))], name))
+
+
+def relu(graph: Graph, x: Map, name: str) -> Map:
+    return x._replace(name=graph.op("Relu", [x.name], name))
+
+
+def unknown(layer: str, kind: str, what: Any) -> ModelError:
+    """The error for a part without operators of ONNX."""
+    name = getattr(what, "__name__", repr(what))
+    return ModelError(
+        f"{layer}: the {kind} {name} is not known to the ONNX writer; choose the {kind} by name, or export with "
+        "--format stablehlo, which writes any computation"
+    )

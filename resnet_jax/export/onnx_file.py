@@ -1,0 +1,112 @@
+"""Networks as ONNX: standard operators, (N, C, H, W), batch normalisation folded into the convolutions."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from resnet_jax.errors import ConfigError
+from resnet_jax.export.blocks import write_resnet
+from resnet_jax.export.graph import Graph, Map
+from resnet_jax.export.heads import write_segmenter, write_unet
+from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, new_folder
+from resnet_jax.export.layers import Layers
+from resnet_jax.models import ResNet
+from resnet_jax.models.blueprint import draw
+from resnet_jax.models.layers import standardized
+from resnet_jax.models.segment.network import Segmenter
+
+FILE = "model.onnx"
+
+
+def write_onnx(job: Job, out: Path) -> Any:
+    """Writes `model.onnx` and `export.json` into the new folder `out`.
+
+    Returns:
+      how many norms were folded and kept, as `compress.Folded`.
+
+    Raises:
+      ConfigError: onnx is not installed, or `out` holds something.
+      ModelError: names the first layer that ONNX has no operators for here.
+    """
+    check_onnx()
+    import onnx
+
+    folded = job.folded()
+    with new_folder(out) as folder:
+        model = onnx_model(job, folded.model, folded.variables, Graph())
+        onnx.save(model, folder / FILE)
+        batch = "N" if job.batch is None else job.batch
+        (folder / DESCRIPTION).write_text(job.description("onnx", _input_shape(job, batch), [FILE], folded))
+    return folded
+
+
+def check_onnx() -> None:
+    """Raises a ConfigError where onnx is not installed."""
+    if importlib.util.find_spec("onnx") is None:
+        raise ConfigError("--format onnx needs the package onnx; install it with: pip install onnx")
+
+
+def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
+    """A network as a `ModelProto`.
+
+    Args:
+      job: says how the network is to be called. Its own network is not looked at.
+      model, variables: a network, folded or not.
+      graph: where the layers go, empty.
+
+    Raises:
+      ModelError: names the first layer that ONNX has no operators for here.
+    """
+    arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(variables), sep="/").items()}
+    backbone = model if isinstance(model, ResNet) else model.backbone
+    if backbone.weight_standardization:
+        arrays |= {name: np.asarray(standardized(a)) for name, a in arrays.items() if a.ndim == 4}
+    layers = Layers(graph, arrays, draw(backbone))
+    height, width = job.sides
+    x = Map(IMAGES, job.preset.channels, height, width)
+    if job.with_preprocessing:
+        x = x._replace(name=_scaled(job, graph))
+    batch = "N" if job.batch is None else job.batch
+    if isinstance(model, ResNet):
+        maps = write_resnet(layers, model, x)
+        last = maps.get("activated", maps[f"stage{len(model.stage_sizes)}"])
+        pooled, _ = layers.pool(last, "pooled")
+        result = graph.dense(pooled, arrays["params/fc/kernel"], arrays["params/fc/bias"], "fc")
+        shape: tuple[Any, ...] = (batch, model.num_classes)
+    else:
+        write: Any = write_segmenter if isinstance(model, Segmenter) else write_unet
+        result, shape = write(layers, model, x).name, (batch, model.num_classes, height, width)
+    name, kind = (PIXELS, np.uint8) if job.with_preprocessing else (IMAGES, np.float32)
+    return graph.model(
+        {name: (kind, _input_shape(job, batch))},
+        {job.output: (result, shape)},
+        {
+            "network": job.network.title,
+            "preparation outside": job.outside,
+            "preparation inside": job.inside,
+            "classes": json.dumps(list(job.network.class_names)),
+        },
+    )
+
+
+def _input_shape(job: Job, batch: Any) -> tuple[Any, ...]:
+    n, height, width, channels = job.shape(batch)
+    return (n, height, width, channels) if job.with_preprocessing else (n, channels, height, width)
+
+
+def _scaled(job: Job, graph: Graph) -> str:
+    """From bytes (N, H, W, C) to scaled numbers (N, C, H, W), by the steps of `data.normalize`."""
+    x = graph.op("Transpose", [PIXELS], "preparation", perm=(0, 3, 1, 2))
+    x = graph.op("Cast", [x], "preparation", to=1)  # FLOAT
+    of_channels = lambda values: np.reshape(values, (-1, 1, 1))
+    for kind, name, values in (
+        ("Div", "preparation/255", 255),
+        ("Sub", "preparation/mean", of_channels(job.preset.mean)),
+        ("Div", "preparation/std", of_channels(job.preset.std)),
+    ):
+        x = graph.op(kind, [x, graph.constant(name, values)], name)
+    return x
