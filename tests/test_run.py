@@ -198,6 +198,13 @@ def test_evaluate_in_detail(trained, tmp_path, command):
     assert [float(accuracy) for _, accuracy in rows] == sorted(round(100 * x, 2) for x in accuracies.values())
 
 
+def test_evaluate_a_folded_network(trained, command):
+    plain, folded = (json.loads(command("evaluate", trained, "--as-json", *words)) for words in ([], ["--fold"]))
+    assert folded["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert folded["loss"] != plain["loss"], "rounded otherwise"
+    assert "norms: 7 folded into convolutions, 0 kept" in command("evaluate", trained, "--fold")
+
+
 def test_predict_gives_probabilities_in_order(trained, command):
     lines = command("predict", trained, DIGIT, "--top", "10", "--as-json").splitlines()
     report = json.loads(lines[0])

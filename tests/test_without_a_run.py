@@ -169,6 +169,10 @@ def test_the_accuracy_of_a_file_is_torchs(torchvision, small, photos, capsys):
     assert found["top1"] == pytest.approx(np.mean(best[:, 0] == numbers))
     assert found["top5"] == pytest.approx(np.mean([n in row for n, row in zip(numbers, best[:, :5], strict=True)]))
     assert "step" not in found
+    cli.main(["evaluate", *words, "--fold"])
+    said = capsys.readouterr().out
+    assert "norms: 20 folded into convolutions, 0 kept" in said.replace("\n", " ")
+    assert f"{found['loss']:.4f}" in said
 
 
 def test_labels_by_name_by_number_and_in_order():

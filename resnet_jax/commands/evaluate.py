@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.table import Table
 from tyro.conf import Positional
@@ -13,6 +13,9 @@ from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.commands.sheet import check_picture
 from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
+
+if TYPE_CHECKING:
+    from resnet_jax.compress import Folded
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def evaluate(
     batch_size: int | None = None,
     entry: str | None = None,
     prefix: str | None = None,
+    fold: bool = False,
     preset: PresetChange = AS_PUBLISHED,
 ) -> None:
     """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
@@ -63,8 +67,11 @@ def evaluate(
             result does not depend on it.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
+        fold: Fold batch normalisation into the convolutions first, as export does, and say how many norms. By default
+            the network is evaluated as it was trained.
         preset: With --weights: how images are prepared, where it is not as the weights say, or they say nothing.
     """
+    from resnet_jax.compress import fold as fold_norms
     from resnet_jax.errors import ConfigError
     from resnet_jax.run.named import segments
 
@@ -88,6 +95,11 @@ def evaluate(
         title, note = f"{trained.title}, on {trained_on.name} {trained_on.eval_split}", ""
         if segments(trained):
             _refuse_confusion(confusion, trained.title)
+            if fold:
+                raise ConfigError(
+                    f"--fold is for networks that name one class for a whole image, and for --weights; {trained.title} "
+                    "names a class for each pixel. Leave it out, or convert the run to a file and evaluate that"
+                )
             from resnet_jax.run.evaluate import evaluate as evaluate_all
 
             numbers = evaluate_all(trained.config, trained.state)
@@ -97,7 +109,9 @@ def evaluate(
             return
         from resnet_jax.run.evaluate import evaluate_in_detail
 
-        report, class_names = evaluate_in_detail(trained.config, trained.state), trained.class_names
+        folded = fold_norms(trained.model, trained.state.eval_variables) if fold else None
+        note = _counted(folded) if folded else ""
+        report, class_names = evaluate_in_detail(trained.config, trained.state, folded), trained.class_names
     else:
         assert weights is not None
         if not data.name or (batch_size is not None and batch_size < 1):
@@ -113,6 +127,10 @@ def evaluate(
         split = data.eval_split if config.name == data.name else "(all)"
         title, class_names = f"{network.title}, on {data.name} {split}", tuple(network.class_names)
         note = describe(network.preset)
+        if fold:
+            smaller = fold_norms(network.model, network.variables)
+            network = dataclasses.replace(network, model=smaller.model, variables=smaller.variables)
+            note = f"{note}; {_counted(smaller)}"
         if segments(network):
             _refuse_confusion(confusion, network.title)
             if preset.crop or preset.interpolation:
@@ -158,6 +176,10 @@ def evaluate(
         console.print(table)
     if confusion is not None:
         console.print(f"The confusion matrix is in {confusion}", soft_wrap=True)
+
+
+def _counted(folded: "Folded") -> str:
+    return f"norms: {folded.folded} folded into convolutions, {folded.kept} kept"
 
 
 def _refuse_confusion(confusion: Path | None, network: str) -> None:

@@ -15,9 +15,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError
-from resnet_jax.models import BatchNorm, Conv, ResNet, variable_shapes
+from resnet_jax.models import BatchNorm, Conv, ResNet
 from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import draw
+from resnet_jax.models.forms import forms_of
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
@@ -62,16 +63,16 @@ def fold(model: nn.Module, variables: PyTree[Array]) -> Folded:
     if backbone.folded or not any(layers.before.values()):
         return Folded(model, variables, 0, len(layers.before))
     folded = with_options(model, folded=True, weight_standardization=False)
-    left = _norms_of(variable_shapes(folded, channels=layers.channels, sides=family_of(model).image))
+    left = _norms_left(folded, layers.images)
     pairs = {conv: norm for norm, conv in layers.before.items() if conv and norm not in left}
     flat = dict(flatten_dict({name: variables[name] for name in ("params", "batch_stats")}))
     for conv in layers.convolutions:
         at = ("params", *conv, "kernel")
-        dtype, kernel = flat[at].dtype, np.asarray(flat[at], np.float64)
+        dtype, kernel = flat[at].dtype, np.asarray(flat[at])
         bias = np.asarray(flat.get((*at[:-1], "bias"), np.zeros(kernel.shape[-1])), np.float64)
         if backbone.weight_standardization:
             with jax.enable_x64(True):
-                kernel = np.asarray(standardized(jnp.asarray(kernel)))
+                kernel = np.asarray(standardized(jnp.asarray(kernel, jnp.float64)))
         if conv in pairs:
             norm = pairs[conv]
             mean, var = (np.asarray(flat.pop(("batch_stats", *norm, leaf)), np.float64) for leaf in ("mean", "var"))
@@ -114,13 +115,13 @@ class _Layers(NamedTuple):
     convolutions: all of them.
     before: for each norm, the convolution whose output it gets. None: it gets something else, or is no `BatchNorm`.
     epsilon: of the batch normalisations.
-    channels: of the images.
+    images: the shape and the dtype with which it was traced.
     """
 
     convolutions: list[Path]
     before: dict[Path, Path | None]
     epsilon: float
-    channels: int
+    images: jax.ShapeDtypeStruct
 
 
 def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
@@ -143,9 +144,9 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
 
     channels = _channels(model, variables)
     images = jax.ShapeDtypeStruct((1, *family_of(model).image, channels), model.param_dtype)
-    with nn.intercept_methods(watch):
+    with nn.intercept_methods(watch), forms_of("cpu"):  # to trace one form of each layer takes half of the time
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
-    return _Layers([path for path, _ in convolutions], before, epsilon, channels)
+    return _Layers([path for path, _ in convolutions], before, epsilon, images)
 
 
 def _channels(model: Any, variables: PyTree[Array]) -> int:
@@ -156,8 +157,10 @@ def _channels(model: Any, variables: PyTree[Array]) -> int:
     return arrays[input_conv(arrays)].shape[-2] // folded
 
 
-def _norms_of(shapes: PyTree[Any]) -> set[Path]:
-    """The paths of the batch normalisations that variables are of."""
+def _norms_left(model: Any, images: jax.ShapeDtypeStruct) -> set[Path]:
+    """The paths of the batch normalisations of a network."""
+    with forms_of("cpu"):
+        shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     return {path[:-1] for path in flatten_dict(shapes.get("batch_stats", {}))}
 
 

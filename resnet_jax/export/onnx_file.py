@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
@@ -64,7 +65,7 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(variables), sep="/").items()}
     backbone = model if isinstance(model, ResNet) else model.backbone
     if backbone.weight_standardization:
-        arrays |= {name: np.asarray(standardized(a)) for name, a in arrays.items() if a.ndim == 4}
+        arrays |= {name: np.asarray(standardized(jnp.asarray(a))) for name, a in arrays.items() if a.ndim == 4}
     layers = Layers(graph, arrays, draw(backbone))
     height, width = job.sides
     x = Map(IMAGES, job.preset.channels, height, width)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from resnet_jax import data
+from resnet_jax.compress import Folded
 from resnet_jax.config import Config, DataConfig, Eval
 from resnet_jax.data.fills import Fill
 from resnet_jax.logs.shown import Names
@@ -85,12 +86,17 @@ def evaluate(config: Config, state: TrainState, *, task: Task | None = None) -> 
     return {name: number for report in reports for name, number in report.items()}
 
 
-def evaluate_in_detail(config: Config, state: TrainState) -> EvalReport:
-    """As `evaluate`, for the first evaluation, with the confusion matrix, accuracies of classes and the calibration."""
+def evaluate_in_detail(config: Config, state: TrainState, folded: Folded | None = None) -> EvalReport:
+    """As `evaluate`, for the first evaluation, with the confusion matrix, accuracies of classes and the calibration.
+
+    Args:
+      folded: the network of `state` after folding, which is evaluated instead of the network as it was trained.
+    """
     task = task_of(config)
-    measure = make_measure(build_model(config), task.prepare, in_detail=True)
+    model, variables = folded[:2] if folded else (build_model(config), state.eval_variables)
+    measure = make_measure(model, task.prepare, in_detail=True)
     source = _source(config.evaluations[0], config, task)
-    return report_in_detail(*make_pass(measure, **_eval_data(config, task, source))(state.eval_variables))
+    return report_in_detail(*make_pass(measure, **_eval_data(config, task, source))(variables))
 
 
 def batching(batch_size: int) -> dict[str, Any]:

@@ -306,3 +306,9 @@ def test_evaluate_draws_no_confusion_of_pixels(folder, tmp_path):
     text = failure("evaluate", folder, "--confusion", tmp_path / "c.png")
     assert text.startswith("error: --confusion draws how often images of one class are taken for another, and unet_")
     assert text.endswith("leave it out, or see --per-class")
+
+
+def test_evaluate_folds_no_run(folder):
+    text = failure("evaluate", folder, "--fold")
+    assert text.startswith("error: --fold is for networks that name one class for a whole image, and for --weights; u")
+    assert text.endswith("Leave it out, or convert the run to a file and evaluate that")
