@@ -1,5 +1,6 @@
 """`python -m resnet_jax export RUN_OR_WEIGHTS --format onnx --out DIR`"""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +52,7 @@ def export(
         preset: Without a run: how images are prepared, where it is not as the weights say, or they say nothing.
     """
     from resnet_jax.errors import ConfigError
-    from resnet_jax.export.job import Job, check_out
+    from resnet_jax.export.job import Job, check_out, check_packages
 
     if (not network) == (weights is None):
         raise ConfigError(
@@ -68,10 +69,7 @@ def export(
             "preprocessing inside; leave --batch, --size and --with-preprocessing out, or choose --format onnx"
         )
     check_out(out)
-    if format == "onnx":
-        from resnet_jax.export.onnx_file import check_onnx
-
-        check_onnx()
+    check_packages(format)
 
     from resnet_jax.run.named import network_of, open_named
     from resnet_jax.run.network import Network, load_network
@@ -86,6 +84,9 @@ def export(
             f"--preset is for weights without a run; {network} says itself how its images are prepared. Leave it out"
         )
     named = opened if isinstance(opened, Network) else network_of(opened)
+    source = weights or network
+    if Path(source).exists():  # others need not know where the file lies here
+        named = dataclasses.replace(named, title=named.title.replace(source, Path(source).name))
     console = plain_console()
     if format == "huggingface":
         from resnet_jax.export.card import Trained

@@ -1,6 +1,7 @@
 """What is to be exported, in which form, and what a program that reads the result must know."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
 DESCRIPTION = "export.json"
+PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
+"""What a format needs that this package does not bring along."""
 PIXELS, IMAGES = "pixels", "images"
 """The names of the input: bytes (N, H, W, C), which the program scales itself; or scaled float32 numbers."""
 
@@ -93,8 +96,9 @@ class Job:
     def outside(self) -> str:
         """What has to be done to an image before the program gets it."""
         height, width = self.sides
-        resized = f"{describe(self.preset)}; the program takes {height} x {width} pixels, RGB or grey as `shape` says"
-        return resized if self.with_preprocessing else f"{resized}; then {_SCALED.format(self.preset)}"
+        kind = "RGB" if self.preset.channels == 3 else "grey"
+        seen = f"{describe(self.preset)}: {height} x {width} pixels, {kind}"
+        return seen if self.with_preprocessing else f"{seen}; {_SCALED.format(self.preset)}"
 
     @property
     def inside(self) -> str:
@@ -117,6 +121,20 @@ def new_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rmdir()
         begun.rename(out)
+
+
+def check_packages(form: Format) -> None:
+    """Raises a ConfigError where a package is not installed that writes the format."""
+    package = PACKAGES.get(form)
+    if package and not _is_installed(package):
+        raise ConfigError(f"--format {form} needs the package {package}; install it with: pip install {package}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # the name is taken, by nothing
+        return False
 
 
 def check_out(out: Path) -> None:

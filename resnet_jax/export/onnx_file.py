@@ -1,6 +1,5 @@
 """Networks as ONNX: standard operators, (N, C, H, W), batch normalisation folded into the convolutions."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.errors import ConfigError
 from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Graph, Map
 from resnet_jax.export.heads import write_segmenter, write_unet
-from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, new_folder
+from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, check_packages, new_folder
 from resnet_jax.export.layers import Layers
 from resnet_jax.models import ResNet
 from resnet_jax.models.blueprint import draw
@@ -33,7 +31,7 @@ def write_onnx(job: Job, out: Path) -> Any:
       ConfigError: onnx is not installed, or `out` holds something.
       ModelError: names the first layer that ONNX has no operators for here.
     """
-    check_onnx()
+    check_packages("onnx")
     import onnx
 
     folded = job.folded()
@@ -43,12 +41,6 @@ def write_onnx(job: Job, out: Path) -> Any:
         batch = "N" if job.batch is None else job.batch
         (folder / DESCRIPTION).write_text(job.description("onnx", _input_shape(job, batch), [FILE], folded))
     return folded
-
-
-def check_onnx() -> None:
-    """Raises a ConfigError where onnx is not installed."""
-    if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("--format onnx needs the package onnx; install it with: pip install onnx")
 
 
 def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:

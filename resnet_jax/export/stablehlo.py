@@ -11,15 +11,15 @@ from jaxtyping import Array
 
 from resnet_jax.compress import Folded
 from resnet_jax.data import normalize
-from resnet_jax.export.job import DESCRIPTION, PIXELS, Job, new_folder
+from resnet_jax.export.job import DESCRIPTION, PIXELS, Job, check_packages, new_folder
 from resnet_jax.models.forms import PLATFORMS
 
 PROGRAM, WEIGHTS, README = "program.stablehlo", "weights.safetensors", "README.md"
 
 _README = """# {title}
 
-Written by resnet_jax {version}. The program runs where `jax` and `safetensors` are installed; it needs nothing else.
-JAX reads it for six months after jax {jax} at least.
+Written by resnet_jax {version}. To run it, `pip install jax safetensors flatbuffers`; it needs nothing else.
+It was written with jax {jax}. JAX promises to read such a file for six months.
 
 ```python
 import jax, jax.export, numpy as np
@@ -31,8 +31,8 @@ weights = load_file("{weights}")
 {output} = program.call(weights, {name})["{output}"]
 ```
 
-- Before the program: {outside}.
-- Inside the program: {inside}.
+- Before the program, {outside}.
+- Inside the program, {inside}.
 - Platforms: {platforms}. The names of the classes are in `export.json`.
 """
 
@@ -46,17 +46,18 @@ def write_stablehlo(job: Job, out: Path) -> Folded:
       how many norms were folded and kept.
 
     Raises:
-      ConfigError: `out` holds something.
+      ConfigError: flatbuffers is not installed, or `out` holds something.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from resnet_jax import __version__
 
+    check_packages("stablehlo")
     folded = job.folded()
     with new_folder(out) as folder:
         weights = {name: np.asarray(leaf) for name, leaf in flatten_dict(dict(folded.variables), sep="/").items()}
         (folder / PROGRAM).write_bytes(bytes(exported(job, folded.model, weights).serialize()))
-        save_file(weights, folder / WEIGHTS)
+        (folder / WEIGHTS).write_bytes(save(weights))
         shape = job.shape("N" if job.batch is None else job.batch)
         (folder / DESCRIPTION).write_text(job.description("stablehlo", shape, [PROGRAM, WEIGHTS], folded))
         named = {"program": PROGRAM, "weights": WEIGHTS, "platforms": ", ".join(PLATFORMS), "output": job.output}

@@ -44,9 +44,10 @@ def test_onnx_of_a_weight_file(weights, tmp_path, capsys):
 
 def test_the_other_formats(weights, tmp_path, capsys):
     export("--weights", weights, "--model", "resnet18", "--format", "huggingface", "--out", tmp_path / "hf")
+    assert "Converted from resnet18 of own.safetensors." in (tmp_path / "hf" / "README.md").read_text()
     assert f'timm.create_model("local-dir:{tmp_path / "hf"}", pretrained=True)' in capsys.readouterr().out
     export(tmp_path / "hf", "--format", "stablehlo", "--out", tmp_path / "hlo", "--size", 33, 47)
-    assert "the program takes 33 x 47 pixels" in capsys.readouterr().out
+    assert "centre 224: 33 x 47 pixels, RGB; (value / 255" in capsys.readouterr().out
     files = ["README.md", "export.json", "program.stablehlo", "weights.safetensors"]
     assert sorted(path.name for path in (tmp_path / "hlo").iterdir()) == files
     assert not list(tmp_path.glob("*.partial"))
@@ -82,7 +83,9 @@ def test_a_folder_with_something_in_it(weights, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_without_onnx(weights, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(SystemExit, match="--format onnx needs the package onnx; install it with: pip install onnx"):
-        export("absent", "--format", "onnx", "--out", tmp_path / "out")
+@pytest.mark.parametrize(("form", "package"), [("onnx", "onnx"), ("stablehlo", "flatbuffers")])
+def test_without_a_package(form, package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    text = f"--format {form} needs the package {package}; install it with: pip install {package}"
+    with pytest.raises(SystemExit, match=text):
+        export("absent", "--format", form, "--out", tmp_path / "out")
