@@ -106,7 +106,8 @@ def load_network(
     if net.num_classes != len(names):
         names = tuple(map(str, range(net.num_classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"
-    return Network(title, net, {name: variables[name] for name in ("params", "batch_stats")}, prepared, names)
+    kept = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+    return Network(title, net, kept, prepared, names)
 
 
 def _usual_preset(net: Any) -> Preset:

@@ -62,14 +62,18 @@ CASES = {  # what, its options, norms that are folded and that stay
     "cifar_resnetv2_20": ({"stage_sizes": (1, 1, 1), "weight_standardization": True}, (3, 4)),
     "resnetv2_50": (SMALL | {"stage_sizes": (1, 1), "stem": "deep"}, (6, 3)),
     "resnet18d": (SMALL | {"stem": "space_to_depth", "stage_sizes": (1, 1), "norm": "frozen"}, (6, 0)),
-    "resnet50_gn": ({"stage_sizes": (1,)}, (0, 5)),
+    "cifar_resnet29": ({"stage_sizes": (1,), "norm": partial(nn.GroupNorm, num_groups=4)}, (0, 5)),
     "fcn_resnet18": (SMALL | {"stage_sizes": (1, 1, 1)}, (11, 0)),
     "deeplabv3_resnet18": (SMALL | {"stage_sizes": (1, 1), "aux_loss": False}, (13, 0)),
     "unet_resnetv2_18": (SMALL | {"stage_sizes": (1, 1)}, (8, 3)),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Those whose layers the others have too.
+SLOW = ("resnet26", "resnext50_32x4d", "resnet50_v1", "cifar_resnet20", "cifar_plain20", "fcn_resnet18")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_a_folded_network_computes_the_same(name):
     options, counts = CASES[name]
     assert check(build(name, **options)) == counts

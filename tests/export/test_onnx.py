@@ -23,10 +23,11 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 EXACT = 1e-5  # of the largest logit
 SMALL = {"width_multiplier": 0.25}
+GN = partial(nn.GroupNorm, num_groups=4, epsilon=1e-3)
 CASES = {
     "resnet18": SMALL | {"stage_sizes": (1, 2)},
     "resnet26": SMALL | {"stage_sizes": (1, 1), "act": "leaky_relu", "pool": "avgmax"},
-    "resnet26t": SMALL | {"stage_sizes": (1, 1, 1, 1), "output_stride": 8, "se_ratio": 4, "pool": "max"},
+    "resnet26t": SMALL | {"stage_sizes": (1, 1, 1), "output_stride": 8, "se_ratio": 4, "pool": "max"},
     "resnetblur18": SMALL | {"stage_sizes": (1, 1), "stem": "space_to_depth", "pool": "catavgmax"},
     "resnet50_v1": SMALL | {"stage_sizes": (1, 1), "act": "gelu"},
     "resnext50_32x4d": {"stage_sizes": (1, 1), "width_multiplier": 0.5},
@@ -35,10 +36,10 @@ CASES = {
     "cifar_resnet20": {"stage_sizes": (1, 1), "weight_standardization": True, "norm": "frozen"},
     "cifar_resnetv2_20": {"stage_sizes": (1, 1)},
     "cifar_plain20": {"stage_sizes": (1, 1)},
-    "resnet50_gn": {"stage_sizes": (1,), "weight_standardization": True},
+    "cifar_resnet29": {"stage_sizes": (1,), "weight_standardization": True, "norm": GN},
     "fcn_resnet18": SMALL | {"stage_sizes": (1, 1, 1)},
     "deeplabv3_resnet18": SMALL | {"stage_sizes": (1, 1)},
-    "unet_resnetv2_18": SMALL | {"stage_sizes": (1, 1)},
+    "unet_resnetv2_18": SMALL | {"stage_sizes": (1,)},
 }
 
 
@@ -64,7 +65,11 @@ def check(job, count=3):
     return model
 
 
-@pytest.mark.parametrize("name", CASES)
+# Those whose layers the others have too.
+SLOW = ("resnet18", "resnet26", "resnet50_v1", "resnext50_32x4d", "cifar_resnetv2_20", "cifar_plain20", "fcn_resnet18")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_the_file_computes_the_same(name):
     model = check(Job(network_of(name, **CASES[name]), size=(33, 47)))
     assert {node.domain for node in model.graph.node} == {""}, "standard operators only"

@@ -31,7 +31,7 @@ for images in (np.load("a.npy"), np.load("b.npy")):
 """
 
 
-@pytest.mark.parametrize("with_preprocessing", [False, True])
+@pytest.mark.parametrize("with_preprocessing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_runs_without_this_package(tiny, tmp_path, with_preprocessing):
     job = Job(tiny, with_preprocessing=with_preprocessing)
     folded = write_stablehlo(job, tmp_path / "out")
@@ -48,10 +48,14 @@ def test_it_runs_without_this_package(tiny, tmp_path, with_preprocessing):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("resnet26t", {"width_multiplier": 0.25, "stage_sizes": (1, 1), "se_ratio": 4}),
         ("cifar_resnetv2_20", {"stage_sizes": (1, 1)}),
-        ("unet_resnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1)}),
-        ("deeplabv3_resnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1)}),
+        pytest.param(
+            *("deeplabv3_resnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1)}), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            *("resnet26t", {"width_multiplier": 0.25, "stage_sizes": (1, 1), "se_ratio": 4}), marks=pytest.mark.slow
+        ),
+        pytest.param(*("unet_resnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1)}), marks=pytest.mark.slow),
     ],
 )
 def test_other_networks(name, options, tmp_path):
