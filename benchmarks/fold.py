@@ -4,8 +4,9 @@
     python benchmarks/fold.py --model resnet18 --batch 1 --rounds 5
 
 All engines get the same random weights and compute in float32: this package before and after folding, PyTorch as it is
-and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. They take turns, round by round, so that
-all see the same load. Each is called once more before it is timed, to wake its threads. The times are medians. The
+and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. Each has
+a process of its own, since the threads of one slow down another. They take turns, round by round, so that all see the
+same load. Each is called once more before it is timed, to wake its threads. The times are medians. The
 ratios are medians over the rounds: the time of an engine over that of the folded network, so above 1 the folded network
 is faster. `first` is the time from a network to its first result: tracing, folding, compiling. An engine that is not
 installed, or does not work here, is left out with the reason.
@@ -15,6 +16,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 from resnet_jax.runtime.xla_flags import set_xla_flags
@@ -33,6 +36,7 @@ from resnet_jax.run.network import Network  # noqa: E402
 from resnet_jax.weights import Preset, layout_of, to_tensors, to_torchvision  # noqa: E402
 
 Run = Callable[[], np.ndarray]
+ENGINES = ("folded", "not folded", "torch", "torch.compile", "onnxruntime", "OpenVINO")
 
 
 def random_variables(model: Any, seed: int = 0) -> Any:
@@ -105,46 +109,61 @@ def engines(name: str, model: Any, variables: Any, images: np.ndarray) -> dict[s
     }
 
 
+def serve(pipe: Connection, name: str, engine: str, batch: int, size: int) -> None:
+    """In a process of its own: prepares an engine, sends the seconds and the logits of its first call, and then the
+    seconds of a call each time it is asked."""
+    model = create_model(name)
+    variables = random_variables(model)
+    images = np.random.default_rng(1).normal(size=(batch, size, size, 3)).astype(np.float32)
+    try:
+        start = time.perf_counter()
+        run = engines(name, model, variables, images)[engine]()
+        logits = run()
+        pipe.send((time.perf_counter() - start, logits))
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0][:150]}")
+        return
+    while pipe.recv():
+        run()  # wakes the threads
+        start = time.perf_counter()
+        run()
+        pipe.send(time.perf_counter() - start)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, nargs="+", default=(1, 16))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--pause", type=float, default=0.05, help="seconds before each measurement")
-    parser.add_argument("--without", nargs="*", default=())
+    parser.add_argument("--without", nargs="*", default=(), help="engines, such as torch.compile")
     args = parser.parse_args()
-    model = create_model(args.model)
-    variables = random_variables(model)
+    context = get_context("spawn")
     for batch in args.batch:
-        images = np.random.default_rng(1).normal(size=(batch, args.size, args.size, 3)).astype(np.float32)
-        runs: dict[str, Run] = {}
+        pipes: dict[str, Connection] = {}
         first: dict[str, float] = {}
         expected = None
         print(f"{args.model}, {batch} x {args.size} x {args.size} pixels, {args.rounds} rounds", flush=True)
-        for name, prepare in engines(args.model, model, variables, images).items():
+        for name in ENGINES:
             if name in args.without:
                 continue
-            try:
-                start = time.perf_counter()
-                run = prepare()
-                logits = run()
-                first[name] = time.perf_counter() - start
-            except Exception as error:
-                print(f"  {name} is left out: {type(error).__name__}: {str(error).splitlines()[0][:150]}", flush=True)
+            here, there = context.Pipe()
+            worker = context.Process(target=serve, args=(there, args.model, name, batch, args.size), daemon=True)
+            worker.start()
+            there.close()
+            answer = here.recv()
+            if isinstance(answer, str):
+                print(f"  {name} is left out: {answer}", flush=True)
                 continue
+            pipes[name], (first[name], logits) = here, answer
             expected = logits if expected is None else expected
             error = np.abs(logits - expected).max() / np.abs(expected).max()
             assert error < 1e-4, f"{name} gives other logits: {error:.1e} of the largest"
-            runs[name] = run
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        seconds: dict[str, list[float]] = {name: [] for name in pipes}
         for _ in range(args.rounds):
-            for name, run in runs.items():
-                time.sleep(args.pause)
-                run()  # wakes the engine's threads
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
+            for name, pipe in pipes.items():
+                pipe.send(True)
+                seconds[name].append(pipe.recv())
         print("  engine          ms      images/s   engine / folded   first s")
         for name, times in seconds.items():
             ratio = statistics.median(a / b for a, b in zip(times, seconds["folded"], strict=True))
@@ -153,6 +172,8 @@ def main() -> None:
                 f"  {name:<14}{1000 * median:>8.1f}{batch / median:>11.2f}{ratio:>15.2f}{first[name]:>13.1f}",
                 flush=True,
             )
+        for pipe in pipes.values():
+            pipe.send(False)
 
 
 if __name__ == "__main__":

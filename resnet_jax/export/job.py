@@ -50,7 +50,8 @@ class Job:
 
     @property
     def preset(self) -> Preset:
-        return self.network.preset
+        """How images are prepared. A network for segmentation sees whole images."""
+        return dataclasses.replace(self.network.preset, crop=0) if self.output == "out" else self.network.preset
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -86,7 +87,7 @@ class Job:
             },
             "output": {"name": self.output, "dtype": "float32"},
             "preparation": {"outside": self.outside, "inside": self.inside},
-            "preset": dataclasses.asdict(net.preset),
+            "preset": dataclasses.asdict(self.preset),
             "classes": list(net.class_names),
             "resnet_jax": __version__,
         }

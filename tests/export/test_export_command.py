@@ -7,6 +7,7 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax import cli
+from resnet_jax.export.job import Job
 
 from .conftest import network_of
 
@@ -58,6 +59,16 @@ def test_the_other_formats(weights, tmp_path, capsys):
     files = ["README.md", "export.json", "program.stablehlo", "weights.safetensors"]
     assert sorted(path.name for path in (tmp_path / "hlo").iterdir()) == files
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_evaluation_sees_is_what_the_program_takes():
+    """Segmentation sees whole images: the program takes a square of their shorter side, or what it is told."""
+    square, told = (Job(network_of("unet_resnet18"), size=size) for size in (None, (33, 47)))
+    assert (square.sides, told.sides, square.output) == ((40, 40), (33, 47), "out")
+    assert square.outside.startswith("images: shorter side 40 pixels (bilinear): 40 x 40 pixels, RGB; (value / 255")
+    cut = Job(network_of("cifar_resnet20"), with_preprocessing=True)
+    assert (cut.sides, cut.output) == ((33, 33), "logits")
+    assert cut.outside == "images: shorter side 40 pixels (bilinear), centre 33: 33 x 33 pixels, RGB"
 
 
 @pytest.mark.parametrize(
