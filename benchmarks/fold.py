@@ -4,12 +4,12 @@
     python benchmarks/fold.py --model resnet18 --batch 1 --rounds 5
 
 All engines get the same random weights and compute in float32: this package before and after folding, PyTorch as it is
-and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. Each has
-a process of its own, since the threads of one slow down another. They take turns, round by round, so that all see the
-same load. Each is called once more before it is timed, to wake its threads. The times are medians. The
-ratios are medians over the rounds: the time of an engine over that of the folded network, so above 1 the folded network
-is faster. `first` is the time from a network to its first result: tracing, folding, compiling. An engine that is not
-installed, or does not work here, is left out with the reason.
+and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. Each has a process of its own, since the
+threads of one slow down another. They take turns, round by round, so that all see the same load. Each is called once
+more before it is timed, to wake its threads. The times are medians. The ratios are medians over the rounds: the time of
+an engine over that of the folded network, so above 1 the folded network is faster. `first` is the time from a network
+to its first result: tracing, folding, compiling. An engine that is not installed, or does not work here, is left out
+with the reason.
 """
 
 import argparse
