@@ -7,7 +7,7 @@ from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Map
 from resnet_jax.export.layers import Layers
 from resnet_jax.models.segment.heads import RATES
-from resnet_jax.models.segment.network import Segmenter, stages_of
+from resnet_jax.models.segment.network import Segmenter, skips_of, stages_of, strides_of
 from resnet_jax.models.segment.unet import UNet
 
 
@@ -18,10 +18,12 @@ def write_segmenter(layers: Layers, net: Segmenter, images: Map) -> Map:
     heads = {"fcn": _fcn, "deeplabv3": _deeplab}
     if net.head not in heads:
         raise ModelError(f"classifier: the head {net.head!r} is not known to the ONNX writer; use --format stablehlo")
-    logits = heads[net.head](layers, x, "classifier")
-    return layers.graph.resized(
-        logits, "enlarged", images.height, images.width, mode="linear", coordinate_transformation_mode="half_pixel"
-    )
+    logits, strides = heads[net.head](layers, x, "classifier"), strides_of(net.backbone)
+    for stride, name in skips_of(strides, layers.plan.stride, net.finest):
+        scores = layers.conv(maps[name], f"scores_{stride}")
+        larger = _enlarged(layers, logits, f"enlarged_{stride}", scores)
+        logits = layers.graph.add(larger, scores, f"sum_{stride}")
+    return _enlarged(layers, logits, "enlarged", images)
 
 
 def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
@@ -29,7 +31,7 @@ def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
     graph, stride = layers.graph, layers.plan.stride
     x = graph.padded(images, "padded", bottom=-images.height % stride, right=-images.width % stride)
     maps = write_resnet(layers, net.encoder, x, "encoder/")
-    seen = {x.height // each.height: each for name, each in maps.items() if name == "stem" or name.startswith("stage")}
+    seen = {at: maps[name] for at, name in skips_of(strides_of(net.encoder), stride)}
     x = maps.get("activated", maps[stages_of(net.encoder)[-1]])
     for i in range(int(math.log2(stride))):
         name, stride = f"decoder/blocks_{i}", stride // 2
@@ -39,6 +41,11 @@ def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
         for n in (1, 2):
             x = layers.unit(x, f"{name}/conv{n}_0", f"{name}/conv{n}_1")
     return graph.cut(layers.conv(x, "segmentation_head_0"), "cut", images.height, images.width)
+
+
+def _enlarged(layers: Layers, x: Map, name: str, like: Map) -> Map:
+    fields = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return layers.graph.resized(x, name, like.height, like.width, **fields)
 
 
 def _fcn(layers: Layers, x: Map, name: str) -> Map:

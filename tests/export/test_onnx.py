@@ -38,6 +38,7 @@ CASES = {
     "cifar_plain20": {"stage_sizes": (1, 1)},
     "cifar_resnet29": {"stage_sizes": (1,), "weight_standardization": True, "norm": GN},
     "fcn_resnet18": SMALL | {"stage_sizes": (1, 1, 1)},
+    "fcn2s_resnet18": SMALL | {"stage_sizes": (1, 1)},
     "deeplabv3_resnet18": SMALL | {"stage_sizes": (1, 1)},
     "unet_resnetv2_18": SMALL | {"stage_sizes": (1,)},
 }
