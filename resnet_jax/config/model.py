@@ -16,6 +16,11 @@ class ModelConfig(Checked):
     """None = as many classes as the training set has."""
     width_multiplier: Annotated[float, Positive] = 1.0
     """Multiplies the channels of every layer; 0.5 computes about a quarter."""
+    stage_sizes: tuple[Annotated[int, AtLeastOne], ...] = ()
+    """Blocks of each stage, for a network of another depth; empty = as the name says."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """A stage that would make the stride of the network larger dilates its convolutions instead; None = as the name
+    says."""
     zero_init_residual: bool = True
     """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
     bn_group_size: Annotated[int, NotNegative] = 0
