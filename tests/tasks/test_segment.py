@@ -17,7 +17,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
 from resnet_jax.run import evaluate as evaluations
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
-from resnet_jax.tasks.assemble import assemble, init_state_of
+from resnet_jax.tasks.assemble import assemble, build_model, init_state_of
 from resnet_jax.tasks.segment.task import parts_of, segment
 from resnet_jax.tasks.table import task_of
 
@@ -89,6 +89,7 @@ def assert_same(a, b):
         pytest.param("fcn_cifar_resnet20", 2, [(2, 1), (1, 2)], marks=pytest.mark.slow),
         pytest.param("fcn_cifar_resnet20", 0, [(2, 1), (4, 1), (8, 1)], marks=pytest.mark.slow),
         pytest.param("deeplabv3_cifar_resnet20", 2, [(2, 1), (4, 1), (2, 2)], marks=pytest.mark.slow),
+        pytest.param("fcn2s_cifar_resnet20", 2, [(2, 1), (4, 1), (2, 2)], marks=pytest.mark.slow),
         pytest.param("unet_cifar_resnet20", 2, [(2, 1), (4, 1), (2, 2)], marks=pytest.mark.slow),
     ],
 )
@@ -217,6 +218,16 @@ def test_the_step_of_a_recipe_is_traced(name):
     assert {"loss", "pixel_accuracy"} <= metrics.keys()
     assert training.batch["mask"].shape == (config.batch_size, 480, 480)
     assert [group.rate for group in training.groups] == [10.0]
+
+
+@pytest.mark.parametrize(("name", "stages"), [("digits", (1, 1, 1)), ("nuclei", (2, 2, 2))])
+def test_a_config_shapes_the_network(name, stages):
+    config = rn.load_config(f"configs/segment/{name}.py")
+    model = build_model(config)
+    assert (model.backbone.stage_sizes, model.backbone.output_stride, model.finest) == (stages, 8, 2)
+    as_named = replace(config.model, stage_sizes=(), output_stride=None)
+    model = build_model(replace(config, model=as_named))
+    assert (model.backbone.stage_sizes, model.backbone.output_stride) == ((2, 2, 2, 2), None)
 
 
 def test_what_cannot_be_meant():
