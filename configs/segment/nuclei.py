@@ -37,6 +37,7 @@ config = Config(
     ),
     checkpoint=CheckpointConfig(every_epochs=50.0),
     epochs=150.0,
+    eval_every_epochs=25.0,
     batch_size=8,
     eval_batch_size=4,
     log_every_steps=20,
