@@ -16,7 +16,7 @@ SIZE = (20, 30)
 
 def config_of(root, **data):
     config = rn.load_config(
-        "configs/segment/digits.py", ["--data.name", f"pairs:{root}", "--model.num-classes", "3", "--epochs", "1"]
+        "configs/segment/nuclei.py", ["--data.name", f"pairs:{root}", "--model.num-classes", "3", "--epochs", "1"]
     )
     return replace(config, data=replace(config.data, **data))
 
