@@ -4,7 +4,7 @@
     python examples/nuclei.py stardist-*.whl nuclei
     python train.py configs/segment/nuclei.py
 
-The classes are the background and the nucleus. So few images are enough because each of their pixels is an example.
+The classes are the background and the nucleus. Twelve squares are enough, since each of their pixels is an example.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, ModelConfig, OptimConfig, Segment
