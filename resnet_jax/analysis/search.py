@@ -81,7 +81,7 @@ def nearest(
     else:
         blocks = _blocks(prepared, _on_each_device(mesh, _search, count=count), mesh)
         scores, places = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-    places, distances = _measured(prepared, places, scores, neighbours)
+    places, distances = _measured(prepared, places, scores, neighbours, complete=count == others)
     return Nearest(places, 1 - distances**2 / 2 if metric == "cosine" else distances)
 
 
@@ -168,10 +168,19 @@ def _search(
 
 
 def _measured(
-    prepared: _Prepared, places: Int[np.ndarray, "M c"], scores: Float[np.ndarray, "M c"], neighbours: int
+    prepared: _Prepared,
+    places: Int[np.ndarray, "M c"],
+    scores: Float[np.ndarray, "M c"],
+    neighbours: int,
+    *,
+    complete: bool,
 ) -> Nearest:
     """The nearest of the candidates, by distances computed from differences. Where it is not certain that they are the
-    nearest of all, by those to all rows."""
+    nearest of all, by those to all rows.
+
+    Args:
+      complete: every row is a candidate, but for the query itself.
+    """
     known, queries, own = prepared
     rows = max(1, TOGETHER_BYTES // (known.itemsize * known.shape[1] * places.shape[1]))
     found = [
@@ -179,7 +188,7 @@ def _measured(
         for i in range(0, len(queries), rows)
     ]
     nearest_places, distances = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    if places.shape[1] < len(known) - (own[0] >= 0):
+    if not complete:
         # No row that is not among the candidates has a better score than the last of them, but for rounding.
         size, largest = (queries**2).sum(axis=1), (known**2).sum(axis=1).max()
         rounding = 4 * np.finfo(known.dtype).eps * known.shape[1] ** 0.5 * (size + largest)

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from resnet_jax.config import Config
-from resnet_jax.data import load_source, train_batches
+from resnet_jax.data import load_source
 from resnet_jax.tasks.classify.task import check_classes, make_prepare
-from resnet_jax.training.state import split_key
-from resnet_jax.training.step import step_key
+from resnet_jax.tasks.seen import seen_in_update
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,5 @@ def training_batch(config: Config, step: int) -> TrainingBatch:
     source = load_source(config.data, config.data.train_split)
     if config.model.num_classes is not None:
         check_classes(config, source)
-    batches = train_batches(source, config.data, batch_size=config.batch_size, seed=config.seed)
-    batches.set_state({"position": (step - 1) * config.batch_size})
-    batch = next(batches)
-    batches.close()
-    _, run_key = split_key(jax.random.key(config.seed))
-    batch["position"] = np.arange(config.batch_size)
-    seen = jax.device_get(jax.jit(make_prepare(config, len(source.class_names)))(step_key(run_key, step - 1), batch))
-    mean, std = (np.array(values, np.float32) for values in (config.data.preset.mean, config.data.preset.std))
-    pixels = seen["image"] * std + mean
-    return TrainingBatch(images=np.clip(pixels, 0, 1), targets=seen["target"], class_names=source.class_names)
+    seen = seen_in_update(config, source, make_prepare(config, len(source.class_names)), step)
+    return TrainingBatch(images=seen["image"], targets=seen["target"], class_names=source.class_names)
