@@ -1,6 +1,5 @@
 """Networks to export: random weights and statistics, odd sizes."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -9,16 +8,9 @@ from resnet_jax.export.job import Job
 from resnet_jax.models import create_model
 from resnet_jax.run.network import Network
 
-from ..weights.networks import random_variables
+from ..weights.networks import calm, random_variables
 
 PRESET = Preset(resize=40, crop=33, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
-
-
-def calm(variables):
-    """Smaller scales. With `random_variables` alone the numbers of a deep network grow up to 1e16, and the rounding of
-    one of them beyond any bound."""
-    smaller = lambda path, leaf: leaf * np.float32(0.3) if path[-1].key == "scale" else leaf
-    return jax.tree_util.tree_map_with_path(smaller, variables)
 
 
 def network_of(name, **options):

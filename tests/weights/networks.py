@@ -30,3 +30,10 @@ def random_variables(model, channels=3, image=(64, 64), seed=1):
         return (np.abs(numbers) + 0.5 if path[-1].key == "var" else numbers).astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def calm(variables):
+    """Smaller scales. With `random_variables` alone the numbers of a deep network grow up to 1e71, and the rounding of
+    one of them beyond any bound."""
+    smaller = lambda path, leaf: leaf * np.float32(0.3) if path[-1].key == "scale" else leaf
+    return jax.tree_util.tree_map_with_path(smaller, variables)
