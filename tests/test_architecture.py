@@ -24,18 +24,19 @@ FLOORS = {
     "config_files": 1,
     "survival": 2,
     "logs": 3,
+    "compress": 3,
     "weights": 2,
     "training": 4,
     "tasks": 5,
-    "compress": 6,
     "parity": 6,
     "cost": 6,
     "run": 7,
     "analysis": 8,
     "export": 8,
-    "commands": 9,
-    "cli": 10,
-    "__main__": 11,
+    "serve": 9,
+    "commands": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 # The imports within floor 0.
 SIBLINGS = {("config", "errors"), ("files", "errors")}
