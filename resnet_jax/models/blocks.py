@@ -112,7 +112,11 @@ class Block(nn.Module):
         if parts.train and self.drop_rate:
             y = stochastic_depth(y, self.make_rng("dropout"), self.drop_rate, parts.positions)
         shortcut = parts.shortcut(self, x, y.shape[-1])
-        return y if shortcut is None else y + shortcut
+        return y if shortcut is None else self.sum_of(y, shortcut)
+
+    def sum_of(self, y: Array, shortcut: Array) -> Array:
+        """A method of its own, so that quantisation finds both."""
+        return y + shortcut
 
     def output(self, y: Array) -> Array:
         """The activation that ends a block. In training what it puts out is read again and again."""

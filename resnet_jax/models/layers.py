@@ -115,18 +115,20 @@ class Conv(nn.Module):
             return pointwise(x, kernel[0, 0], precision, strides[0])
         if self._is_far(x, kernel):
             return dilated(x, kernel, dilations[0], precision)
-        symmetric = [(size - 1) // 2 * dilation for size, dilation in zip(kernel.shape, dilations, strict=False)]
+        return lax.conv_general_dilated(x, kernel, **self.window(x), precision=precision)
+
+    def window(self, x: Array) -> dict[str, Any]:
+        """How the kernel moves over `x`, as `lax.conv_general_dilated` is told."""
+        sizes, strides, dilations = (self._of_axes(field, x) for field in ("kernel_size", "stride", "dilation"))
+        symmetric = [(size - 1) // 2 * dilation for size, dilation in zip(sizes, dilations, strict=True)]
         axes = "DHW"[-len(strides) :]
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=strides,
-            padding=[self.padding or (side, side) for side in symmetric],
-            rhs_dilation=dilations,
-            dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
-            feature_group_count=self.groups,
-            precision=precision,
-        )
+        return {
+            "window_strides": strides,
+            "padding": [self.padding or (side, side) for side in symmetric],
+            "rhs_dilation": dilations,
+            "dimension_numbers": (f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+            "feature_group_count": self.groups,
+        }
 
     def _is_pointwise(self, x: Array) -> bool:
         return set(self._of_axes("kernel_size", x)) == {1} and len(set(self._of_axes("stride", x))) == 1
