@@ -80,11 +80,12 @@ class Opened(NamedTuple):
     run: Path | None
 
 
-def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
+def open_analysed(which: Analysed, *, data_needed: bool = True, classifies: bool = True) -> Opened:
     """The network and the data that the options name.
 
     Args:
       data_needed: refuse weights without data.
+      classifies: refuse a network that names a class for each pixel.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: no network or two, no data, or options that do not belong together.
@@ -110,7 +111,8 @@ def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
         if weights
         else open_named(name, which.checkpoint, which.model, preset=which.preset)
     )
-    check_classifies(opened)
+    if classifies:
+        check_classifies(opened)
     if isinstance(opened, Network):
         if data_needed and not data.name:
             raise ConfigError(f"say which images {opened.title} is to see, such as --data.name folder:PATH")

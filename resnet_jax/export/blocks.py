@@ -34,7 +34,8 @@ def write_resnet(layers: Layers, net: ResNet, images: Map, root: str = "") -> di
             name = f"{root}layer{i}_{j}"
             if plan.block not in steps:
                 raise unknown(name, "block", plan.block)
-            x = steps[plan.block](_BlockWriter(layers, net, fields, name), x)
+            x = layers.graph.at(x, f"{name}/input")
+            x = layers.graph.at(steps[plan.block](_BlockWriter(layers, net, fields, name), x), name)
         out[f"stage{i}"] = x
     if plan.block.preactivation:
         out["activated"] = layers.act(layers.norm(x, f"{root}norm"), f"{root}norm")

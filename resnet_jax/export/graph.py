@@ -22,8 +22,7 @@ class Map(NamedTuple):
 class Graph:
     """Operators, in the order in which they are computed. Values are float32 and (N, C, H, W).
 
-    `conv`, `dense`, `add` and `join` are all the layers with arithmetic that a quantised graph changes. It may subclass
-    this class and do so there.
+    `quantized_graph.QuantizedGraph` is a subclass that quantises what layers read.
     """
 
     def __init__(self) -> None:
@@ -57,9 +56,9 @@ class Graph:
         """A convolution by a kernel (H, W, I, O), padded as `models.Conv` pads."""
         sizes = kernel.shape[:2]
         pads = [padding or ((size - 1) // 2 * dilation,) * 2 for size in sizes]
-        inputs = [x.name, self.constant(f"{name}/weight", kernel.transpose(3, 2, 0, 1))]
+        inputs = [x.name, self.weight(kernel.transpose(3, 2, 0, 1), f"{name}/weight")]
         if bias is not None:
-            inputs.append(self.constant(f"{name}/bias", bias))
+            inputs.append(self.bias(bias, f"{name}/bias"))
         output = self.op(
             "Conv",
             inputs,
@@ -78,11 +77,22 @@ class Graph:
 
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
         """`x @ kernel + bias` of (N, C)."""
-        weight = self.constant(f"{name}/weight", kernel.T)
-        return self.op("Gemm", [x, weight, self.constant(f"{name}/bias", bias)], name, transB=1)
+        inputs = [x, self.weight(kernel.T, f"{name}/weight"), self.bias(bias, f"{name}/bias")]
+        return self.op("Gemm", inputs, name, transB=1)
+
+    def weight(self, values: np.ndarray, name: str) -> str:
+        """A kernel, with the output channels first."""
+        return self.constant(name, values)
+
+    def bias(self, values: np.ndarray, name: str) -> str:
+        return self.constant(name, values)
 
     def add(self, x: Map, y: Map, name: str) -> Map:
         return x._replace(name=self.op("Add", [x.name, y.name], name))
+
+    def at(self, x: Map, place: str) -> Map:
+        """The value itself. `place` is the name of a place where a quantised graph quantises it."""
+        return x
 
     def join(self, maps: Sequence[Map], name: str) -> Map:
         """Maps of one size, one channel after the other."""
@@ -145,7 +155,7 @@ class Graph:
             "network",
             [helper.make_tensor_value_info(name, kind(dtype), shape) for name, (dtype, shape) in inputs.items()],
             [helper.make_tensor_value_info(name, kind(np.float32), shape) for name, (_, shape) in outputs.items()],
-            [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in self.constants.items()],
+            [numpy_helper.from_array(np.asarray(array, order="C"), name) for name, array in self.constants.items()],
         )
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="resnet_jax"

@@ -5,15 +5,16 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from resnet_jax import __version__
 from resnet_jax.compress import Folded, fold
 from resnet_jax.compress.fold import with_options
+from resnet_jax.compress.quantize import Quantized
 from resnet_jax.config import Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
@@ -35,12 +36,16 @@ class Job:
       batch: images at a time; None = any number.
       size: height and width of the images, or None for their usual size.
       with_preprocessing: whether the program takes bytes and scales them itself.
+      quantized: the network in integers, if it is to be written so.
+      quantization: how it was quantised, for `export.json`.
     """
 
     network: Network
     batch: int | None = None
     size: tuple[int, int] | None = None
     with_preprocessing: bool = False
+    quantized: Quantized | None = None
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -66,6 +71,8 @@ class Job:
 
     def folded(self) -> Folded:
         """The network that is exported: in float32, with batch normalisation folded into the convolutions."""
+        if self.quantized:
+            return self.quantized.float
         return fold(with_options(self.network.model, dtype=None), self.network.variables)
 
     def shape(self, batch: Any) -> tuple[Any, ...]:
@@ -80,6 +87,7 @@ class Job:
             "files": list(files),
             "network": net.title,
             "norms": {"folded": norms.folded, "kept": norms.kept},
+            **({"quantization": dict(self.quantization)} if self.quantized else {}),
             "input": {
                 "name": PIXELS if self.with_preprocessing else IMAGES,
                 "dtype": "uint8" if self.with_preprocessing else "float32",

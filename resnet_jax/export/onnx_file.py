@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from resnet_jax.compress import Folded
+from resnet_jax.compress.quantize.network import SCALES
 from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Graph, Map
 from resnet_jax.export.heads import write_segmenter, write_unet
 from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, check_packages, new_folder
 from resnet_jax.export.layers import Layers
+from resnet_jax.export.quantized_graph import QuantizedGraph
 from resnet_jax.models import ResNet
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.layers import standardized
@@ -21,7 +24,7 @@ from resnet_jax.models.segment.network import Segmenter
 FILE = "model.onnx"
 
 
-def write_onnx(job: Job, out: Path) -> Any:
+def write_onnx(job: Job, out: Path) -> Folded:
     """Writes `model.onnx` and `export.json` into the new folder `out`.
 
     Returns:
@@ -36,11 +39,23 @@ def write_onnx(job: Job, out: Path) -> Any:
 
     folded = job.folded()
     with new_folder(out) as folder:
-        model = onnx_model(job, folded.model, folded.variables, Graph())
+        model = job_model(job, folded)
         onnx.save(model, folder / FILE)
         batch = "N" if job.batch is None else job.batch
         (folder / DESCRIPTION).write_text(job.description("onnx", _input_shape(job, batch), [FILE], folded))
     return folded
+
+
+def job_model(job: Job, folded: Folded) -> Any:
+    """The network of a job as a `ModelProto`, in integers if the job says so.
+
+    Args:
+      folded: of `job.folded()`.
+    """
+    if not job.quantized:
+        return onnx_model(job, folded.model, folded.variables, Graph())
+    integers = {name: leaf for name, leaf in job.quantized.variables.items() if name != SCALES}
+    return onnx_model(job, folded.model, integers, QuantizedGraph(job.quantized))
 
 
 def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:

@@ -10,6 +10,7 @@ from jax import export
 from jaxtyping import Array
 
 from resnet_jax.compress import Folded
+from resnet_jax.compress.quantize.store import from_arrays, to_arrays
 from resnet_jax.data import normalize
 from resnet_jax.export.job import DESCRIPTION, PIXELS, Job, check_packages, new_folder
 from resnet_jax.models.forms import PLATFORMS
@@ -55,7 +56,11 @@ def write_stablehlo(job: Job, out: Path) -> Folded:
     check_packages("stablehlo")
     folded = job.folded()
     with new_folder(out) as folder:
-        weights = {name: np.asarray(leaf) for name, leaf in flatten_dict(dict(folded.variables), sep="/").items()}
+        weights = (
+            to_arrays(job.quantized.variables)
+            if job.quantized
+            else {name: np.asarray(leaf) for name, leaf in flatten_dict(dict(folded.variables), sep="/").items()}
+        )
         (folder / PROGRAM).write_bytes(bytes(exported(job, folded.model, weights).serialize()))
         (folder / WEIGHTS).write_bytes(save(weights))
         shape = job.shape("N" if job.batch is None else job.batch)
@@ -81,12 +86,16 @@ def exported(job: Job, model: Any, weights: dict[str, np.ndarray]) -> export.Exp
     """`(weights, images) -> {"logits"}` for all platforms.
 
     Args:
-      weights: the variables of `model`, by names such as `params/conv1/kernel`.
+      model: is not looked at where the job is in integers.
+      weights: the variables of `model`, by names such as `params/conv1/kernel`; of a quantised one as in its file.
     """
 
     def run(weights: dict[str, Array], images: Array) -> dict[str, Array]:
         x = normalize(images, job.preset) if job.with_preprocessing else images
-        given = model.apply(unflatten_dict(weights, sep="/"), x, train=False)
+        if job.quantized:
+            given = job.quantized.model.apply(from_arrays(weights, job.quantized.scales), x)
+        else:
+            given = model.apply(unflatten_dict(weights, sep="/"), x, train=False)
         return {job.output: given[job.output] if isinstance(given, dict) else given}
 
     batch = "n" if job.batch is None else job.batch

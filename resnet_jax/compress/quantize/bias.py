@@ -11,12 +11,12 @@ from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.compress.fold import Folded
 from resnet_jax.compress.quantize.network import fake_kernels
-from resnet_jax.compress.quantize.placement import Layer, placed
+from resnet_jax.compress.quantize.placement import Images, Layer, placed
 from resnet_jax.compress.quantize.scales import Scales, rounded
 from resnet_jax.errors import ModelError
 
 
-def corrected(network: Folded, scales: Scales, batches: Iterable[Float[Array, "N H W C"]]) -> PyTree[Array]:
+def corrected(network: Folded, scales: Scales, batches: Iterable[Images]) -> PyTree[Array]:
     """The variables of a network with other biases: each channel of each quantised layer then has the mean that it has
     in floating point, if the layer's input is the same (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from resnet_jax.compress.fold import Folded, fold, with_options
 from resnet_jax.compress.quantize.bias import corrected
 from resnet_jax.compress.quantize.network import SCALES, QuantizedNetwork, integer_variables
-from resnet_jax.compress.quantize.placement import Layer, placed
+from resnet_jax.compress.quantize.placement import Images, Layer, placed
 from resnet_jax.compress.quantize.ranges import Histogram, Seen, look_at
 from resnet_jax.compress.quantize.scales import Grid, Scales, grid_of, largest_weight
 from resnet_jax.config import QuantizeConfig
@@ -23,7 +23,7 @@ MIN_IMAGES = 16
 MAX_BIAS = 2.0**30
 """The integer of a bias at most. Weights may be so small beside it that their own scale would make it larger."""
 
-Batches = Iterable[Float[Array, "N H W C"]]
+Batches = Iterable[Images]
 
 
 class Quantized(NamedTuple):

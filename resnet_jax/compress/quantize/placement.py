@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.models import Block, Conv
 from resnet_jax.models.shortcuts import zero_pad, zero_pad_centred
 
+Images = Float[Array | np.ndarray, "N H W C"]
+"""Normalised images."""
 Quantize = Callable[[Array, str], Array | None]
 """`(tensor, place) -> what its readers get`. None: it is not quantised here, and its next reader asks again."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,12 @@ def save(path: Path, quantized: Quantized, config: QuantizeConfig) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    scales = quantized.scales
-    arrays = {name: leaf for name, leaf in quantized.variables.items() if name != SCALES}
-    arrays["tensors"] = {place: grid._asdict() for place, grid in scales.tensors.items()}
-    arrays["kernels"] = dict(scales.kernels)
     facts = {
         "network": digest_of(quantized.float.variables),
-        "reads": scales.reads,
+        "reads": quantized.scales.reads,
         "config": dataclasses.asdict(config),
     }
-    flat = {name: np.asarray(leaf) for name, leaf in flatten_dict(arrays, sep="/").items()}
-    write_atomically(path, to_bytes(flat, {_FACTS: json.dumps(facts)}))
+    write_atomically(path, to_bytes(to_arrays(quantized.variables), {_FACTS: json.dumps(facts)}))
 
 
 def load(path: Path, network: Folded) -> tuple[Quantized, QuantizeConfig]:
@@ -78,9 +74,25 @@ def load(path: Path, network: Folded) -> tuple[Quantized, QuantizeConfig]:
             f"{facts['network'][:12]}, and that of this one {digest_of(network.variables)[:12]}. Quantise this one"
         )
     config = from_dict(QuantizeConfig, facts["config"])
+    reads = tuple((layer, place) for layer, place in facts["reads"])
+    like = Scales({}, {}, reads, config.weight_bits, config.activation_bits)
+    variables = from_arrays(flat, like)
+    return Quantized(QuantizedNetwork(network.model), variables, network), config
+
+
+def to_arrays(variables: PyTree[Array]) -> dict[str, np.ndarray]:
+    """The variables of a `QuantizedNetwork` by name, with the scales among them."""
+    scales: Scales = variables[SCALES]
+    arrays = {name: leaf for name, leaf in variables.items() if name != SCALES}
+    arrays["tensors"] = {place: grid._asdict() for place, grid in scales.tensors.items()}
+    arrays["kernels"] = dict(scales.kernels)
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(arrays, sep="/").items()}
+
+
+def from_arrays(arrays: Mapping[str, Array], like: Scales) -> PyTree[Array]:
+    """The variables that `to_arrays` took apart. `like` has the same layers and bits; its numbers are not looked at."""
+    flat = dict(arrays)
     places = {name.removeprefix("tensors/").rpartition("/")[0] for name in flat if name.startswith("tensors/")}
     grids = {place: Grid(*(flat.pop(f"tensors/{place}/{part}") for part in Grid._fields)) for place in places}
-    kernels = {layer: flat.pop(f"kernels/{layer}") for layer, _ in facts["reads"]}
-    scales = Scales(grids, kernels, tuple(map(tuple, facts["reads"])), config.weight_bits, config.activation_bits)
-    variables = {**unflatten_dict(flat, sep="/"), SCALES: scales}
-    return Quantized(QuantizedNetwork(network.model), variables, network), config
+    kernels = {layer: flat.pop(f"kernels/{layer}") for layer, _ in like.reads}
+    return {**unflatten_dict(flat, sep="/"), SCALES: dataclasses.replace(like, tensors=grids, kernels=kernels)}
