@@ -2,13 +2,18 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from resnet_jax.config import AS_PUBLISHED, PresetChange
 from resnet_jax.display import plain_console
+
+if TYPE_CHECKING:
+    from resnet_jax.compress.quantize import Quantized
+    from resnet_jax.run.network import Network
+    from resnet_jax.run.predict import Run
 
 
 def export(
@@ -19,6 +24,8 @@ def export(
     batch: str | None = None,
     size: tuple[int, int] | None = None,
     with_preprocessing: bool = False,
+    int8: bool = False,
+    quantized: Path | None = None,
     weights: str | None = None,
     model: str | None = None,
     checkpoint: Literal["last", "best"] = "last",
@@ -43,6 +50,9 @@ def export(
             segmentation a square of the evaluation's shorter side.
         with_preprocessing: The program takes bytes (N, H, W, C) and scales them itself. It does not decode, resize or
             crop.
+        int8: Write integers: of a run calibrated on 512 images of its training split, or those of --quantized. ONNX
+            gets QDQ pairs.
+        quantized: With --int8: the folder that the command quantize has filled for this network.
         weights: A published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository of the Hugging
             Face hub such as timm/resnet50.a1_in1k.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
@@ -68,6 +78,13 @@ def export(
             "--format huggingface writes weights and no program, so it has no batch, symbolic or other, no size and no "
             "preprocessing inside; leave --batch, --size and --with-preprocessing out, or choose --format onnx"
         )
+    if format == "huggingface" and int8:
+        raise ConfigError(
+            "--format huggingface writes numbers in floating point, since timm has no integers; leave --int8 out, or "
+            "choose --format onnx"
+        )
+    if quantized and not int8:
+        raise ConfigError(f"--quantized {quantized} is for --int8; add that, or leave it out")
     check_out(out)
     check_packages(format)
 
@@ -96,7 +113,9 @@ def export(
         console.print(f"{out} holds {named.title}, which timm calls {name}", soft_wrap=True)
         console.print(f'timm.create_model("local-dir:{out}", pretrained=True)', soft_wrap=True)
         return
-    job = Job(named, None if batch in (None, "symbolic") else int(batch), size, with_preprocessing)
+    integers, how = _integers(opened, named, quantized) if int8 else (None, {})
+    number = None if batch in (None, "symbolic") else int(batch)
+    job = Job(named, number, size, with_preprocessing, integers, how)
     if format == "onnx":
         from resnet_jax.export.onnx_file import write_onnx
 
@@ -107,5 +126,28 @@ def export(
         norms = write_stablehlo(job, out)
     console.print(f"{out} holds {named.title} as {format}", soft_wrap=True)
     console.print(f"norms: {norms.folded} folded into convolutions, {norms.kept} kept")
+    if integers:
+        console.print(f"integers: {len(integers.scales.kernels)} kernels, {len(integers.scales.tensors)} tensors")
     console.print(f"before the program: {job.outside}", soft_wrap=True)
     console.print(f"inside the program: {job.inside}", soft_wrap=True)
+
+
+def _integers(opened: "Run | Network", named: "Network", folder: Path | None) -> tuple["Quantized", dict[str, Any]]:
+    """The network in integers, and how it was quantised."""
+    from resnet_jax.compress.quantize import in_float32, quantize
+    from resnet_jax.compress.quantize.store import FILE, load
+    from resnet_jax.config import QuantizeConfig
+    from resnet_jax.errors import ConfigError
+    from resnet_jax.run.calibrate import calibration
+    from resnet_jax.run.network import Network
+
+    if folder is not None:
+        return load(folder / FILE, in_float32(named.model, named.variables))
+    if isinstance(opened, Network):
+        raise ConfigError(
+            f"--int8 calibrates on images that the network was trained on, and {named.title} comes without a run; "
+            "quantize it first with --data.name, and name the folder by --quantized"
+        )
+    how = QuantizeConfig()
+    batches, facts = calibration(named, opened.config.data, how)
+    return quantize(named.model, named.variables, batches, how), facts

@@ -50,7 +50,7 @@ def quantize(
     from resnet_jax.compress.quantize.sensitivity import sensitivity as measure
     from resnet_jax.compress.quantize.store import FILE, save
     from resnet_jax.export.job import check_out, new_folder
-    from resnet_jax.run.calibrate import calibration_batches
+    from resnet_jax.run.calibrate import calibration
     from resnet_jax.run.named import segments
     from resnet_jax.runtime.programs import remember_programs
 
@@ -59,7 +59,7 @@ def quantize(
     opened = open_analysed(which, classifies=False)
     network = opened.network
     config, chosen, shown = split_of(which, opened, None)
-    batches = calibration_batches(network, config, images, which.batch_size)
+    batches, calibrated = calibration(network, config, how, count=images, batch_size=which.batch_size)
     done = quantize_all(network.model, network.variables, batches, how)
     smaller = dataclasses.replace(network, model=done.model, variables=done.variables)
     config, masks = dataclasses.replace(config, eval_split=chosen), segments(network)
@@ -76,14 +76,14 @@ def quantize(
     costs = measure(done, few) if few else []
     facts: dict[str, Any] = {
         "network": network.title,
-        "calibration": {"images": images, "data": config.name, "split": config.train_split, **dataclasses.asdict(how)},
+        "calibration": calibrated,
         "evaluated on": shown,
         "kernels": counts,
         **numbers,
         **({"sensitivity": [cost._asdict() for cost in costs]} if costs else {}),
     }
     with new_folder(out) as folder:
-        save(folder / FILE, done, how)
+        save(folder / FILE, done, calibrated)
         (folder / NUMBERS).write_text(json.dumps(facts, indent=2) + "\n")
         if costs:
             from resnet_jax.commands.draw_sensitivity import draw_sensitivity

@@ -87,3 +87,9 @@ class DataConfig(Checked):
     def preset(self) -> Preset:
         """How an image is prepared in evaluation."""
         return Preset(resize=self.eval_resize, crop=self.image_size, mean=self.mean, std=self.std, exif=self.exif)
+
+
+def without_folders(name: str) -> str:
+    """The name of a data set without the folders above it, which say something of a machine and nothing of the data."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}{colon}{path.rstrip('/').rsplit('/', 1)[-1]}"

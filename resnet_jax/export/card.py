@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from resnet_jax import __version__
 from resnet_jax.config import Config
 from resnet_jax.config.checked import flat
+from resnet_jax.config.data import without_folders
 from resnet_jax.files import open_folder, read_json
 from resnet_jax.logs.shown import Shown
 from resnet_jax.run.environment import read_sessions
@@ -76,7 +77,8 @@ def _record(run: Run, folder: str) -> list[str]:
     always = ("epochs", "batch_size", "optim.name", "optim.base_lr", "seed")
     shown = {field: _recipe(config)[field] for field in always if field in _recipe(config)} | changed
     return [
-        f"Trained on {_data(config.data.name)} for {config.epochs:g} epochs; these are the weights after {step} steps.",
+        f"Trained on `{without_folders(config.data.name)}` for {config.epochs:g} epochs; these are the weights after "
+        f"{step} steps.",
         "",
         "## Accuracy",
         "",
@@ -112,8 +114,8 @@ def _accuracy(run: Run, folder: str) -> list[str]:
     said = [f"- {shown[name].label}: {_number(shown[name], value)}" for name, value in numbers.items()]
     for one in config.evaluations:
         count = result.get(key(one.name, "count"))
-        data = _data(one.data or config.data.name)
-        said.append(f"- {one.name or 'measured'} on {data}, split {one.split}, {count} images, by the run itself")
+        data = without_folders(one.data or config.data.name)
+        said.append(f"- {one.name or 'measured'} on `{data}`, split {one.split}, {count} images, by the run itself")
     return said
 
 
@@ -124,12 +126,6 @@ def _number(shown: Shown, value: float | None) -> str:
 def _recipe(config: Config) -> dict[str, Any]:
     fields = flat(dataclasses.asdict(config))
     return {name: value for name, value in fields.items() if not name.startswith(_NOT_RECIPE)}
-
-
-def _data(name: str) -> str:
-    """The data set, without the folders above it, which say something of a machine and nothing of the data."""
-    kind, colon, path = name.partition(":")
-    return f"`{kind}{colon}{path.rstrip('/').rsplit('/', 1)[-1]}`"
 
 
 def _cell(value: Any) -> str:

@@ -1,15 +1,15 @@
-"""Quantises a network with images of the data that it was trained on."""
+"""Images to calibrate a network with, of the data that it was trained on."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from resnet_jax import data
-from resnet_jax.compress.quantize import Quantized, quantize
 from resnet_jax.config import DataConfig, Preset, QuantizeConfig
+from resnet_jax.config.data import without_folders
 from resnet_jax.data import normalize
 from resnet_jax.data.fills import Draws, Leaves, Row
 from resnet_jax.data.transforms import decode, resize_and_center_crop
@@ -37,17 +37,27 @@ class Pixels:
         row["image"][...] = resize_and_center_crop(image, self.preset)
 
 
-def calibration_batches(
-    network: Network, config: DataConfig, count: int, batch_size: int
-) -> Callable[[], Iterator[Float[np.ndarray, "N H W C"]]]:
-    """Returns a function that gives batches of normalised images of `config.train_split`, always the same ones.
+class Calibration(NamedTuple):
+    """Attributes:
+    batches: gives the normalised images, the same ones at each call.
+    facts: what they are, and how the network is to be quantised, as JSON.
+    """
+
+    batches: Callable[[], Iterator[Float[np.ndarray, "N H W C"]]]
+    facts: dict[str, Any]
+
+
+def calibration(
+    network: Network, config: DataConfig, how: QuantizeConfig, *, count: int = IMAGES, batch_size: int = 64
+) -> Calibration:
+    """Images of `config.train_split` to calibrate a network with, as evaluation prepares them.
 
     Args:
       count: how many images, drawn from the split; all of a smaller one.
 
     Raises:
       ConfigError: a count below 1.
-      DataError: the split or an image cannot be read.
+      DataError: the split cannot be read, or, while `batches` are made, an image.
     """
     if count < 1:
         raise ConfigError(f"images = {count} to calibrate with must be at least 1; 128 to 1024 are usual")
@@ -61,16 +71,5 @@ def calibration_batches(
         for batch in data.eval_batches(part, config, batch_size=min(batch_size, len(part)), fill=Pixels(preset)):
             yield np.asarray(normalize(batch["image"][batch["weight"] > 0], preset))
 
-    return batches
-
-
-def quantize_network(
-    network: Network, config: DataConfig, how: QuantizeConfig, *, count: int = IMAGES, batch_size: int = 64
-) -> Quantized:
-    """Quantises a network, calibrated on images of `config.train_split`.
-
-    Raises:
-      ConfigError, DataError, ModelError: as of `calibration_batches` and `quantize`.
-    """
-    batches = calibration_batches(network, config, count, batch_size)
-    return quantize(network.model, network.variables, batches, how)
+    facts = {"images": len(part), "data": without_folders(config.name), "split": config.train_split}
+    return Calibration(batches, facts | asdict(how))

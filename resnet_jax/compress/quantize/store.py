@@ -15,8 +15,6 @@ from resnet_jax.compress.fold import Folded
 from resnet_jax.compress.quantize.calibrate import Quantized
 from resnet_jax.compress.quantize.network import SCALES, QuantizedNetwork
 from resnet_jax.compress.quantize.scales import Grid, Scales
-from resnet_jax.config import QuantizeConfig
-from resnet_jax.config.checked import from_dict
 from resnet_jax.errors import WeightsError
 from resnet_jax.files import write_atomically
 from resnet_jax.survival.digests import digest_arrays, digest_json
@@ -30,25 +28,30 @@ def digest_of(variables: PyTree[Array]) -> str:
     return digest_json(digest_arrays(variables))
 
 
-def save(path: Path, quantized: Quantized, config: QuantizeConfig) -> None:
+def save(path: Path, quantized: Quantized, how: Mapping[str, Any]) -> None:
     """Writes the variables as safetensors: `params/conv1/kernel` int8, `kernels/conv1` and `tensors/conv1/scale`
     float32, and so on. The header holds what else `load` needs.
+
+    Args:
+      how: how the network was quantised, as JSON, for people.
 
     Raises:
       StorageError: the file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
+    scales = quantized.scales
     facts = {
         "network": digest_of(quantized.float.variables),
-        "reads": quantized.scales.reads,
-        "config": dataclasses.asdict(config),
+        "reads": scales.reads,
+        "bits": [scales.weight_bits, scales.activation_bits],
+        "how": dict(how),
     }
     write_atomically(path, to_bytes(to_arrays(quantized.variables), {_FACTS: json.dumps(facts)}))
 
 
-def load(path: Path, network: Folded) -> tuple[Quantized, QuantizeConfig]:
-    """Reads what `save` has written.
+def load(path: Path, network: Folded) -> tuple[Quantized, dict[str, Any]]:
+    """Reads what `save` has written: the quantised network, and how it was quantised.
 
     Args:
       network: the network that was quantised, of `in_float32`.
@@ -73,11 +76,8 @@ def load(path: Path, network: Folded) -> tuple[Quantized, QuantizeConfig]:
             f"{path} was made from another network, or from another checkpoint of it: its digest is "
             f"{facts['network'][:12]}, and that of this one {digest_of(network.variables)[:12]}. Quantise this one"
         )
-    config = from_dict(QuantizeConfig, facts["config"])
-    reads = tuple((layer, place) for layer, place in facts["reads"])
-    like = Scales({}, {}, reads, config.weight_bits, config.activation_bits)
-    variables = from_arrays(flat, like)
-    return Quantized(QuantizedNetwork(network.model), variables, network), config
+    like = Scales({}, {}, tuple((layer, place) for layer, place in facts["reads"]), *facts["bits"])
+    return Quantized(QuantizedNetwork(network.model), from_arrays(flat, like), network), facts["how"]
 
 
 def to_arrays(variables: PyTree[Array]) -> dict[str, np.ndarray]:
