@@ -4,20 +4,14 @@
     python benchmarks/fold.py --model resnet18 --batch 1 --rounds 5
 
 All engines get the same random weights and compute in float32: this package before and after folding, PyTorch as it is
-and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. Each has a process of its own, since the
-threads of one slow down another. They take turns, round by round, so that all see the same load. Each is called once
-more before it is timed, to wake its threads. The times are medians. The ratios are medians over the rounds: the time of
-an engine over that of the folded network, so above 1 the folded network is faster. `first` is the time from a network
-to its first result: tracing, folding, compiling. An engine that is not installed, or does not work here, is left out
-with the reason.
+and by `torch.compile`, onnxruntime and OpenVINO on the ONNX file of `export`. They take turns (`turns.py`). The times
+are medians. The ratios are medians over the rounds: the time of an engine over that of the folded network, so above 1
+the folded network is faster. `first` is the time from a network to its first result: tracing, folding, compiling.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 from resnet_jax.runtime.xla_flags import set_xla_flags
@@ -26,6 +20,7 @@ set_xla_flags()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+from turns import Run, take_turns  # noqa: E402
 
 from resnet_jax.compress import fold  # noqa: E402
 from resnet_jax.export.graph import Graph  # noqa: E402
@@ -35,7 +30,6 @@ from resnet_jax.models import create_model, variable_shapes  # noqa: E402
 from resnet_jax.run.network import Network  # noqa: E402
 from resnet_jax.weights import Preset, layout_of, to_tensors, to_torchvision  # noqa: E402
 
-Run = Callable[[], np.ndarray]
 ENGINES = ("folded", "not folded", "torch", "torch.compile", "onnxruntime", "OpenVINO")
 
 
@@ -109,25 +103,10 @@ def engines(name: str, model: Any, variables: Any, images: np.ndarray) -> dict[s
     }
 
 
-def serve(pipe: Connection, name: str, engine: str, batch: int, size: int) -> None:
-    """In a process of its own: prepares an engine, sends the seconds and the logits of its first call, and then the
-    seconds of a call each time it is asked."""
+def prepare(engine: str, name: str, batch: int, size: int) -> Run:
     model = create_model(name)
-    variables = random_variables(model)
     images = np.random.default_rng(1).normal(size=(batch, size, size, 3)).astype(np.float32)
-    try:
-        start = time.perf_counter()
-        run = engines(name, model, variables, images)[engine]()
-        logits = run()
-        pipe.send((time.perf_counter() - start, logits))
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0][:150]}")
-        return
-    while pipe.recv():
-        run()  # wakes the threads
-        start = time.perf_counter()
-        run()
-        pipe.send(time.perf_counter() - start)
+    return engines(name, model, random_variables(model), images)[engine]()
 
 
 def main() -> None:
@@ -138,42 +117,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--without", nargs="*", default=(), help="engines, such as torch.compile")
     args = parser.parse_args()
-    context = get_context("spawn")
+    chosen = [name for name in ENGINES if name not in args.without]
     for batch in args.batch:
-        pipes: dict[str, Connection] = {}
-        first: dict[str, float] = {}
-        expected = None
         print(f"{args.model}, {batch} x {args.size} x {args.size} pixels, {args.rounds} rounds", flush=True)
-        for name in ENGINES:
-            if name in args.without:
-                continue
-            here, there = context.Pipe()
-            worker = context.Process(target=serve, args=(there, args.model, name, batch, args.size), daemon=True)
-            worker.start()
-            there.close()
-            answer = here.recv()
-            if isinstance(answer, str):
-                print(f"  {name} is left out: {answer}", flush=True)
-                continue
-            pipes[name], (first[name], logits) = here, answer
-            expected = logits if expected is None else expected
+        times = take_turns(chosen, prepare, (args.model, batch, args.size), args.rounds)
+        expected = next(iter(times.values())).result
+        print("  engine          ms      images/s   engine / folded   first s")
+        for name, (first, logits, seconds) in times.items():
             error = np.abs(logits - expected).max() / np.abs(expected).max()
             assert error < 1e-4, f"{name} gives other logits: {error:.1e} of the largest"
-        seconds: dict[str, list[float]] = {name: [] for name in pipes}
-        for _ in range(args.rounds):
-            for name, pipe in pipes.items():
-                pipe.send(True)
-                seconds[name].append(pipe.recv())
-        print("  engine          ms      images/s   engine / folded   first s")
-        for name, times in seconds.items():
-            ratio = statistics.median(a / b for a, b in zip(times, seconds["folded"], strict=True))
-            median = statistics.median(times)
+            ratio = statistics.median(a / b for a, b in zip(seconds, times["folded"].seconds, strict=True))
+            median = statistics.median(seconds)
             print(
-                f"  {name:<14}{1000 * median:>8.1f}{batch / median:>11.2f}{ratio:>15.2f}{first[name]:>13.1f}",
+                f"  {name:<14}{1000 * median:>8.1f}{batch / median:>11.2f}{ratio:>15.2f}{first:>13.1f}",
                 flush=True,
             )
-        for pipe in pipes.values():
-            pipe.send(False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Layers of integers: int8 times int8, added up in int32.
 
-XLA for CPUs and TPUs has such convolutions. For GPUs it has products of int8 matrices, but no convolution
-(jax-ml/jax#7637). So there a convolution multiplies the same integers in float32. All forms give the same integers.
+XLA has products of int8 matrices everywhere. It has convolutions of int8 for TPUs, and none for GPUs (jax-ml/jax#7637).
+For CPUs it has them too, but there a network takes ten times as long with them. So on CPUs and GPUs a convolution
+multiplies the same integers in float32. All forms give the same sums.
 """
 
 import math
@@ -44,7 +45,7 @@ def products(
         seen = x[:, *(slice(None, None, stride) for stride in window["window_strides"])]
         return _matrix_product(seen, zero_point, kernel.reshape(kernel.shape[-2:]))
     in_integers, in_float = _forms(tuple((name, _hashable(value)) for name, value in window.items()), bits)
-    return per_platform(x, zero_point, kernel, cuda=in_float, default=in_integers)
+    return per_platform(x, zero_point, kernel, tpu=in_integers, default=in_float)
 
 
 def _matrix_product(x: Array, zero_point: Array, kernel: Array) -> Array:
