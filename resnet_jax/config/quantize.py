@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_jax.config.checked import Checked, NotNegative, Positive, Range
+from resnet_jax.config.checked import Checked, NotNegative, Range
 from resnet_jax.errors import ConfigError
 
 Bits = Annotated[int, Range(low=2, high=8)]
@@ -40,9 +40,6 @@ class Qat(QuantizeConfig):
     steps: Literal["fixed", "learned"] = "fixed"
     """Whether the steps of the grids stay as they were calibrated, which is enough for 8 bits, or are trained as well
     (LSQ, Esser et al. 2020, arXiv:1902.08153)."""
-    steps_rate: Annotated[float, Positive] = 0.1
-    """Multiplies the learning rate of learned steps. Those of small networks are for few numbers, and move too far
-    with 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

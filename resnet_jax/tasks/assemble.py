@@ -93,8 +93,8 @@ def optimized(config: Config) -> OptimConfig:
     zero points stay as they were calibrated."""
     if not config.quantize.images:
         return config.optim
-    rate = config.quantize.steps_rate if config.quantize.steps == "learned" else 0.0
-    scales = Group(pattern=f"^{GRIDS}/.*/scale$", rate=rate, decay=0.0 if rate else None)
+    learn = config.quantize.steps == "learned"
+    scales = Group(pattern=f"^{GRIDS}/.*/scale$", rate=float(learn), decay=0.0 if learn else None)
     zero_points = Group(pattern=f"^{GRIDS}/.*/zero_point$", rate=0.0)
     return replace(config.optim, groups=(*config.optim.groups, scales, zero_points))
 

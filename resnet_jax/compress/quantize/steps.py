@@ -32,7 +32,8 @@ def stepped(
     """
     largest = jnp.maximum(high, -jnp.asarray(low, scale.dtype))
     scale = _with_derivative_times(jnp.maximum(scale, SMALLEST), jax.lax.rsqrt(numbers * largest))
-    places = jnp.clip(x / scale, low, high)
+    ratio = x / scale
+    places = jnp.where((ratio > low) & (ratio < high), ratio, jax.lax.stop_gradient(jnp.clip(ratio, low, high)))
     # The difference and the sum are exact: `places` and its nearest integer are less than a factor of two apart, or one
     # of them is 0.
     return (places + jax.lax.stop_gradient(jnp.round(places) - places)) * scale
@@ -46,4 +47,4 @@ def shortened(scale: Float[Array, "*T"]) -> Float[Array, "*T"]:
 
 
 def _with_derivative_times(x: Array, factor: Array) -> Array:
-    return x + (factor * x - jax.lax.stop_gradient(factor * x))
+    return jax.lax.stop_gradient(x) + (factor * x - jax.lax.stop_gradient(factor * x))
