@@ -9,7 +9,7 @@ from resnet_jax.compress.fold import Folded
 from resnet_jax.compress.quantize import FakeQuantized, calibrate
 from resnet_jax.compress.quantize.trained import apart, with_grids
 from resnet_jax.config import Config
-from resnet_jax.run.calibrate import calibration_batches
+from resnet_jax.run.calibrate import calibration
 from resnet_jax.run.network import Network
 from resnet_jax.run.start import Beginning
 from resnet_jax.survival.digests import by_name
@@ -32,7 +32,8 @@ def calibrated(begun: Beginning, config: Config, state: TrainState) -> Beginning
     # On the host: each process calibrates with all images.
     own, _ = apart(jax.device_get(begun.begin(state).variables))
     network = Network(config.model.name, model, own, config.data.preset, ())
-    batches = calibration_batches(network, config.data, config.quantize.images, config.eval_batch_size)
-    scales = calibrate(Folded(model.network, own, 0, 0), batches(), config.quantize)
+    options = config.quantize
+    seen = calibration(network, config.data, options, count=options.images, batch_size=config.eval_batch_size)
+    scales = calibrate(Folded(model.network, own, 0, 0), seen.batches(), options)
     grids = by_name(with_grids({"params": {}}, dict(scales.tensors), dict(scales.kernels)))
     return replace(begun, made={name: np.asarray(array) for name, array in grids.items()})
