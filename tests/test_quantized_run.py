@@ -81,6 +81,7 @@ def test_it_is_read_and_evaluated_without_its_start(trained):
     assert not any("bn" in name for name in state.params["layer1_0"])
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_is_rounded(trained):
     """The prediction is that of integers, and not that of the network in floating point."""
     config, workdir, _ = trained
@@ -121,6 +122,28 @@ def beginning_of(config, devices=1):
     begun = load_beginning(config, task, DIGITS)
     state = init_state_of(config, task, mesh)(jax.random.key(0))
     return calibrated(begun, config, state).begin(state)
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--fold"], ["export", "--format", "stablehlo", "--out", "nowhere"]])
+def test_other_forms_of_it_are_refused(command, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"error: the network was trained for integers.*export it with --int8"):
+        cli.main([command[0], str(trained[1]), *command[1:]])
+
+
+def test_its_integers_are_exported(trained, tmp_path, capsys):
+    """ONNX gives the classes that the run predicts, except for sums that are rounded elsewhere."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    config, workdir, _ = trained
+    cli.main(["export", str(workdir), "--format", "onnx", "--int8", "--out", str(tmp_path / "onnx")])
+    assert "integers: 8 kernels" in capsys.readouterr().out
+    run = rn.load_run(workdir)
+    done = quantize(run.model, run.state.eval_variables, list, QuantizeConfig(weight_bits=6))
+    seen = np.asarray(normalize(images_of(config)[:64], config.data.preset))
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    (logits,) = session.run(["logits"], {"images": seen.transpose(0, 3, 1, 2).copy()})
+    ours = jax.jit(done.model.apply)(done.variables, seen)
+    assert np.mean(logits.argmax(1) == ours.argmax(1)) > 0.9
 
 
 @pytest.mark.slow
@@ -173,6 +196,7 @@ def test_what_does_not_go_together_is_refused(change, message):
         rn.Config(**{"start": rn.Start(weights="somewhere"), "quantize": Qat(images=64), **change})
 
 
+@pytest.mark.slow
 def test_bad_calibration_is_refused(start, tmp_path):
     with pytest.raises(DataError, match="calibration saw 8 images, and needs at least 16"):
         rn.train(config_of(start, images=8), tmp_path / "few")

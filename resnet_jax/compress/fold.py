@@ -89,6 +89,8 @@ def check_known(model: nn.Module) -> ResNet:
     Raises:
       ModelError: names the part that is not.
     """
+    if hasattr(model, "as_trained"):
+        raise ModelError(model.as_trained)
     if not isinstance(model, (ResNet, Segmenter, UNet)):
         raise ModelError(
             f"{type(model).__name__} is no network of create_model, so nothing is known of its layers; pass a ResNet, "

@@ -21,9 +21,8 @@ def stepped(
     """The nearest multiples of a step, from `low` times the step to `high` times. Halves go to the even multiple.
 
     The derivatives are those of LSQ, section 2.1. By x: 1 within, 0 beyond. By the step: `round(x / step) - x / step`
-    within, `low` or `high` beyond; multiplied by `1 / sqrt(numbers * largest)` (section 2.2), where `largest` is
-    the larger end. With a step that does not
-    learn this is the straight-through estimator.
+    within, `low` or `high` beyond; multiplied by `1 / sqrt(numbers * largest)` (section 2.2), where `largest` is the
+    larger end. With a step that does not learn this is the straight-through estimator.
 
     Args:
       scale: the step; as many axes as `x`, or none.

@@ -13,6 +13,7 @@ from resnet_jax.compress.quantize.placement import Layer, placed, with_kernels
 from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation, largest_weight, of_channels
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
+from resnet_jax.errors import ModelError
 from resnet_jax.weights.families import family_of
 
 GRIDS = "grids"
@@ -36,6 +37,14 @@ class FakeQuantized:
     options: Qat
 
     @property
+    def as_trained(self) -> str:
+        """Why other forms of the network are refused."""
+        return (
+            "the network was trained for integers, with its norms folded, and is used as it was trained: export it "
+            "with --int8, or quantize it; leave --fold out"
+        )
+
+    @property
     def num_classes(self) -> int:
         return self.network.num_classes
 
@@ -44,7 +53,13 @@ class FakeQuantized:
         return self.network.stage_sizes
 
     def clone(self, **options: Any) -> Self:
-        """The same: it has no statistics, so nothing depends on where the batch lies."""
+        """The same: it has no statistics, so nothing depends on where the batch lies.
+
+        Raises:
+          ModelError: anything else is to change.
+        """
+        if options.keys() - {"bn_axis_name"}:
+            raise ModelError(self.as_trained)
         return self
 
     def init(self, key: Array, images: Float[Array, "N H W C"], *, train: bool) -> PyTree[Array]:
