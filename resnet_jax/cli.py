@@ -32,6 +32,7 @@ from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.commands.report import report
+from resnet_jax.commands.serve import serve
 from resnet_jax.commands.similarity import similarity
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
@@ -88,6 +89,7 @@ COMMANDS: Commands = {
     "predict": predict,
     "probe": probe,
     "report": report,
+    "serve": serve,
     "similarity": similarity,
     "train": train,
 }
