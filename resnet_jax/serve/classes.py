@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from resnet_jax.analysis.attention.gradcam import cams
 from resnet_jax.analysis.attention.heat import enlarge, map_of
 from resnet_jax.analysis.attention.overlay import overlay
-from resnet_jax.analysis.report.pictures import is_small, picture
+from resnet_jax.analysis.report.pictures import picture
 from resnet_jax.config import Preset
 from resnet_jax.display import distinct
 from resnet_jax.run.network import Network, describe
@@ -71,4 +71,4 @@ class Classes:
 
 def _drawn(pixels: UInt8[np.ndarray, "S S C"], heat: Float[np.ndarray, "S S"]) -> str:
     (shown,) = overlay(pixels[None], heat[None])
-    return picture(shown, lossless=is_small(shown[None]))
+    return picture(shown, lossless=True)

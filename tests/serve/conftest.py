@@ -9,16 +9,27 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnet_jax.config import Preset, ServeConfig
+from resnet_jax.config_files import save_config
+from resnet_jax.data import load_image
+from resnet_jax.files import open_folder
 from resnet_jax.models import create_model
+from resnet_jax.run.evaluate import key
 from resnet_jax.run.network import Network
+from resnet_jax.run.predict import CLASS_NAMES, open_checkpoints
+from resnet_jax.run.predictor import Predictor
+from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.serve.app import Service
+from resnet_jax.serve.exported import Export
 from resnet_jax.serve.opened import served_of
 from resnet_jax.serve.server import Server, address_of, bind
+from resnet_jax.tasks import assemble
+from resnet_jax.tasks.table import settled, task_of
 
 from ..weights.networks import calm, random_variables
 
@@ -94,6 +105,38 @@ def photo(seed=0, size=(53, 47), kind="PNG", mode="RGB", **options):
     content = io.BytesIO()
     Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode).save(content, kind, **options)
     return content.getvalue()
+
+
+class Gate:
+    """A network whose thread waits until it is let through; it needs no compilation. Its first class is the mean of
+    the pixels, as a share of 255."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+
+    def served(self):
+        def probabilities(pixels):
+            assert self.open.wait(1800)
+            share = pixels.reshape(len(pixels), -1).mean(axis=1) / 255
+            return np.stack([share, 1 - share], axis=1).astype(np.float32)
+
+        load = lambda data: load_image(data, PRESET)
+        return Export(Predictor("a gate", ("light", "dark"), load, probabilities), PRESET, None, (33, 33))
+
+
+def saved_run(where, config, names):
+    """A run as it is saved, with random parameters: training it takes longer than all that is tested here."""
+    where = open_folder(where)
+    where.mkdir()
+    config = settled(config)
+    task = task_of(config)
+    save_config(config, where)
+    (where / CLASS_NAMES).write_text(json.dumps(names))
+    state = assemble.init_state_of(config, task, make_mesh())(jax.random.key(0))
+    with open_checkpoints(config, where, key(config.evaluations[0].name, task.best)) as checkpoints:
+        checkpoints.save(0, state, {}, {key(config.evaluations[0].name, task.best): 0.5})
+    return str(where)
 
 
 @pytest.fixture(scope="session")

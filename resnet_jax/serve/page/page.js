@@ -45,8 +45,10 @@ async function start() {
 async function show(chosen) {
   if (!chosen) return;
   file = chosen;
+  URL.revokeObjectURL(at("photo").src);
   at("photo").src = URL.createObjectURL(file);
   at("photo").onload = () => at("photo").classList.toggle("pixelated", at("photo").naturalWidth < 100);
+  at("photo").style.imageOrientation = info?.preset.exif ? "from-image" : "none";  // as the network sees it
   at("name").textContent = file.name || "pasted image";
   at("result").hidden = true;
   at("classes").replaceChildren();
