@@ -111,7 +111,7 @@ def placed_on(size: Size, canvases: Sequence[Size]) -> tuple[Size, Size]:
         if height <= canvas[0] and width <= canvas[1]:
             return size, canvas
     scale, canvas = max((min(one[0] / height, one[1] / width), one) for one in canvases)
-    return (max(1, int(scale * height)), max(1, int(scale * width))), canvas
+    return (max(1, round(scale * height)), max(1, round(scale * width))), canvas
 
 
 def canvases_of(aspects: Sequence[str], resize: int) -> list[Size]:

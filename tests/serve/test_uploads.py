@@ -204,7 +204,7 @@ def test_a_client_that_ends_its_side_is_answered(server):
 
 def test_what_is_not_http(server):
     assert raw(server, b"\x16\x03\x01 no HTTP\r\n\r\n").startswith("HTTP/1.1 400")
-    assert raw(server, head(X="y" * 20_000)).startswith("HTTP/1.1 400")
+    assert raw(server, head(X="y" * 20_000)[:-4]).startswith("HTTP/1.1 400"), "a head without an end"
 
 
 def test_bad_uploads_harm_nobody(server):
