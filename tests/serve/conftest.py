@@ -9,27 +9,23 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnet_jax.config import Preset, ServeConfig
-from resnet_jax.config_files import save_config
 from resnet_jax.data import load_image
-from resnet_jax.files import open_folder
 from resnet_jax.models import create_model
-from resnet_jax.run.evaluate import key
 from resnet_jax.run.network import Network
-from resnet_jax.run.predict import CLASS_NAMES, open_checkpoints
+from resnet_jax.run.predict import Run
 from resnet_jax.run.predictor import Predictor
-from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.serve.app import Service
 from resnet_jax.serve.exported import Export
 from resnet_jax.serve.opened import served_of
 from resnet_jax.serve.server import Server, address_of, bind
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.table import settled, task_of
+from resnet_jax.training.state import TrainState
 
 from ..weights.networks import calm, random_variables
 
@@ -125,18 +121,13 @@ class Gate:
         return Export(Predictor("a gate", ("light", "dark"), load, probabilities), PRESET, None, (33, 33))
 
 
-def saved_run(where, config, names):
-    """A run as it is saved, with random parameters: training it takes longer than all that is tested here."""
-    where = open_folder(where)
-    where.mkdir()
+def run_of(config, names):
+    """A run as it is read back, with random parameters: to train or save one takes longer than all that is tested."""
     config = settled(config)
-    task = task_of(config)
-    save_config(config, where)
-    (where / CLASS_NAMES).write_text(json.dumps(names))
-    state = assemble.init_state_of(config, task, make_mesh())(jax.random.key(0))
-    with open_checkpoints(config, where, key(config.evaluations[0].name, task.best)) as checkpoints:
-        checkpoints.save(0, state, {}, {key(config.evaluations[0].name, task.best): 0.5})
-    return str(where)
+    model = assemble.build_model(config)
+    variables = random_variables(model, channels=config.data.channels, image=(32, 32))
+    state = TrainState(step=np.int32(7), opt_state=(), key=np.zeros(2, np.uint32), **variables)
+    return Run(config, task_of(config), state, names)
 
 
 @pytest.fixture(scope="session")

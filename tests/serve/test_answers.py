@@ -18,7 +18,7 @@ from resnet_jax.run.predictor import open_to_predict, predictor_of
 from resnet_jax.serve.work import size_for, up_to
 
 from ..weights.networks import calm, random_variables
-from .conftest import PRESET, form, photo, saved_run, serving
+from .conftest import PRESET, form, photo, run_of, serving
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "short_runs")
 
@@ -190,15 +190,16 @@ def test_metrics(server):
         assert line in text
 
 
-def test_a_run_answers_as_predict(tmp_path):
+def test_a_run_answers_as_predict():
     """Its own preparation decides: grey images of 8 pixels."""
     config = rn.load_config("configs/digits.py", ["--model.name", "cifar_resnet8"])
-    opened = open_to_predict(saved_run(tmp_path / "run", config, tuple("0123456789")))
+    opened = run_of(config, tuple("0123456789"))
     predictor = predictor_of(opened)
     row = np.asarray(predictor.probabilities(predictor.load(photo(1))[None]))[0]
     with serving(opened, batch_sizes=(4,), cam=True) as running:
         found = running.ask("/predict?top=10&cam=true", photo(1)).json
-        assert running.ask("/info").json["preset"]["mean"] == [opened.config.data.mean[0]]
+        info = running.ask("/info").json
+    assert (info["network"], info["preset"]["mean"]) == ("cifar_resnet8 after 7 steps", list(config.data.mean))
     assert len(found["classes"]) == 10
     for one in found["classes"]:
         assert abs(one["probability"] - row[one["number"]]) <= 2e-6

@@ -11,11 +11,11 @@ from PIL import Image
 
 import resnet_jax as rn
 from resnet_jax import cli
+from resnet_jax.run import predictor
 from resnet_jax.run.masks import mask_predictor_of
-from resnet_jax.run.named import open_named
 from resnet_jax.serve.pixels import canvases_of, placed_on
 
-from .conftest import form, photo, saved_run, serving
+from .conftest import form, photo, run_of, serving
 from .test_answers import COMPILED
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "short_runs")
@@ -29,14 +29,13 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, short_runs, compile_quickly):
-    config = rn.load_config("configs/segment/digits.py", OPTIONS)
-    return saved_run(tmp_path_factory.mktemp("runs") / "scenes", config, NAMES)
+def run(short_runs, compile_quickly):
+    return run_of(rn.load_config("configs/segment/digits.py", OPTIONS), NAMES)
 
 
 @pytest.fixture(scope="module")
-def server(folder):
-    with serving(open_named(folder), aspects=ASPECTS, batch_sizes=(2,)) as running:
+def server(run):
+    with serving(run, aspects=ASPECTS, batch_sizes=(2,)) as running:
         yield running
 
 
@@ -51,13 +50,14 @@ def values(png):
         return np.asarray(image)
 
 
-def test_masks_are_those_of_the_command_predict(server, folder, tmp_path, capsys):
+def test_masks_are_those_of_the_command_predict(server, run, tmp_path, capsys, monkeypatch):
     """Images of each shape that there is a canvas for."""
     photos = [photo(i, size=size) for i, size in enumerate([(96, 96), (400, 300), (200, 300), (40, 40)])]
     for i, data in enumerate(photos):
         (tmp_path / f"{i}.png").write_bytes(data)
     files = [str(tmp_path / f"{i}.png") for i in range(len(photos))]
-    cli.main(["predict", folder, *files, "--out", str(tmp_path / "out"), "--as-json"])
+    monkeypatch.setattr(predictor, "open_named", lambda *_, **__: run)
+    cli.main(["predict", "a run", *files, "--out", str(tmp_path / "out"), "--as-json"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for i, (data, line) in enumerate(zip(photos, lines, strict=True)):
         answer = server.ask("/predict", data)
@@ -76,15 +76,15 @@ def test_masks_are_those_of_the_command_predict(server, folder, tmp_path, capsys
         assert server.ask("/segment", body, headers=headers).headers["content-type"] == "image/png"
 
 
-def test_other_shapes_lie_on_the_next_canvas(server, folder):
+def test_other_shapes_lie_on_the_next_canvas(server, run):
     """A longer image is shrunk until it fits. The oracle is the network on that canvas."""
-    predictor = mask_predictor_of(open_named(folder))
+    masks = mask_predictor_of(run)
     for size, small, canvas in (((110, 100), (105, 96), (128, 96)), ((500, 100), (128, 26), (128, 96))):
         data = photo(9, size=size)
         resized = Image.open(io.BytesIO(data)).resize(small, Image.Resampling.BILINEAR)
         pixels = np.full((1, canvas[1], canvas[0], 3), 128, np.uint8)
         pixels[0, : small[1], : small[0]] = np.asarray(resized)
-        mask = np.asarray(predictor.predict(pixels)["mask"])[0, : small[1], : small[0]]
+        mask = np.asarray(masks.predict(pixels)["mask"])[0, : small[1], : small[0]]
         expected = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
         found = values(server.ask("/segment", data).body)
         assert found.shape == size[::-1]
