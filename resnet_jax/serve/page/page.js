@@ -2,6 +2,7 @@
 
 const at = (id) => document.getElementById(id);
 const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+const count = (number) => number.toLocaleString("en", { maximumFractionDigits: 1 });
 const ALPHA = 0.6;  // of a mask's colours over the photograph
 const TOP = 5;
 let info = null, file = null, turn = 0;
@@ -34,8 +35,8 @@ async function start() {
   }
   document.title = info.network;
   at("title").textContent = info.network;
-  const limits = `at most ${(info.limits.max_bytes / 1e6).toFixed(0)} MB and ${(info.limits.max_pixels / 1e6).toFixed(0)} million pixels`;
-  at("about").textContent = `${info.classes.length.toLocaleString("en")} classes; ${info.preparation}; ${limits}.`;
+  const limits = `at most ${count(info.limits.max_bytes / 1e6)} MB and ${count(info.limits.max_pixels / 1e6)} million pixels`;
+  at("about").textContent = `${count(info.classes.length)} classes; ${info.preparation}; ${limits}.`;
   if (info.state === "compiling") {
     say("The network is still compiled; one moment.");
     setTimeout(start, 1000);
@@ -59,7 +60,7 @@ async function ask(label) {
   const mine = ++turn;
   if (!info) return say("The server does not answer yet; try again in a moment.", true);
   if (file.size > info.limits.max_bytes) {
-    return say(`This file has ${(file.size / 1e6).toFixed(1)} MB, more than the ${(info.limits.max_bytes / 1e6).toFixed(1)} MB that the server takes.`, true);
+    return say(`This file has ${count(file.size)} bytes, more than the ${count(info.limits.max_bytes)} that the server takes.`, true);
   }
   say("Looking ...");
   const words = new URLSearchParams({ top: Math.min(info.answer === "mask" ? 1e6 : TOP, info.classes.length) });
