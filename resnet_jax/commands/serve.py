@@ -92,7 +92,7 @@ def serve(
             say("warning: other machines can reach it, and there is no authentication; put a proxy before it")
         sizes = ", ".join(map(str, served.programs[0].sizes))
         count = sum(len(program.rows) * len(program.sizes) for program in served.programs)
-        say(f"compiling {count} programs, for batches of {sizes}")
+        say(f"compiling {count} program{'s' if count > 1 else ''}, for batches of {sizes}")
         remember_programs()
         service = Service(served, config, lambda text: say(f"{text}: {address}"))
         Server(service, say).run([listening])
