@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from PIL import Image, UnidentifiedImageError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -85,8 +86,8 @@ class Uploads:
         parser.spool_max_size = self._limits.max_bytes + 1  # nothing is written to the disk
         try:
             form = await parser.parse()
-        except MultiPartException as error:
-            raise HTTPException(400, f"the form cannot be read: {error.message}") from error
+        except (MultiPartException, FormParserError) as error:
+            raise HTTPException(400, f"the form cannot be read: {error}") from error
         try:
             files = [value for value in form.values() if isinstance(value, UploadFile)]
             if not files:
