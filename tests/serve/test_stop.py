@@ -17,6 +17,7 @@ import pytest
 import resnet_jax as rn
 from resnet_jax import cli
 from resnet_jax.errors import ConfigError
+from resnet_jax.serve import server
 from resnet_jax.serve.server import address_of, bind, is_open_to_others
 
 from ..weights.networks import calm, random_variables
@@ -26,7 +27,8 @@ from .test_uploads import head, later, light, read_all
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_was_accepted_is_answered():
+def test_what_was_accepted_is_answered(monkeypatch):
+    monkeypatch.setattr(server, "LINGER", 1800)  # ends when no connection is idle any more
     gate = Gate()
     with serving(gate.served()) as running, ThreadPoolExecutor(40) as clients:
         idle, half = (http.client.HTTPConnection(*running.place) for _ in range(2))
@@ -39,13 +41,13 @@ def test_what_was_accepted_is_answered():
         body = light(51)
         half.send(head(Content_Length=len(body)) + body[:20])  # an upload that has begun
         running.server.stop()
+        later(lambda: not running.server.servers[0].is_serving())
+        with pytest.raises(ConnectionRefusedError, match="refused"):
+            socket.create_connection(running.place)
         stopping = running.ask("/ready", connection=idle)
         assert (stopping.status, stopping.text, stopping.headers["connection"]) == (503, "stopping", "close")
         new.sendall(head(Content_Length=len(body)) + body)
         later(lambda: running.service.inside == 31)
-        later(lambda: not running.server.servers[0].is_serving())
-        with pytest.raises(ConnectionRefusedError, match="refused"):
-            socket.create_connection(running.place)
         half.send(body[20:])
         later(lambda: running.service.inside == 32)
         assert running.server.server_state.connections, "it waits"
