@@ -13,7 +13,7 @@ class ServeConfig(Checked):
     """Where a server listens, how it batches, and what it refuses."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Others than this machine reach only such as 0.0.0.0, and there is no authentication."""
+    """The address to listen on. 0.0.0.0 lets other machines in; there is no authentication."""
     port: Annotated[int, Range(low=0, high=65535)] = 8000
     """0 = any that is free."""
     batch_sizes: tuple[Annotated[int, AtLeastOne], ...] = (1, 8, 32)
