@@ -72,7 +72,8 @@ class Running(NamedTuple):
 @contextmanager
 def serving(opened, *, wait="ready", exif=False, **options):
     """A server of a run, a network or an export, until the block ends."""
-    config = ServeConfig(**{"port": 0, "batch_sizes": (1, 8), "cam": False, **options})
+    patient = {"timeout": 1800, "upload_timeout": 1800}  # no test judges how fast a busy machine is
+    config = ServeConfig(**{"port": 0, "batch_sizes": (1, 8), "cam": False, **patient, **options})
     service = Service(served_of(opened, config, exif=exif), config)
     with bind(config.host, config.port) as listening:
         running = Running(address_of(listening), service, Server(service))

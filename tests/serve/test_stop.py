@@ -98,6 +98,7 @@ class Process:
     def __init__(self, *words):
         quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu", "COLUMNS": "80", "XLA_FLAGS": ""}
         command = [sys.executable, "-u", "-m", "resnet_jax", "serve", *map(str, words), "--port", "0"]
+        command += ["--timeout", "1800", "--upload-timeout", "1800"]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | quick, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

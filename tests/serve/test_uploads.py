@@ -43,8 +43,13 @@ def fractions():
 
 @pytest.fixture(scope="module")
 def server():
-    options = {"max_bytes": 300_000, "max_pixels": 1_000_000, "upload_timeout": 0.5, "threads": 2}
-    with serving(Gate().served(), **options) as running:
+    with serving(Gate().served(), max_bytes=300_000, max_pixels=1_000_000, threads=2) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    with serving(Gate().served(), upload_timeout=0.5) as running:
         yield running
 
 
@@ -183,16 +188,16 @@ def test_chunks_without_an_end_are_refused_early(server, monkeypatch):
     assert server.service._uploads.held == 0
 
 
-def test_a_slow_upload(server):
-    with socket.create_connection(server.place) as connection:
+def test_a_slow_upload(impatient):
+    with socket.create_connection(impatient.place) as connection:
         connection.sendall(head(Content_Length=1000) + b"some")
         said = read_until(connection, "the upload took longer than 0.5 seconds; send it again")
     assert said.startswith("HTTP/1.1 408")
 
 
-def test_a_slow_head_and_a_silent_client(server):
-    assert raw(server, b"POST /predict HT").endswith("the head of the request took too long")
-    assert raw(server, b"") == "", "closed"
+def test_a_slow_head_and_a_silent_client(impatient):
+    assert raw(impatient, b"POST /predict HT").endswith("the head of the request took too long")
+    assert raw(impatient, b"") == "", "closed"
 
 
 def test_an_upload_that_ends_early(server):
@@ -266,13 +271,14 @@ def test_a_full_queue_sends_away():
 
 def test_a_late_answer():
     gate = Gate()
-    with serving(gate.served(), timeout=0.2) as running:
+    late = {"timeout": 0.2}
+    with serving(gate.served(), **late) as running:
         gate.open.clear()
-        late = running.ask("/predict", light(9))
+        answer = running.ask("/predict", light(9))
         gate.open.set()
-        assert (late.status, late.text) == (504, "there was no answer within 0.2 seconds; try again later")
-        assert running.ask("/predict", light(9)).status == 200
-        assert running.service.inside == 0
+        assert (answer.status, answer.text) == (504, "there was no answer within 0.2 seconds; try again later")
+        later(lambda: running.ask("/predict", light(9)).status == 200)
+        later(lambda: running.service.inside == 0)
 
 
 def test_uploads_hold_bounded_memory():
