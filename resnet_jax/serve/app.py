@@ -158,6 +158,8 @@ class Service:
             raise HTTPException(503, f"{self.inside} requests wait already; try again later", RETRY_AFTER)
 
     async def _health(self, _: Request) -> Response:
+        if self.state == "ready" and not self._work.computing:
+            return PlainTextResponse("nothing is computed any more; start the server anew", 500)
         return PlainTextResponse("alive")
 
     async def _ready(self, _: Request) -> Response:

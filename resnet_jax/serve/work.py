@@ -80,7 +80,7 @@ class Work:
     @property
     def computing(self) -> bool:
         """Whether everything is compiled, and rows are taken."""
-        return self._batches is not None
+        return self._batches is not None and not self._batches.done()
 
     async def compile(self, programs: Sequence[Program], going_on: Callable[[], bool]) -> None:
         """Compiles each program for each shape and size, and then takes rows.

@@ -312,6 +312,17 @@ def test_a_batch_that_fails_costs_only_its_own(caplog):
         assert running.ask("/predict", light(9)).status == 200
 
 
+def test_health_tells_when_nothing_is_computed_any_more():
+    with serving(Gate().served()) as running:
+        batches = running.service._work._batches
+        assert running.ask("/health").status == 200
+        batches.get_loop().call_soon_threadsafe(batches.cancel)
+        later(batches.done)
+        sick = running.ask("/health")
+        assert (sick.status, sick.text) == (500, "nothing is computed any more; start the server anew")
+        assert running.ask("/predict", light(9)).status == 503
+
+
 def test_while_it_compiles():
     gate = Gate()
     gate.open.clear()
