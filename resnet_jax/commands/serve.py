@@ -1,6 +1,8 @@
 """`python -m resnet_jax serve RUN_OR_EXPORT`"""
 
 import importlib.util
+import logging
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,11 +96,19 @@ def serve(
         count = sum(len(program.rows) * len(program.sizes) for program in served.programs)
         say(f"compiling {count} program{'s' if count > 1 else ''}, for batches of {sizes}")
         remember_programs()
+        _keep_quiet()
         service = Service(served, config, lambda text: say(f"{text}: {address}"))
         Server(service, say).run([listening])
         if service.failure is not None:
             raise service.failure
         say(f"{service.answered} requests were answered")
+
+
+def _keep_quiet() -> None:
+    """Malformed uploads, which anybody can send, do not fill the log. The client is told what is wrong."""
+    for name in ("PIL", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _is_installed(module: str) -> bool:

@@ -1,9 +1,11 @@
 """Bad uploads are told why, within limits, and good ones go on meanwhile."""
 
+import collections
 import contextlib
 import http.client
 import io
 import json
+import random
 import re
 import socket
 import struct
@@ -244,6 +246,25 @@ def test_bad_uploads_harm_nobody(server):
         assert found["light"] == pytest.approx(level / 255, abs=1e-6)
     later(lambda: server.service._uploads.held == 0)
     assert server.metric('resnet_jax_requests_total{path="/predict",status="5') == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_files_with_random_damage(server):
+    """Each is answered or told what is wrong. None of them is the server's own failure."""
+    rng, statuses = random.Random(5), collections.Counter()
+    kinds = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000")
+    files = [photo(seed, kind=kind) for seed, kind in enumerate(kinds)]
+    for _ in range(2000):
+        data = bytearray(rng.choice(files))
+        for _ in range(rng.choice((1, 1, 2, 5, 30))):
+            at = rng.randrange(1 + min(len(data), rng.choice((40, 200, len(data)))))
+            change = rng.randrange(4)
+            data[at : at + (1, 0, 9, len(data))[change]] = rng.randbytes((1, 5, 0, 1)[change])
+        body, headers = form(bytes(data)) if rng.random() < 0.3 else (bytes(data), {})
+        statuses[server.ask("/predict", body, headers=headers).status] += 1
+    assert statuses.keys() - {400} == {200, 413, 415, 422}, statuses
+    assert server.service._uploads.held == server.service.inside == 0
 
 
 def later(condition):
