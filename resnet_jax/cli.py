@@ -33,6 +33,7 @@ from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.commands.quantize import quantize
 from resnet_jax.commands.report import report
+from resnet_jax.commands.serve import serve
 from resnet_jax.commands.similarity import similarity
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
@@ -90,6 +91,7 @@ COMMANDS: Commands = {
     "probe": probe,
     "quantize": quantize,
     "report": report,
+    "serve": serve,
     "similarity": similarity,
     "train": train,
 }

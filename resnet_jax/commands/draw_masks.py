@@ -1,14 +1,13 @@
-"""Masks as files: the classes as a palette PNG, and a photograph with them in colours."""
+"""A photograph with the classes of its mask in colours."""
 
 from collections.abc import Sequence
-from io import BytesIO
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from resnet_jax.analysis.colours import mask_colour, mask_palette
+from resnet_jax.analysis.masks import Seen, png
 from resnet_jax.commands.sheet import cut
 from resnet_jax.display import in_figure
 
@@ -18,34 +17,6 @@ _ALPHA = 0.6
 _DPI = 100
 _COLUMN, _LINE, _EDGE = 210, 20, 8  # pixels of a legend's column and line, and beside everything
 _LONGEST = 18  # letters of a class name
-
-
-class Seen(NamedTuple):
-    """A class on an image.
-
-    Attributes:
-      share: of the image's pixels.
-      probability: how sure the network is, the mean over those pixels.
-    """
-
-    label: int
-    share: float
-    probability: float
-
-
-def seen_on(mask: UInt8[np.ndarray, "H W"], probability: Float[np.ndarray, "H W"]) -> list[Seen]:
-    """The classes that occur, those with the most pixels first."""
-    pixels = np.bincount(mask.ravel())
-    sure = np.bincount(mask.ravel(), weights=probability.ravel())
-    labels = sorted(np.flatnonzero(pixels).tolist(), key=lambda label: -pixels[label])
-    return [Seen(label, pixels[label] / mask.size, sure[label] / pixels[label]) for label in labels]
-
-
-def mask_png(mask: UInt8[np.ndarray, "H W"], classes: int) -> bytes:
-    """A PNG whose values are the classes, with a palette of their colours: what `pairs:` reads as a mask."""
-    image = Image.fromarray(mask, mode="P")
-    image.putpalette(np.array(mask_palette(classes), np.uint8).tobytes())
-    return _png(image)
 
 
 def overlay_png(
@@ -82,7 +53,7 @@ def overlay_png(
     canvas.draw()
     page = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     page.paste(picture, ((width - picture.width) // 2, _EDGE))
-    return _png(page)
+    return png(page)
 
 
 def _blend(image: UInt8[np.ndarray, "H W C"], mask: UInt8[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
@@ -107,9 +78,3 @@ def _drawn(pixels: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
-
-
-def _png(image: Image.Image) -> bytes:
-    content = BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from resnet_jax.commands.draw_masks import Seen, mask_png, overlay_png, seen_on
+from resnet_jax.analysis.masks import Seen, mask_png, seen_on
+from resnet_jax.commands.draw_masks import overlay_png
 from resnet_jax.display import distinct, plain_console
 from resnet_jax.errors import DataError
 from resnet_jax.files import explain_failed_write, write_atomically

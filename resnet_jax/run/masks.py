@@ -1,6 +1,6 @@
 """Names the class of each pixel of image files, with a network from a run or with weights without a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from resnet_jax.data.mask_fills import colour_beside
 from resnet_jax.data.transforms import resize_short_side, resized_shape
 from resnet_jax.errors import DataError
 from resnet_jax.run.network import Network, describe
-from resnet_jax.run.predict import Run, predict
+from resnet_jax.run.predict import Run
 from resnet_jax.tasks.segment.measure import make_score
 from resnet_jax.tasks.segment.task import make_predict
 
@@ -53,7 +53,7 @@ class MaskPredictor:
     class_names: Sequence[str]
     preset: Preset
     canvases: int
-    predict: Callable[[UInt8[np.ndarray, "N H W C"]], dict[str, Array]]
+    predict: Callable[[UInt8[np.ndarray, "N H W C"]], Mapping[str, Array | np.ndarray]]
     note: str = ""
 
 
@@ -68,8 +68,15 @@ def mask_predictor_of(opened: Run | Network, *, exif: bool = False) -> MaskPredi
         options = opened.config.task
         assert isinstance(options, Segment)
         preset = replace(opened.config.data.preset, crop=0)
-        program = jax.jit(lambda pixels: predict(opened, pixels))
-        return MaskPredictor(opened.title, opened.class_names, preset, options.eval_canvases, program)
+        variables, said_of_run = opened.state.eval_variables, opened.task.predict
+        program = jax.jit(lambda v, x: said_of_run(v, {"image": x}))  # constants would be in every program
+        return MaskPredictor(
+            opened.title,
+            opened.class_names,
+            preset,
+            options.eval_canvases,
+            lambda pixels: program(variables, pixels),
+        )
     preset = replace(opened.preset, crop=0, exif=exif)
     said = make_predict(
         make_score(opened.model), lambda key, batch: {**batch, "image": normalize(batch["image"], preset)}

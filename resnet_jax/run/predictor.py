@@ -17,7 +17,7 @@ from resnet_jax.data.sources.folder import is_data, is_image
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.run.named import check_classifies, open_named
 from resnet_jax.run.network import Network, describe
-from resnet_jax.run.predict import Run, predict
+from resnet_jax.run.predict import Run
 
 Pixels = UInt8[np.ndarray, "S S C"]
 
@@ -35,15 +35,15 @@ class Predictor:
     """How to read an image for a network, and the network's predictions for a batch of images.
 
     Attributes:
-      load: a path -> pixels of one size. Raises DataError.
+      load: a path, or the bytes of a file -> pixels of one size. Raises DataError.
       probabilities: pixels (N, S, S, C) -> (N, K); compiled.
       note: how images are prepared, where people may want to know.
     """
 
     title: str
     class_names: Sequence[str]
-    load: Callable[[Path], Pixels]
-    probabilities: Callable[[UInt8[np.ndarray, "N S S C"]], Float[Array, "N K"]]
+    load: Callable[[Path | bytes], Pixels]
+    probabilities: Callable[[UInt8[np.ndarray, "N S S C"]], Float[Array | np.ndarray, "N K"]]
     note: str = ""
 
 
@@ -107,11 +107,13 @@ def predictor_of(opened: Run | Network, *, exif: bool = False) -> Predictor:
     check_classifies(opened)
     if isinstance(opened, Run):
         preset = opened.config.data.preset
+        variables, said = opened.state.eval_variables, opened.task.predict
+        of_run = jax.jit(lambda v, x: said(v, {"image": x})["probability"])  # constants would be in every program
         return Predictor(
             title=opened.title,
             class_names=opened.class_names,
             load=lambda path: load_image(path, preset),
-            probabilities=jax.jit(lambda pixels: predict(opened, pixels)["probability"]),
+            probabilities=lambda pixels: of_run(variables, pixels),
         )
     net, preset = opened.model, replace(opened.preset, exif=exif)
     program = jax.jit(lambda v, x: jax.nn.softmax(net.apply(v, normalize(x, preset), train=False)))

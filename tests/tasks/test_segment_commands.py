@@ -12,7 +12,8 @@ from PIL import Image
 import resnet_jax as rn
 from resnet_jax import cli
 from resnet_jax.analysis.colours import MASK_COLOURS, mask_palette
-from resnet_jax.commands.draw_masks import NAMED, mask_png, overlay_png, seen_on
+from resnet_jax.analysis.masks import mask_png, seen_on
+from resnet_jax.commands.draw_masks import NAMED, overlay_png
 from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.config_files import save_config
 from resnet_jax.data import load_source, train_batches

@@ -1,0 +1,1 @@
+"""Networks behind an HTTP API."""
