@@ -67,7 +67,7 @@ def build_model(config: Config) -> ResNet:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    shape = {"stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
+    shape = {"widths": options.widths, "stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
     return create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
