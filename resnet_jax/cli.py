@@ -31,6 +31,7 @@ from resnet_jax.commands.neighbours import neighbours
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
+from resnet_jax.commands.prune import prune
 from resnet_jax.commands.report import report
 from resnet_jax.commands.similarity import similarity
 from resnet_jax.display import print_anything
@@ -87,6 +88,7 @@ COMMANDS: Commands = {
     "parity": parity,
     "predict": predict,
     "probe": probe,
+    "prune": prune,
     "report": report,
     "similarity": similarity,
     "train": train,
