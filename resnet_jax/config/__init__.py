@@ -9,6 +9,7 @@ from resnet_jax.config.groups import Group, Unfreeze
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
+from resnet_jax.config.prune import Prune
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify, Segment
 
@@ -25,6 +26,7 @@ __all__ = [
     "OptimConfig",
     "Preset",
     "PresetChange",
+    "Prune",
     "Segment",
     "Start",
     "Unfreeze",

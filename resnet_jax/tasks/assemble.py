@@ -95,7 +95,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     groups, phases = groups_and_phases(config, task, plan.steps_per_epoch)
-    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule)
+    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule, plan.ramp)
     if plan.warmup == plan.total:
         log.warning(
             "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "
@@ -150,7 +150,7 @@ def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
     groups, _ = groups_and_phases(config, task)
     return make_init_state(
         task.init,
-        # The schedule does not change the state.
+        # Neither schedule nor ramp changes the state.
         make_optimizer(replace(config.optim, groups=groups), optax.constant_schedule(0.0)),
         mesh,
         keep_ema=bool(config.optim.ema_decay),
