@@ -20,7 +20,7 @@ from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.digests import by_name
 from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.sparse import masks_in, ramp_of, sparse
+from resnet_jax.training.sparse import Ramp, masks_in, ramp_of, sparse
 
 from . import test_devices as devices
 from .test_devices import assert_same
@@ -44,7 +44,7 @@ def test_the_published_schedule():
     assert ramp.updates == tuple(begin + i * step for i in range(n + 1))
     expected = [last + (first - last) * (1 - (t - begin) / (n * step)) ** 3 for t in ramp.updates]
     assert ramp.shares == pytest.approx(expected, abs=1e-15)
-    assert ramp_of(Prune(sparsity=0.5), 0, 0) == ((1,), (0.5,)) or ramp_of(Prune(sparsity=0.5), 0, 0).updates == (1,)
+    assert ramp_of(Prune(sparsity=0.5), 0, 0) == Ramp((1,), (0.5,))
     odd = ramp_of(Prune(sparsity=0.8, every_steps=4), 0, 10)
     assert (odd.updates, odd.shares[-1]) == ((4, 8, 10), 0.8)
     assert ramp_of(Prune(sparsity=0.5, pattern="2:4"), 3, 7).updates == (7,)
@@ -107,7 +107,7 @@ def test_against_numpy(prune, float64):
         assert np.allclose(by_name(params)[name], weight, rtol=0, atol=1e-14)
         assert np.array_equal(by_name(params)[name] == 0, weight == 0)
     assert sorted(by_name(state.masks.of)) == sorted(expected)
-    assert np.allclose(params["conv1"]["kernel"], (1 - 0.1) ** 0 - 0.1 * 9)  # as the rule alone has it
+    assert np.allclose(params["conv1"]["kernel"], 1 - 9 * 0.1 * 1)  # as the rule alone has it
 
 
 def check_zeros(state, share=0.9):
