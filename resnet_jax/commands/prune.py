@@ -1,8 +1,9 @@
 """`python -m resnet_jax prune RUN --out DIR`"""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
@@ -10,7 +11,7 @@ from resnet_jax.display import plain_console
 
 
 def prune(
-    run: Positional[str],
+    run: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")],
     *,
     out: Path,
     sparsity: float | None = None,
@@ -59,7 +60,7 @@ def prune(
         raise ConfigError(f"--batches = {batches} must be at least 1")
     check_out(out)
 
-    from resnet_jax.compress.prune import prune as remove
+    from resnet_jax.compress import prune as remove
     from resnet_jax.run.evaluate import shown_names
     from resnet_jax.run.named import open_named
     from resnet_jax.run.predict import Run

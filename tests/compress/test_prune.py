@@ -9,8 +9,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.compress import fold
-from resnet_jax.compress.prune import prune
+from resnet_jax.compress import fold, prune
 from resnet_jax.errors import ConfigError, ModelError
 from resnet_jax.models import BatchNorm, Conv, create_model, list_models, variable_shapes
 

@@ -10,7 +10,7 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax import cli
-from resnet_jax.compress.prune import prune
+from resnet_jax.compress import prune
 from resnet_jax.cost.count import count_macs
 from resnet_jax.run.predict import Run
 from resnet_jax.run.prune import gradients_of, macs_of, write_run
