@@ -147,6 +147,7 @@ def test_a_network_on_any_number_of_devices(float64):
     assert_same(jax.device_get(masks_in(split.opt_state)), jax.device_get(masks_in(state.opt_state)))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_goes_on_exactly(float64, tmp_path):
     config = devices.make_config(optim=replace(SGD, prune=replace(HALF, end_epoch=2, scope="global")))
     half, _ = trained(config, steps=2)
