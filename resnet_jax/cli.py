@@ -32,6 +32,7 @@ from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.commands.quantize import quantize
+from resnet_jax.commands.prune import prune
 from resnet_jax.commands.report import report
 from resnet_jax.commands.serve import serve
 from resnet_jax.commands.similarity import similarity
@@ -90,6 +91,7 @@ COMMANDS: Commands = {
     "predict": predict,
     "probe": probe,
     "quantize": quantize,
+    "prune": prune,
     "report": report,
     "serve": serve,
     "similarity": similarity,

@@ -12,6 +12,7 @@ from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
 from resnet_jax.config.quantize import Qat, QuantizeConfig
 from resnet_jax.config.serve import ServeConfig
+from resnet_jax.config.prune import Prune
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify, Segment
 
@@ -31,6 +32,7 @@ __all__ = [
     "PresetChange",
     "Qat",
     "QuantizeConfig",
+    "Prune",
     "Segment",
     "ServeConfig",
     "Start",

@@ -71,6 +71,11 @@ class Config(Checked):
                 f"optim.unfreeze: a phase begins at epoch {late[0]:g}, and the run ends at epoch {self.epochs:g}; "
                 "train longer, or let the phase begin earlier"
             )
+        if self.optim.prune.sparsity and self.optim.prune.end_epoch > self.epochs:
+            raise ConfigError(
+                f"optim.prune.end_epoch = {self.optim.prune.end_epoch:g} lies beyond the {self.epochs:g} epochs of the "
+                "run, so its sparsity would never be reached; train longer, or set it lower"
+            )
         augment = self.data.augment
         mix_group = augment.mix_group_size or self.batch_size
         if augment.mixes and (self.batch_size % mix_group or mix_group < 2):

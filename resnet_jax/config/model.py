@@ -16,6 +16,9 @@ class ModelConfig(Checked):
     """None = as many classes as the training set has."""
     width_multiplier: Annotated[float, Positive] = 1.0
     """Multiplies the channels of every layer; 0.5 computes about a quarter."""
+    widths: tuple[Annotated[int, AtLeastOne], ...] = ()
+    """Channels that each convolution of the stem and of the branches puts out, in the order of computation, as `prune`
+    writes them; empty = as the name says, or as of the run that `start.weights` names."""
     stage_sizes: tuple[Annotated[int, AtLeastOne], ...] = ()
     """Blocks of each stage, for a network of another depth; empty = as the name says."""
     output_stride: Literal[8, 16, 32] | None = None

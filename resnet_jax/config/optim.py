@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Pattern, Positive, Range
 from resnet_jax.config.groups import Group, Statistics, Unfreeze
+from resnet_jax.config.prune import Prune
 from resnet_jax.errors import ConfigError
 
 
@@ -67,6 +68,7 @@ class OptimConfig(Checked):
     """
     ema_every_steps: Annotated[int, AtLeastOne] = 32
     """The average moves after the first of every `ema_every_steps` steps, as torchvision's."""
+    prune: Prune = field(default_factory=Prune)
     shard_state: bool = False
     """Each device keeps only its part of the optimizer's state (ZeRO-1, arXiv:1910.02054). The result is the same."""
 

@@ -60,12 +60,15 @@ class Block(nn.Module):
       stride: of the whole block.
       dilations: of the first 3x3 convolution and of those that follow; they differ where a stage starts to dilate.
       drop_rate: probability that stochastic depth drops this branch.
+      widths: channels that each convolution of the branch puts out: those of `usual_widths`, unless the network is told
+        others.
     """
 
     width: int
     stride: int
     dilations: tuple[int, int]
     drop_rate: float
+    widths: tuple[int, ...]
     parts: Parts
 
     expansion: ClassVar[int] = 1
@@ -76,10 +79,13 @@ class Block(nn.Module):
     # The names of the shortcuts that this block can be built with; None = all.
     shortcuts: ClassVar[tuple[str, ...] | None] = None
 
-    @property
-    def inner(self) -> int:
-        """Channels of a bottleneck's 3x3 convolution."""
-        return inner_width(self.width, self.parts.groups, self.parts.base_width)
+    @classmethod
+    def usual_widths(cls, width: int, groups: int, base_width: int) -> tuple[int, ...]:
+        """The channels of each convolution of the branch, in a stage of `width` channels.
+
+        A block of your own that takes them from `widths` says here how many there are.
+        """
+        return (width * cls.expansion,)
 
     @property
     def blurs(self) -> bool:
@@ -129,54 +135,68 @@ def inner_width(width: int, groups: int, base_width: int) -> int:
     return int(width * base_width / 64) * groups
 
 
-class BasicBlock(Block):
+class TwoConvolutions(Block):
+    """Blocks of two 3x3 convolutions."""
+
+    @classmethod
+    def usual_widths(cls, width: int, groups: int, base_width: int) -> tuple[int, ...]:
+        return width, width
+
+
+class ThreeConvolutions(Block):
+    """Blocks of 1x1, 3x3 and 1x1 convolutions."""
+
+    expansion = 4
+    widens = True
+
+    @classmethod
+    def usual_widths(cls, width: int, groups: int, base_width: int) -> tuple[int, ...]:
+        inner = inner_width(width, groups, base_width)
+        return inner, inner, width * cls.expansion
+
+
+class BasicBlock(TwoConvolutions):
     """Two 3x3 convolutions (He et al. 2015, Figure 5, left)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act = self.parts.conv, self.parts.norm, self.parts.act
-        y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(x)
+        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(x)
         y = self.blur(act(norm(name="bn1")(y)))
-        y = conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
+        y = conv(self.widths[1], 3, dilation=self.dilations[1], name="conv2")(y)
         y = self.last_norm(name="bn2")(y)
         return self.output(self.add(x, y))
 
 
-class Bottleneck(Block):
+class Bottleneck(ThreeConvolutions):
     """1x1, 3x3, 1x1 to four times `width` (He et al. 2015, Figure 5, right); "v1.5": the 3x3 carries the stride."""
 
-    expansion = 4
-    widens = True
-
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
-        y = conv(self.inner, 1, name="conv1")(x)
+        y = conv(self.widths[0], 1, name="conv1")(x)
         y = act(norm(name="bn1")(y))
-        y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = self.blur(act(norm(name="bn2")(y)))
-        y = norm_of(conv(self.width * self.expansion, 1, name="conv3"), self.last_norm(name="bn3"), y)
+        y = norm_of(conv(self.widths[2], 1, name="conv3"), self.last_norm(name="bn3"), y)
         return self.output(self.add(x, y))
 
 
-class BottleneckV1(Block):
+class BottleneckV1(ThreeConvolutions):
     """The bottleneck as first published: the first 1x1 carries the stride and skips three pixels of four."""
 
-    expansion = 4
-    widens = True
-
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
-        y = self.strided_conv(self.inner, 1, name="conv1")(x)
+        y = self.strided_conv(self.widths[0], 1, name="conv1")(x)
         y = self.blur(act(norm(name="bn1")(y)))
-        y = conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = act(norm(name="bn2")(y))
-        y = norm_of(conv(self.width * self.expansion, 1, name="conv3"), self.last_norm(name="bn3"), y)
+        y = norm_of(conv(self.widths[2], 1, name="conv3"), self.last_norm(name="bn3"), y)
         return self.output(self.add(x, y))
 
 
-class PreactBasicBlock(Block):
+class PreactBasicBlock(TwoConvolutions):
     """Full pre-activation (He et al. 2016, arXiv:1603.05027, Figure 4e) of two 3x3 convolutions."""
 
     preactivation = True
@@ -185,28 +205,26 @@ class PreactBasicBlock(Block):
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         norm, act = self.parts.norm, self.parts.act
         z = act(self.parts.norm_of_sum(name="bn1")(x))
-        y = self.strided_conv(self.width, 3, dilation=self.dilations[0], name="conv1")(z)
+        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(z)
         y = self.blur(act(norm(name="bn2")(y)))
-        y = self.last_conv(self.width, 3, dilation=self.dilations[1], name="conv2")(y)
+        y = self.last_conv(self.widths[1], 3, dilation=self.dilations[1], name="conv2")(y)
         return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
 
 
-class PreactBottleneck(Block):
+class PreactBottleneck(ThreeConvolutions):
     """Full pre-activation of a bottleneck. Where shapes change, the shortcut starts after the first activation."""
 
-    expansion = 4
-    widens = True
     preactivation = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
         z = act(self.parts.norm_of_sum(name="bn1")(x))
-        y = conv(self.inner, 1, name="conv1")(z)
+        y = conv(self.widths[0], 1, name="conv1")(z)
         y = act(norm(name="bn2")(y))
-        y = self.strided_conv(self.inner, 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = self.blur(act(norm(name="bn3")(y)))
-        y = self.last_conv(self.width * self.expansion, 1, name="conv3")(y)
+        y = self.last_conv(self.widths[2], 1, name="conv3")(y)
         return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
 
 

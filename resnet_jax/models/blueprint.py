@@ -4,14 +4,15 @@ The plan is drawn when a `ResNet` is constructed, so that an impossible combinat
 when the network is called.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flax import linen as nn
 
 from resnet_jax.errors import ModelError, unknown_name
-from resnet_jax.models.blocks import BLOCKS, Activation, Block, inner_width
+from resnet_jax.models.blocks import BLOCKS, Activation, Block
 from resnet_jax.models.layers import ACTIVATIONS, POOLS
 from resnet_jax.models.norms import NORMS, field_default
 from resnet_jax.models.shortcuts import SHORTCUTS, Shortcut
@@ -28,6 +29,7 @@ class BlockPlan(NamedTuple):
     stride: int
     dilations: tuple[int, int]
     drop_rate: float
+    widths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Blueprint:
     """The parts and numbers from which `ResNet` builds a network.
 
     Attributes:
+      stem_widths: channels of each convolution of the stem.
       stages: the blocks of each stage.
       stride: stride of the whole network, in pixels of the image.
     """
 
     stem: Stem
-    stem_width: int
+    stem_widths: tuple[int, ...]
     block: type[Block]
     stages: tuple[tuple[BlockPlan, ...], ...]
     stride: int
@@ -60,10 +63,14 @@ def draw(net: "ResNet") -> Blueprint:
     _check_numbers(net)
     width = round(net.width * net.width_multiplier)
     stem_width = round((net.stem_width or net.width) * net.width_multiplier)
-    stages, stride = _lay_out(net.stage_sizes, width, stem.total_stride, net.output_stride, net.stochastic_depth)
+    usual = [stem.usual_widths(stem_width)]
+    for i, size in enumerate(net.stage_sizes):
+        usual += [block.usual_widths(width * 2**i, net.groups, net.base_width)] * size
+    stem_widths, *branches = _as_given(net, block, usual)
+    stages, stride = _lay_out(net, width, stem.total_stride, iter(branches))
     blueprint = Blueprint(
         stem=stem,
-        stem_width=stem_width,
+        stem_widths=stem_widths,
         block=block,
         stages=stages,
         stride=stride,
@@ -84,8 +91,28 @@ def _pick(kind: str, table: Mapping[str, Any], choice: Any) -> Any:
     return table[choice] if isinstance(choice, str) else choice
 
 
+def _as_given(net: "ResNet", block: type[Block], usual: Sequence[tuple[int, ...]]) -> Sequence[tuple[int, ...]]:
+    """The channels of the stem and of each branch: `usual`, or the numbers of `widths` in the same order."""
+    if not net.widths:
+        return usual
+    if "usual_widths" not in {name for cls in block.__mro__ if cls is not Block for name in vars(cls)}:
+        raise ModelError(
+            f"widths names the channels of each convolution, and {block.__name__} does not say which it has; define "
+            "usual_widths in it (as in models/blocks.py), or leave widths empty"
+        )
+    count = sum(map(len, usual))
+    if len(net.widths) != count or min(net.widths) < 1:
+        raise ModelError(
+            f"widths has {len(net.widths)} numbers, the least of them {min(net.widths)}; it must have one for each of "
+            f"the {count} convolutions of the stem and the branches, and each at least 1. Take widths from the network "
+            "that was pruned, or leave it empty"
+        )
+    given = iter(net.widths)
+    return [tuple(itertools.islice(given, len(convolutions))) for convolutions in usual]
+
+
 def _lay_out(
-    sizes: tuple[int, ...], width: int, stem_stride: int, output_stride: int | None, last_drop_rate: float
+    net: "ResNet", width: int, stem_stride: int, branches: Iterator[tuple[int, ...]]
 ) -> tuple[tuple[tuple[BlockPlan, ...], ...], int]:
     """Stages at twice the width and half the resolution each, and the stride of the whole network.
 
@@ -94,10 +121,10 @@ def _lay_out(
     rise linearly from 0 in the first block to the given rate in the last (timm's form of Huang et al. 2016, section 3).
     """
     stages, total, dilation, done = [], stem_stride, 1, 0
-    slope = last_drop_rate / max(1, sum(sizes) - 1)
-    for i, size in enumerate(sizes):
+    slope = net.stochastic_depth / max(1, sum(net.stage_sizes) - 1)
+    for i, size in enumerate(net.stage_sizes):
         stride, entering = 1 if i == 0 else 2, dilation
-        if output_stride and total * stride > output_stride:
+        if net.output_stride and total * stride > net.output_stride:
             dilation, stride = dilation * stride, 1
         total *= stride
         stages.append(
@@ -107,6 +134,7 @@ def _lay_out(
                     stride=1 if j else stride,
                     dilations=(dilation if j else entering, dilation),
                     drop_rate=slope * (done + j),
+                    widths=next(branches),
                 )
                 for j in range(size)
             )
@@ -151,32 +179,36 @@ def _check_numbers(net: "ResNet") -> None:
 def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
     """Parts that are right by themselves but do not fit together. Each message has what, value, rule and remedy."""
     block, name = plan.block, plan.block.__name__
-    widths = [stage[0].width for stage in plan.stages]
-    outputs = [width * block.expansion for width in widths]
-    inner = [inner_width(width, net.groups, net.base_width) if block.widens else width for width in widths]
+    width, stem_width = plan.stages[0][0].width, plan.stem_widths[-1]
+    branches = [fields.widths for stage in plan.stages for fields in stage]
+    inner, outputs = [n for branch in branches for n in branch[:-1]], [branch[-1] for branch in branches]
 
     if not block.widens and (net.groups, net.base_width) != (1, 64):
         yield (
             f"groups = {net.groups} and base_width = {net.base_width} shape the 3x3 convolution of a bottleneck, and "
             f"{name} is none; leave them at 1 and 64, or choose block='bottleneck'"
         )
-    if inner[0] < 1:
+    if min(inner, default=1) < 1:
         yield (
             f"base_width = {net.base_width} of 64 channels is less than one for each of {net.groups} groups at width "
-            f"{widths[0]}; choose base_width >= {-(-64 // widths[0])}, or a wider network"
+            f"{width}; choose base_width >= {-(-64 // width)}, or a wider network"
         )
-    if net.se_ratio > outputs[0]:
+    if odd := [n for n in inner if n % net.groups]:
+        yield f"groups = {net.groups} do not divide {odd[0]} channels inside a block; choose widths that they divide"
+    if net.se_ratio > min(outputs):
         yield (
-            f"se_ratio = {net.se_ratio} leaves no channel of the first stage's {outputs[0]}; it must be at most "
-            f"{outputs[0]}, or the network wider"
+            f"se_ratio = {net.se_ratio} leaves no channel of the first stage's {min(outputs)}; it must be at most "
+            f"{min(outputs)}, or the network wider"
         )
     if block.shortcuts is not None and net.shortcut not in block.shortcuts:
         yield f"shortcut = {net.shortcut!r} does not fit {name}; choose {' or '.join(map(repr, block.shortcuts))}"
-    if net.shortcut in ("zero_pad", "zero_pad_centred") and plan.stem_width > outputs[0]:
-        yield (
-            f"shortcut = {net.shortcut!r} can add channels but not remove them: the stem puts out {plan.stem_width}, "
-            f"the first stage {outputs[0]}; choose stem_width <= {outputs[0]} or shortcut='projection'"
-        )
+    for before, after in itertools.pairwise([stem_width, *outputs]):
+        if net.shortcut in ("zero_pad", "zero_pad_centred") and before > after:
+            remedy = "widths that never fall" if net.widths else f"stem_width <= {after}"
+            yield (
+                f"shortcut = {net.shortcut!r} can add channels but not remove them: {before} come into a block, and "
+                f"it puts out {after}; choose {remedy} or shortcut='projection'"
+            )
     if net.shortcut == "none" and (net.zero_init_residual or net.stochastic_depth):
         yield (
             f"zero_init_residual = {net.zero_init_residual} and stochastic_depth = {net.stochastic_depth} with "
@@ -189,9 +221,9 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
             "pass folded=False"
         )
     groups = field_default(plan.norm, "num_groups")
-    for width in [plan.stem_width, *inner, *outputs] if groups else []:
-        if width % groups:
+    for channels in [stem_width, *inner, *outputs] if groups else []:
+        if channels % groups:
             yield (
-                f"the norm's {groups} groups do not divide a width of {width} channels; choose fewer, "
+                f"the norm's {groups} groups do not divide a width of {channels} channels; choose fewer, "
                 "such as norm=functools.partial(flax.linen.GroupNorm, num_groups=8, epsilon=1e-5)"
             )

@@ -50,6 +50,8 @@ class ResNet(nn.Module):
       antialias: blur before every subsampling after the first convolution.
       weight_standardization: of every convolution; for use with `norm="group"`.
       width_multiplier: multiplies `width` and `stem_width`.
+      widths: channels that each convolution puts out, in the order of computation: those of the stem, then those of
+        each block's branch; empty = as `width` says. A shortcut puts out what its branch does. Pruned networks have it.
       folded: every convolution has a bias, and no norm follows it: what `compress.fold` makes of a network. Norms that
         follow no convolution stay, as in pre-activation blocks.
       output_stride: 8, 16 or 32: a stage that would make the stride larger dilates instead; None = every stage strides.
@@ -87,6 +89,7 @@ class ResNet(nn.Module):
     antialias: bool = False
     weight_standardization: bool = False
     width_multiplier: float = 1.0
+    widths: tuple[int, ...] = ()
     folded: bool = False
     output_stride: int | None = None
     stochastic_depth: float = 0.0
@@ -178,7 +181,7 @@ class ResNet(nn.Module):
 
     def _stem(self, plan: Blueprint, parts: Parts, images: Array, out: dict[str, Array], features: bool) -> Array:
         """The input of the first stage. Enters the activations before any max-pool into `out`."""
-        conv, x = plan.stem.layers(parts, images, plan.stem_width)
+        conv, x = plan.stem.layers(parts, images, *plan.stem_widths)
         if plan.block.preactivation:
             x = out["stem"] = self._disturbed("stem", conv(x))
         # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.

@@ -19,31 +19,37 @@ class Stem:
     """The layers before the first stage.
 
     Attributes:
-      layers: `(parts, images, channels) -> (convolution, its input)`, called in the network's compact method. It
+      layers: `(parts, images, *widths) -> (convolution, its input)`, called in the network's compact method. It
         computes everything before the last convolution. The network then computes that convolution, a norm and the
-        activation (before pre-activation blocks only the convolution).
+        activation (before pre-activation blocks only the convolution). `widths` are the channels of each convolution.
       stride: of these convolutions together.
       pool: whether a 3x3 max-pool of stride 2 comes next.
+      shares: channels of the convolutions before the last, as shares of its.
     """
 
-    layers: Callable[[Parts, Image, int], tuple[Any, Image]]
+    layers: Callable[..., tuple[Any, Image]]
     stride: int
     pool: bool
+    shares: tuple[float, ...] = ()
 
     @property
     def total_stride(self) -> int:
         return self.stride * (2 if self.pool else 1)
+
+    def usual_widths(self, channels: int) -> tuple[int, ...]:
+        """The channels of each convolution, where the last has `channels`."""
+        return (*(int(channels * share) for share in self.shares), channels)
 
 
 def one_conv(parts: Parts, images: Image, channels: int, *, kernel_size: int, stride: int) -> tuple[Any, Image]:
     return parts.conv(channels, kernel_size, stride, name="conv1"), images
 
 
-def deep(parts: Parts, images: Image, channels: int, *, first: float = 0.5) -> tuple[Any, Image]:
-    """Three 3x3 convolutions (He et al. 2018, arXiv:1812.01187, ResNet-C), of `first`, a half and all of `channels`."""
-    x = parts.conv(int(channels * first), 3, 2, name="conv1_0")(images)
+def deep(parts: Parts, images: Image, first: int, second: int, channels: int) -> tuple[Any, Image]:
+    """Three 3x3 convolutions (He et al. 2018, arXiv:1812.01187, ResNet-C)."""
+    x = parts.conv(first, 3, 2, name="conv1_0")(images)
     x = parts.act(parts.norm(name="conv1_1")(x))
-    x = parts.conv(channels // 2, 3, name="conv1_3")(x)
+    x = parts.conv(second, 3, name="conv1_3")(x)
     x = parts.act(parts.norm(name="conv1_4")(x))
     return parts.conv(channels, 3, name="conv1_6"), x
 
@@ -79,7 +85,7 @@ def _folded_he_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.flo
 STEMS: dict[str, Stem] = {
     "imagenet": Stem(partial(one_conv, kernel_size=7, stride=2), stride=2, pool=True),
     "cifar": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False),
-    "deep": Stem(deep, stride=2, pool=True),
-    "deep_tiered": Stem(partial(deep, first=3 / 8), stride=2, pool=True),
+    "deep": Stem(deep, stride=2, pool=True, shares=(1 / 2, 1 / 2)),
+    "deep_tiered": Stem(deep, stride=2, pool=True, shares=(3 / 8, 1 / 2)),
     "space_to_depth": Stem(space_to_depth, stride=2, pool=True),
 }

@@ -40,7 +40,8 @@ class Run:
     @property
     def title(self) -> str:
         """What it is, for people."""
-        return f"{self.config.model.name} after {int(self.state.step)} steps"
+        pruned = ", pruned," if self.config.model.widths else ""
+        return f"{self.config.model.name}{pruned} after {int(self.state.step)} steps"
 
     @property
     def model(self) -> ResNet:

@@ -28,6 +28,7 @@ def write_result(
     seconds: float,
     devices: int,
     broken: Mapping[int, str],
+    **facts: Any,
 ) -> dict[str, Any]:
     """Draws the curves, then writes `result.json`, which marks the run as complete.
 
@@ -37,6 +38,7 @@ def write_result(
     Args:
       best: the name of a number of the report; larger is better.
       names: how the numbers are shown.
+      facts: further entries.
       broken: the training images that were left out, and why. They are written to a file of their own if there are any.
     """
     records = read_metrics(workdir)
@@ -56,6 +58,7 @@ def write_result(
         "seconds": seconds,
         "devices": f"{devices} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
+        **facts,
     }
     title = f"{config.model.name} on {config.data.name}"
     plot_curves(records, workdir / "curves.png", title, best, names[best])

@@ -33,6 +33,7 @@ from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.levels import Phase
 from resnet_jax.training.loop import Loop, fit
+from resnet_jax.training.sparse import masks_in, zeros_by_layer
 from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
 
@@ -72,7 +73,7 @@ def train(
     session = prepare(config, workdir, task or task_of(config), known=known, console=console, say=say)
     session.lay_out_folder()
     state, seconds_before = _train_past_rollbacks(session)
-    _finish(session, seconds_before + time.perf_counter() - started)
+    _finish(session, state, seconds_before + time.perf_counter() - started)
     return state
 
 
@@ -162,13 +163,17 @@ def _train_from_newest(
         return fit(state, loop, log).replace(fixed=None), log.seconds_before
 
 
-def _finish(session: Session, seconds: float) -> None:
+def _finish(session: Session, state: TrainState, seconds: float) -> None:
     """Writes the result, which marks the run as complete, and prints it."""
     broken = data.found_by_any_host(session.stream.broken.reasons)
     if not session.first:
         return
     evaluations, workdir = session.evaluations, session.workdir
     facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": session.mesh.size, "broken": broken}
+    if (masks := masks_in(state.opt_state)) is not None:
+        facts["sparsity"] = zeros_by_layer(state.eval_variables["params"], masks)
     result = write_result(session.config, workdir, evaluations.best, evaluations.names, **facts)
     told = summary(result, evaluations.best, evaluations.names, evaluations.count)
+    if "sparsity" in facts:
+        session.say(f"{facts['sparsity']['all']:.2%} of the weights are zero; {RESULT} has each layer")
     session.say(f"{told}\nCurves, metrics and checkpoints are in {workdir}/")

@@ -72,7 +72,7 @@ def build_model(config: Config) -> Any:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    shape = {"stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
+    shape = {"widths": options.widths, "stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
     model = create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
@@ -112,7 +112,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     groups, phases = groups_and_phases(config, task, plan.steps_per_epoch)
-    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule)
+    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule, plan.ramp)
     if plan.warmup == plan.total:
         log.warning(
             "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "
@@ -173,7 +173,7 @@ def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:
     groups, _ = groups_and_phases(config, task)
     return make_init_state(
         task.init,
-        # The schedule does not change the state.
+        # Neither schedule nor ramp changes the state.
         make_optimizer(replace(config.optim, groups=groups), optax.constant_schedule(0.0)),
         mesh,
         keep_ema=bool(config.optim.ema_decay),

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from resnet_jax.config import Classify, Config, Segment
+from resnet_jax.config_files import FILE_NAME, saved_config
 from resnet_jax.data import load_source
+from resnet_jax.files import open_folder
+from resnet_jax.models.create import backbone_of
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.tasks.segment.task import segment
@@ -18,15 +21,29 @@ TASKS: dict[type, Callable[[Config], Task]] = {
 
 
 def settled(config: Config) -> Config:
-    """The config with the number of classes filled in, if the config leaves it to the data set.
+    """The config with what it leaves open: the number of classes, which the data set has, and the widths of a pruned
+    network that the run starts from.
 
     Raises:
       DataError: the data set cannot be read.
+      ConfigError: `config.start.weights` is the folder of a run that cannot be read.
     """
+    widths = config.model.widths or _widths_of_start(config)
+    config = replace(config, model=replace(config.model, widths=widths))
     if config.model.num_classes is not None:
         return config
     classes = len(load_source(config.data, config.data.train_split).class_names)
     return replace(config, model=replace(config.model, num_classes=classes))
+
+
+def _widths_of_start(config: Config) -> tuple[int, ...]:
+    """Those of the run that `start.weights` names, if its network is the one that is trained, or its backbone."""
+    weights = config.start.weights
+    if not weights or not (open_folder(weights) / FILE_NAME).exists():
+        return ()
+    theirs = saved_config(weights).model
+    same = (backbone_of(theirs.name) or theirs.name) == (backbone_of(config.model.name) or config.model.name)
+    return theirs.widths if same else ()
 
 
 def task_of(config: Config) -> Task:

@@ -29,15 +29,20 @@ def partition(tree: PyTree[Array], trained: Trained) -> tuple[PyTree[Array], PyT
     )
 
 
-def belonging_to(tree: PyTree[Any], names: frozenset[str]) -> PyTree[bool]:
+def belonging_to(tree: PyTree[Any], names: frozenset[str], others: frozenset[str] = frozenset()) -> PyTree[bool]:
     """For each array in a tree such as the optimizer's state, whether it is that of one of these parameters. A scalar
     belongs to none.
+
+    Args:
+      others: further parameters. `layer1_0/bn1/scale` ends with the name of another parameter, `bn1/scale`.
     """
 
     def belongs(path: Any, leaf: Any) -> bool:
         # An optimizer keeps its arrays under its own path and the parameter's: `0/mu/fc/kernel` ends with `fc/kernel`.
         parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-        return bool(getattr(leaf, "ndim", 0)) and any("/".join(parts[i:]) in names for i in range(len(parts)))
+        ends = ("/".join(parts[i:]) for i in range(len(parts)))  # the longest first
+        name = next((end for end in ends if end in names or end in others), None)
+        return bool(getattr(leaf, "ndim", 0)) and name in names
 
     return jax.tree_util.tree_map_with_path(belongs, tree)
 

@@ -16,8 +16,11 @@ from jaxtyping import PyTree
 from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
+from resnet_jax.training.sparse import Ramp, ramp_of, sparse
 
 BASE_BATCH_SIZE = 256  # images for which `base_lr` is stated (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
+
+NEVER = Ramp((1,), (0.0,))  # no weight is taken away
 
 LAMB_SECOND_BETA, LAMB_EPSILON = 0.999, 1e-6  # the paper's and timm's
 
@@ -35,6 +38,7 @@ class Plan:
     log_interval: int
     warmup: int
     schedule: optax.Schedule
+    ramp: Ramp
 
     def is_due(self, event: Event, step: int) -> bool:
         """Whether `event` follows update `step`.
@@ -71,6 +75,8 @@ def plan_steps(config: Config, num_images: int) -> Plan:
     """
     per_epoch = Fraction(num_images, config.batch_size)
     total = max(1, round(exact(config.epochs) * per_epoch))
+    prune = config.optim.prune
+    ramp = (prune.begin_epoch, prune.end_epoch)
     return Plan(
         total=total,
         steps_per_epoch=per_epoch,
@@ -79,6 +85,7 @@ def plan_steps(config: Config, num_images: int) -> Plan:
         log_interval=config.log_every_steps,
         warmup=warmup_steps(config.optim, per_epoch, total),
         schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
+        ramp=ramp_of(prune, *(min(round(exact(epoch) * per_epoch), total) for epoch in ramp)),
     )
 
 
@@ -118,8 +125,8 @@ def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction
     )
 
 
-def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The rule that `optim.optimizer` names, after clipping.
+def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NEVER) -> optax.GradientTransformation:
+    """The rule that `optim.optimizer` names, after clipping; and zeros for the weights that `optim.prune` takes away.
 
     - `sgd` is `torch.optim.SGD`: the decay is added to the gradient, momentum accumulates both, and the rate stays
       outside the buffer.
@@ -131,6 +138,9 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
     Where a group of `optim.groups` has a decay of its own, that decay replaces `weight_decay`, except for parameters
     that `no_decay` names. At the end, the updates of a group are multiplied by its rate. Frozen parameters are not
     given to the rule.
+
+    Args:
+      ramp: when weights are taken away, and how many; see `Plan`.
     """
 
     def mask(params: PyTree) -> PyTree[bool]:
@@ -174,7 +184,8 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
     if any(group.rate not in (0.0, 1.0) for group in optim.groups):
         rule = optax.chain(rule, _scale_groups(optim.groups))
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
+    rule = optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
+    return sparse(rule, optim.prune, ramp) if optim.prune.sparsity else rule
 
 
 def _scale_groups(groups: Sequence[Group]) -> optax.GradientTransformation:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from resnet_jax.config.groups import Group
 from resnet_jax.errors import ConfigError
 from resnet_jax.runtime.mesh import AXIS, replicated, split_batch
+from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
 from resnet_jax.training.ema import Average
@@ -28,6 +29,7 @@ from resnet_jax.training.frozen import (
     trained_of,
 )
 from resnet_jax.training.loss_scale import next_loss_scale, overflowed
+from resnet_jax.training.sparse import Masks, masks_in, share_of_zeros, with_zeros
 from resnet_jax.training.split import is_whole, rows_of_devices, split_paths
 from resnet_jax.training.state import TrainState, state_sharding, trained_variables
 from resnet_jax.training.zero import gather, spread
@@ -180,7 +182,7 @@ def make_train_step(
         if means["weight"] is not None:
             means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
-        waits = belonging_to(state.opt_state, frozen_names(state.params, resting))
+        waits = belonging_to(state.opt_state, frozen_names(state.params, resting), frozenset(by_name(state.params)))
         waiting, in_use = partition(state.opt_state, waits)
         updates, opt_state = optimizer.update(means["grads"], in_use, params)
         if shard_optimizer:
@@ -192,13 +194,19 @@ def make_train_step(
             batch_stats=combine(means["batch_stats"], state.batch_stats),
             opt_state=combine(opt_state, waiting),
         )
+        masks = masks_in(new_state.opt_state)
         if average:
             changed = trained_variables(new_state.variables, groups)
             due = jnp.asarray(state.ema_due) > 0
-            new_state = new_state.replace(ema=average(new_state.step, state.ema, changed, due))
+            ema = average(new_state.step, state.ema, changed, due)
+            if masks is not None:
+                ema = {**ema, "params": with_zeros(masks, ema["params"])}
+            new_state = new_state.replace(ema=ema)
         metrics: Metrics = means["metrics"] | gradient_norms(means["grads"])
         if means["weight"] is not None:
             metrics["empty"] = jnp.float32(means["weight"] <= 0)
+        if masks is not None:
+            metrics["sparsity"] = share_of_zeros(masks)
         good = is_finite(metrics)
         if skip_non_finite or scaling:
             new_state = keep_where(good, new_state, state)
@@ -219,13 +227,13 @@ def make_train_step(
 
 
 def _restarted_if(begins: Bool[Array, ""], opt_state: PyTree[Array]) -> PyTree[Array]:
-    """The optimizer's state with moments of 0, and Adam's count of them. The place in the schedule stays."""
+    """The optimizer's state with moments of 0, and Adam's count of them. Masks and the place in the schedule stay."""
 
     def restart(part: Any) -> Any:
         return part if keeps(part) else jax.tree.map(lambda leaf: jnp.where(begins, 0, leaf), part)
 
     def keeps(part: Any) -> bool:
-        return isinstance(part, optax.ScaleByScheduleState)
+        return isinstance(part, (optax.ScaleByScheduleState, Masks))
 
     return jax.tree.map(restart, opt_state, is_leaf=keeps)
 

@@ -20,7 +20,7 @@ from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.non_finite import layer_names
 from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.frozen import check_groups, fixed_modules, trained_of
+from resnet_jax.training.frozen import belonging_to, check_groups, fixed_modules, trained_of
 from resnet_jax.training.losses import cross_entropy, one_hot
 from resnet_jax.training.optim import make_optimizer
 
@@ -222,3 +222,11 @@ def test_patterns_that_are_none():
         OptimConfig(no_decay=("*",))
     with pytest.raises(ConfigError, match="Group.decay = -1 is out of range; it must be >= 0"):
         Group(pattern="a", decay=-1)
+
+
+def test_an_array_of_a_block_is_not_that_of_the_stem():
+    """Before, a phase that froze the stem's `bn1` took the moments of `layer1_0/bn1` away from the optimizer."""
+    arrays = {"bn1": {"scale": np.ones(2)}, "layer1_0": {"bn1": {"scale": np.ones(2)}}}
+    found = belonging_to({"trace": arrays, "count": np.ones(())}, frozenset({"bn1/scale"}), frozenset(by_name(arrays)))
+    expected = {"bn1": {"scale": True}, "layer1_0": {"bn1": {"scale": False}}}
+    assert found == {"trace": expected, "count": False}
