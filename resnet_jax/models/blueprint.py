@@ -60,7 +60,7 @@ def draw(net: "ResNet") -> Blueprint:
     _check_numbers(net)
     width = round(net.width * net.width_multiplier)
     stem_width = round((net.stem_width or net.width) * net.width_multiplier)
-    stages, stride = _lay_out(net.stage_sizes, width, stem.total_stride, net.output_stride, net.stochastic_depth)
+    stages, stride = _lay_out(net.stage_sizes, width, stem, net.output_stride, net.stochastic_depth)
     blueprint = Blueprint(
         stem=stem,
         stem_width=stem_width,
@@ -85,7 +85,7 @@ def _pick(kind: str, table: Mapping[str, Any], choice: Any) -> Any:
 
 
 def _lay_out(
-    sizes: tuple[int, ...], width: int, stem_stride: int, output_stride: int | None, last_drop_rate: float
+    sizes: tuple[int, ...], width: int, stem: Stem, output_stride: int | None, last_drop_rate: float
 ) -> tuple[tuple[tuple[BlockPlan, ...], ...], int]:
     """Stages at twice the width and half the resolution each, and the stride of the whole network.
 
@@ -93,10 +93,10 @@ def _lay_out(
     that its input has; the other blocks look twice as far (torchvision's `replace_stride_with_dilation`). Drop rates
     rise linearly from 0 in the first block to the given rate in the last (timm's form of Huang et al. 2016, section 3).
     """
-    stages, total, dilation, done = [], stem_stride, 1, 0
+    stages, total, dilation, done = [], stem.total_stride, 1, 0
     slope = last_drop_rate / max(1, sum(sizes) - 1)
     for i, size in enumerate(sizes):
-        stride, entering = 1 if i == 0 else 2, dilation
+        stride, entering = stem.stage_stride if i == 0 else 2, dilation
         if output_stride and total * stride > output_stride:
             dilation, stride = dilation * stride, 1
         total *= stride
@@ -169,6 +169,11 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
         yield (
             f"se_ratio = {net.se_ratio} leaves no channel of the first stage's {outputs[0]}; it must be at most "
             f"{outputs[0]}, or the network wider"
+        )
+    if net.act == "prelu" and (not block.activates_once or plan.stem in (STEMS["deep"], STEMS["deep_tiered"])):
+        yield (
+            f"act = 'prelu' has parameters of its own wherever it is applied, and {name} or the stem {net.stem!r} "
+            "applies its activation more than once; choose block='ir' and a stem of one convolution, or act='relu'"
         )
     if block.shortcuts is not None and net.shortcut not in block.shortcuts:
         yield f"shortcut = {net.shortcut!r} does not fit {name}; choose {' or '.join(map(repr, block.shortcuts))}"

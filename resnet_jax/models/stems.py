@@ -24,11 +24,13 @@ class Stem:
         activation (before pre-activation blocks only the convolution).
       stride: of these convolutions together.
       pool: whether a 3x3 max-pool of stride 2 comes next.
+      stage_stride: stride of the first stage.
     """
 
     layers: Callable[[Parts, Image, int], tuple[Any, Image]]
     stride: int
     pool: bool
+    stage_stride: int = 1
 
     @property
     def total_stride(self) -> int:
@@ -79,6 +81,7 @@ def _folded_he_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.flo
 STEMS: dict[str, Stem] = {
     "imagenet": Stem(partial(one_conv, kernel_size=7, stride=2), stride=2, pool=True),
     "cifar": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False),
+    "face": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False, stage_stride=2),
     "deep": Stem(deep, stride=2, pool=True),
     "deep_tiered": Stem(partial(deep, first=3 / 8), stride=2, pool=True),
     "space_to_depth": Stem(space_to_depth, stride=2, pool=True),

@@ -7,6 +7,7 @@ from typing import Any
 
 from resnet_jax.config import Group, OptimConfig
 from resnet_jax.errors import ConfigError, unknown_name
+from resnet_jax.parity.problem import backbone_in
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ _ADAMW = replace(_DECAY, optimizer="adamw", weight_decay=0.05)
 _LAST_BLOCK = "LAST_BLOCK"
 # The last layers, and where the stages lie, in networks for classification and in those for segmentation.
 _HEAD = r"(fc|(aux_)?classifier/4|segmentation_head_0|scores_\d+)/"
-_ROOT = r"(backbone/|encoder/)?"
+_ROOT = r"(backbone/|encoder/|trunk/)?"
 _HEAD_ALONE = (Group(pattern=rf"^(?!{_HEAD})", rate=0.0),)
 _LAST_BLOCK_AND_HEAD = (Group(pattern=rf"^(?!{_HEAD}|{_ROOT}{_LAST_BLOCK}/)", rate=0.0),)
 _FAST_HEAD = Group(pattern=rf"^{_HEAD}", rate=10.0, decay=0.0)
@@ -83,7 +84,7 @@ def names_of(optimizers: Sequence[str]) -> tuple[str, ...]:
 def setting_of(name: str, model: Any) -> Setting:
     """The setting of that name for a network."""
     setting = OPTIMIZERS[name]
-    sizes = getattr(model, "backbone", model).stage_sizes
+    sizes = backbone_in(model).stage_sizes
     block = f"layer{len(sizes)}_{sizes[-1] - 1}"
     groups = tuple(replace(group, pattern=group.pattern.replace(_LAST_BLOCK, block)) for group in setting.optim.groups)
     return replace(setting, optim=replace(setting.optim, groups=groups))
