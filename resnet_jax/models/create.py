@@ -113,8 +113,8 @@ def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, .
       channels: channels of the images that the network will see.
       sides: the axes of a small image, or of a clip, that the network can see; None = `model.sides`, or (64, 64).
     """
-    seen: tuple[int, ...] = sides or getattr(model, "sides", (64, 64))
-    return _init(model, key, (1, *seen, channels))
+    own: tuple[int, ...] = getattr(model, "sides", (64, 64))
+    return _init(model, key, (1, *(sides or own), channels))
 
 
 # Under jit the forward pass is not computed, since nothing uses its result. And the network is traced once, though a
