@@ -10,7 +10,7 @@ from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify, Segment
+from resnet_jax.config.task import Classify, Embed, Segment
 
 __all__ = [
     "AS_PUBLISHED",
@@ -19,6 +19,7 @@ __all__ = [
     "Classify",
     "Config",
     "DataConfig",
+    "Embed",
     "Eval",
     "Group",
     "ModelConfig",

@@ -1,9 +1,12 @@
 """Turns a config into the functions that train it, for any devices and without its data."""
 
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ from jax.sharding import Mesh
 
 from resnet_jax.config import Config, Group
 from resnet_jax.errors import ConfigError
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import Average, scaled_decay
@@ -55,8 +58,11 @@ def compute_dtype(config: Config) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
 
 
-def build_model(config: Config) -> ResNet:
+def build_model(config: Config, head: Mapping[str, Any] | None = None) -> Any:
     """The network that a config describes.
+
+    Args:
+      head: options of a network whose outputs are no classes, in place of `num_classes`.
 
     Raises:
       ConfigError: the number of classes is left to the data set, see `table.settled`.
@@ -71,7 +77,7 @@ def build_model(config: Config) -> ResNet:
     return create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
-        num_classes=options.num_classes,
+        **({"num_classes": options.num_classes} if head is None else head),
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,
@@ -121,7 +127,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         mesh,
         bn_group_size=config.model.bn_group_size,
         skip_non_finite=config.on_non_finite == "skip",
-        mix_group_size=config.mix_group_size,
+        mix_group_size=_together(config.mix_group_size, task.group_size),
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
         groups=groups,
@@ -137,12 +143,18 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     return Training(plan, init_state_of(config, task, mesh), groups, steps, batch)
 
 
+def _together(*sizes: int) -> int:
+    """The consecutive examples that depend on one another, for several reasons; 0 = all."""
+    return math.lcm(*sizes) if all(sizes) else 0
+
+
 def groups_and_phases(
     config: Config, task: Task, steps_per_epoch: Fraction = Fraction(1)
 ) -> tuple[tuple[Group, ...], tuple[Phase, ...]]:
     """The groups of parameters of a run, and its phases. Raises as `levels.resolve`."""
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
-    return resolve(config.optim, params, task.head, steps_per_epoch)
+    groups, phases = resolve(config.optim, params, task.head, steps_per_epoch)
+    return (*groups, *(Group(pattern=pattern, rate=0.0) for pattern in task.fixed)), phases
 
 
 def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:

@@ -44,6 +44,10 @@ class Task:
         all sizes lie on a few canvases. None = the whole split by `fills[1]`.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
+      check_eval_source: the same for a split that is evaluated; None = `check_source`. Its identities may be others
+        than those that embeddings are trained on.
+      group_size: consecutive examples of a batch whose losses depend on one another; 0 = all.
+      fixed: regular expressions of parameters that are never trained.
     """
 
     fills: "tuple[Fill, Fill]"
@@ -59,6 +63,9 @@ class Task:
     split: tuple[str, ...] = ()
     parts: "Callable[[Source], Sequence[tuple[Fill, Source]]] | None" = None
     check_source: "Callable[[Source], None]" = lambda source: None
+    check_eval_source: "Callable[[Source], None] | None" = None
+    group_size: int = 1
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.best not in self.names:

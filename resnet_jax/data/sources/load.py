@@ -97,4 +97,4 @@ def _path(config: DataConfig) -> Path:
 
 
 def _both(config: DataConfig) -> set[str]:
-    return {config.train_split, config.eval_split}
+    return {config.train_split, config.eval_split} if config.same_classes else set()
