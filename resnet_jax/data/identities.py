@@ -41,8 +41,8 @@ class ClassOrder:
         self._classes = batch_size // per_class
         if batch_size % per_class or self._classes < 2:
             raise DataError(
-                f"batch_size = {batch_size} does not hold data.per_identity = {per_class} images each of two classes or "
-                "more; make it a multiple"
+                f"batch_size = {batch_size} does not hold data.per_identity = {per_class} images each of at least two "
+                "classes; make it a multiple"
             )
         if few := [name for name, of in zip(class_names, self._of_class, strict=True) if len(of) < 2]:
             raise DataError(

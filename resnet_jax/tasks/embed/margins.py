@@ -61,7 +61,6 @@ def quality_of(norms: Float[Array, " N"], mean: Float[Array, ""], std: Float[Arr
 
 def _angle(cosine: Float[Array, " N"]) -> Float[Array, " N"]:
     """The arc cosine. Its value is exact everywhere. Its derivative, -1 / sine, stays finite."""
-    cosine = jnp.clip(cosine, -1.0, 1.0)
     within = jnp.clip(lax.stop_gradient(cosine), -1.0, 1.0)
     slope = -1 / jnp.maximum(jnp.sqrt(jnp.maximum(1 - within * within, 0.0)), LEAST_SINE)
     return lax.stop_gradient(jnp.arccos(within)) + slope * (cosine - lax.stop_gradient(cosine))

@@ -11,7 +11,7 @@ from resnet_jax.errors import DataError
 from resnet_jax.logs.shown import Shown
 from resnet_jax.models.embed.network import Embedder
 from resnet_jax.tasks.embed.centres import unit
-from resnet_jax.tasks.embed.loss import CENTRES, NORMS
+from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.embed.verification import (
     FALSE_ACCEPT_RATES,
     curve,
@@ -45,10 +45,7 @@ def make_embed(model: Embedder, *, flip: bool) -> Embed:
     """
 
     def embed(variables: PyTree[Array], images: Float[Array, "N H W C"]) -> Float[Array, "N E"]:
-        network = {
-            name: {module: leaf for module, leaf in tree.items() if module not in (CENTRES, NORMS)}
-            for name, tree in variables.items()
-        }
+        network = without_own(variables)
         look = lambda seen: model.apply(network, seen, train=False)
         return unit(look(images) + look(images[:, :, ::-1]) if flip else look(images))
 
@@ -60,7 +57,7 @@ def make_measure(embed: Embed, prepare: Prepare) -> Measure:
 
     def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:
         seen = prepare(None, batch)
-        rows = {name: batch[name] for name in ("label", "same") if name in batch}
+        rows: dict[str, Array] = {name: batch[name] for name in ("label", "same") if name in batch}
         rows["embedding"] = embed(variables, seen["image"]).astype(jnp.float32)
         return Measured({}, rows)
 
