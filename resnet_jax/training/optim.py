@@ -174,7 +174,12 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule) -> optax.Gradie
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
     if any(group.rate not in (0.0, 1.0) for group in optim.groups):
         rule = optax.chain(rule, _scale_groups(optim.groups))
-    return optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
+    if not optim.clip_norm:
+        return rule
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+    if optim.clip_without:  # the same rule says which parameters have these names
+        clip = optax.masked(clip, partial(decay_mask, no_decay=optim.clip_without))
+    return optax.chain(clip, rule)
 
 
 def _scale_groups(groups: Sequence[Group]) -> optax.GradientTransformation:
