@@ -80,9 +80,8 @@ class OptimConfig(Checked):
                 f"OptimConfig.unfreeze: the phases begin at the epochs {', '.join(f'{epoch:g}' for epoch in epochs)}; "
                 "each must begin after the one before it. Sort them, and give each an epoch of its own"
             )
-        for name, pattern in [("no_decay", x) for x in self.no_decay] + [
-            ("clip_without", x) for x in self.clip_without
-        ]:
+        patterns = {"no_decay": self.no_decay, "clip_without": self.clip_without}
+        for name, pattern in [(name, pattern) for name, listed in patterns.items() for pattern in listed]:
             try:
                 re.compile(pattern)
             except re.error as error:
