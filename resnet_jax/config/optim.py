@@ -1,7 +1,6 @@
 """The optimizer and its schedule. Standard library only."""
 
 import itertools
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -80,12 +79,3 @@ class OptimConfig(Checked):
                 f"OptimConfig.unfreeze: the phases begin at the epochs {', '.join(f'{epoch:g}' for epoch in epochs)}; "
                 "each must begin after the one before it. Sort them, and give each an epoch of its own"
             )
-        patterns = {"no_decay": self.no_decay, "clip_without": self.clip_without}
-        for name, pattern in [(name, pattern) for name, listed in patterns.items() for pattern in listed]:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(
-                    f"OptimConfig.{name}: {pattern!r} is no regular expression ({error}); for a part of a name as it "
-                    f"is write {re.escape(pattern)!r}"
-                ) from error
