@@ -18,7 +18,6 @@ from resnet_jax.tasks.segment.loss import make_loss as segment_loss
 from resnet_jax.tasks.segment.losses import IGNORED
 from resnet_jax.training.losses import one_hot
 from resnet_jax.training.step import Loss
-from resnet_jax.weights.families import ROOTS
 
 Images: TypeAlias = Float[np.ndarray, "N H W C"]
 Targets: TypeAlias = Int[np.ndarray, "N *S"]
@@ -53,11 +52,6 @@ def problem_of(model: Any) -> Problem:
 def outputs_of(model: Any) -> int:
     """The classes of a network. The numbers of an embedding are taken for the logits of classes."""
     return model.embedding_size if isinstance(model, Embedder) else model.num_classes
-
-
-def backbone_in(model: Any) -> Any:
-    """The network itself, or the one below its head."""
-    return next((getattr(model, root) for root in ROOTS if hasattr(model, root)), model)
 
 
 def without_dropout(model: Any) -> Any:

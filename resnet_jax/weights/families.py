@@ -136,7 +136,7 @@ EMBED = Family(
 )
 """Networks for embeddings: insightface's names of an iresnet."""
 
-FAMILIES = (SEGMENT, EMBED, RESNET)
+FAMILIES = (EMBED, SEGMENT, RESNET)
 ROOTS = tuple(root for family in FAMILIES for root in family.roots)
 
 

@@ -233,3 +233,20 @@ def test_a_clipped_norm_may_leave_parameters_out():
     np.testing.assert_allclose(updates["fc"]["kernel"], [-0.6, -0.8], rtol=1e-6)
     with pytest.raises(ConfigError, match=r"OptimConfig.clip_without\[0\] = '\(' is no regular expression"):
         OptimConfig(clip_without=("(",))
+
+
+def test_the_memory_of_the_centres_falls_with_the_devices():
+    """Of 360,232 identities, as the compiled step says: parameters and momentum of a device."""
+    config = make_config(sampled_share=0.1)
+    config = replace(
+        config, model=replace(config.model, num_classes=360_232), task=replace(config.task, embedding_size=512)
+    )
+    model = tiny_model(2).clone(embedding_size=512)
+    held = {}
+    for devices in (1, 8):
+        training = assemble(config, embed(config, model), make_mesh(jax.devices()[:devices]), num_images=1000)
+        compiled = training.lower_step().compile()
+        held[devices] = compiled.memory_analysis().argument_size_in_bytes
+    centres = 2 * 4 * 360_320 * 512  # rows up to a multiple of 128
+    assert centres < held[1] < 1.01 * centres
+    assert centres / 8 < held[8] < 1.05 * centres / 8

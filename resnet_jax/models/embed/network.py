@@ -43,6 +43,11 @@ class Embedder(nn.Module):
         super().__post_init__()
 
     @property
+    def backbone(self) -> ResNet:
+        """The network below the head, by the name that it has in other networks."""
+        return self.trunk
+
+    @property
     def param_dtype(self) -> Dtype:
         return self.trunk.param_dtype
 

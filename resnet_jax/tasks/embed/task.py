@@ -26,13 +26,6 @@ CENTRE_DEVIATION = 0.01
 """Of the centres' first random numbers, as in insightface."""
 
 
-def head_options(config: Config) -> dict[str, Any]:
-    """The options of `create_model` that the task names."""
-    assert isinstance(config.task, Embed)
-    size = config.data.image_size
-    return {"embedding_size": config.task.embedding_size, "dropout": config.task.dropout, "sides": (size, size)}
-
-
 def embed(config: Config, model: Any) -> Task:
     """Embeddings: the network gives each image a vector, and training brings those of one identity together.
 
