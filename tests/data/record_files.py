@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,8 @@ def png(seed, shape=(9, 7, 3)):
 
 
 def framed(data):
-    """dmlc-core: magic, 3 bits of a flag and 29 of a length, data, zeros. Data that hold the magic at a multiple of four
-    are cut there."""
+    """dmlc-core: magic, 3 bits of a flag and 29 of a length, data, zeros. Data that hold the magic at a multiple of
+    four are cut there."""
     places = [i for i in range(0, len(data) - len(data) % 4, 4) if data[i : i + 4] == MAGIC]
     parts = [data[a:b] for a, b in zip([0, *(i + 4 for i in places)], [*places, len(data)], strict=True)]
     flags = [0] if len(parts) == 1 else [1, *[2] * (len(parts) - 2), 3]
@@ -51,8 +52,6 @@ def write_identities(folder, counts=(3, 2, 4), name="train", label=lambda label:
     records = [(1 + i, packed(label(number), content(i), 1 + i)) for i, number in enumerate(labels)]
     first = len(labels) + 1
     ends = 1 + np.cumsum([0, *counts])
-    about = [
-        (first + i, packed([float(a), float(b)])) for i, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True))
-    ]
+    about = [(first + i, packed([float(a), float(b)])) for i, (a, b) in enumerate(pairwise(ends))]
     write_records(folder, [*records, (0, packed([float(first), float(first + len(counts))])), *about], name)
     return labels

@@ -34,7 +34,7 @@ def test_images_and_labels_are_those_of_the_file(tmp_path, label):
         assert example["name"] == f"record {i + 1} of {tmp_path}/train.rec"
         np.testing.assert_array_equal(decode(example["image"], 3, name="x"), png(i)[1])
     assert list_splits(DataConfig(name=f"rec:{tmp_path}")) == ["train"]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="out of range"):
         source[9]
 
 
@@ -48,14 +48,18 @@ def test_an_older_file_has_images_alone(tmp_path):
         tmp_path, [(i, packed([float(i), 1.0], png(i)[0])) for i in range(3)]
     )  # key 0 is an image all the same
     assert load(tmp_path).labels().tolist() == [0, 1, 2]
+    for label in (float("nan"), 1e30, -1.0):
+        write_records(tmp_path, [(0, packed(0.0)), (1, packed(label))])
+        with pytest.raises(
+            DataError, match="record 1 of .* has the label .*; labels must be whole numbers in 0..16777215"
+        ):
+            load(tmp_path)
 
 
 def test_property_says_how_many_identities_there_are(tmp_path):
     write_identities(tmp_path)
-    assert load(tmp_path).sides is None
     (tmp_path / "property").write_text("5,112,96\n")
-    source = load(tmp_path)
-    assert (len(source.class_names), source.sides) == (5, (112, 96))
+    assert load(tmp_path).class_names == tuple("01234")
     (tmp_path / "property").write_text("2,112,112")
     with pytest.raises(
         DataError,
@@ -63,7 +67,7 @@ def test_property_says_how_many_identities_there_are(tmp_path):
         r"2 identities, write `identities,height,width` into a file .*/property",
     ):
         load(tmp_path)
-    for text in ("93431 112 112", "0,112,112", "", "1,2"):
+    for text in ("93431 112 112", "0,112,112", "", "1,2", "99999999,112,112"):
         (tmp_path / "property").write_text(text)
         with pytest.raises(DataError, match="property: .*; it must be three numbers, identities,height,width, such as"):
             load(tmp_path)

@@ -17,7 +17,10 @@ FOLDS = [
 IMAGES = {("Ada_L", 1): 0, ("Ada_L", 2): 1, ("Bo", 1): 2, ("Bo", 2): 3, ("Bo", 3): 4}
 
 
-def write(root, text="2\t2\n" + "".join(FOLDS), suffix=".png"):
+LIST = "2\t2\n" + "".join(FOLDS)
+
+
+def write(root, text=LIST, suffix=".png"):
     for (name, number), seed in IMAGES.items():
         (root / name).mkdir(exist_ok=True)
         (root / name / f"{name}_{number:04}{suffix}").write_bytes(png(seed)[0])
@@ -29,7 +32,7 @@ def write(root, text="2\t2\n" + "".join(FOLDS), suffix=".png"):
 def test_pairs_come_in_the_order_of_the_list(tmp_path, separator):
     (tmp_path / "Cy").mkdir()
     (tmp_path / "Cy" / "Cy_0001.png").write_bytes(b"not in the list")
-    source = write(tmp_path, ("2\t2\n" + "".join(FOLDS) + "\n").replace("\t", separator))
+    source = write(tmp_path, f"{LIST}\n".replace("\t", separator))
     seeds = [0, 1, 2, 4, 0, 3, 4, 1, 3, 4, 1, 0, 2, 0, 1, 2]
     assert [source[i]["image"] for i in range(16)] == [png(seed)[0] for seed in seeds]
     assert source.same.tolist() == [True, True, False, False] * 2
@@ -64,7 +67,7 @@ def test_unknown_images_are_listed(tmp_path):
     with pytest.raises(
         DataError,
         match=r"pairs.txt names 3 of 16 images that are not in .*: Bo/Bo_0007 \(line 3\), ../Bo/../Bo_0001 \(line 4\), "
-        r"Cy/Cy_0002 \(line 4\); each must be there as NAME/NAME_0001.jpg, or with another ending of an image. Fetch them",
+        r"Cy/Cy_0002 \(line 4\); each must be there as NAME/NAME_0001.jpg, or with another ending of an image. Fetch",
     ):
         load_source(DataConfig(name=f"lfw:{tmp_path}"), "test")
     (tmp_path / "pairs.txt").write_text(text.replace("Bo", "Cy"))

@@ -2,6 +2,7 @@
 
 import copyreg
 import functools
+import json
 import os
 import pickle
 import pickletools
@@ -11,7 +12,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from resnet_jax.cli import main
 from resnet_jax.config import DataConfig
 from resnet_jax.data import fingerprint, leaves_of, list_splits, load_source
 from resnet_jax.data.sources import inert_pickle
@@ -64,7 +67,7 @@ def test_what_python_and_numpy_write_is_read(tmp_path, protocol):
             assert [source[i]["same"] for i in range(6)] == [True, True, False, False, True, True]
     np.testing.assert_array_equal(decode(source[5]["image"], 3, name="x"), png(5)[1])
     assert source[5]["name"] == f"image 5 of {path}"
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="6"):
         source[6]
 
 
@@ -345,3 +348,24 @@ def test_files_that_cannot_be_read(tmp_path):
     )
     with pytest.raises(ImageError, match="image 0 of .*: a text stands for bytes, and is not of bytes"):
         load(path)[0]
+
+
+def test_commands_look_at_pairs(tmp_path, capsys):
+    write_identities(tmp_path)
+    (tmp_path / "lfw.bin").write_bytes(pickle.dumps(([IMAGES[0], *IMAGES[:5]], SAME)))
+    main(["data", "info", f"rec:{tmp_path}", "--as-json"])
+    splits = json.loads(capsys.readouterr().out)["splits"]
+    assert splits["train"] == {"images": 9, "classes": {"0": 3, "1": 2, "2": 4}}
+    assert splits["lfw"] == {"images": 6, "classes": {"different": 2, "same": 4}}
+    with pytest.raises(SystemExit, match="1"):  # the images of both sets are alike here, so the test says nothing
+        main(["data", "check", f"rec:{tmp_path}"])
+    out = capsys.readouterr().out
+    assert "lfw: 6 images in 2 classes" in out
+    assert "more than once" not in out  # an image may be in several pairs
+    assert "5 images are in both train and lfw; leave them out of one:" in out
+    main(["data", "show", f"verification:{tmp_path}", "--split", "lfw", "--out", str(tmp_path / "pairs.png")])
+    assert "6 examples of" in capsys.readouterr().out
+    with Image.open(tmp_path / "pairs.png") as picture:
+        assert picture.width > picture.height  # four columns: the images of a pair stand side by side
+    with pytest.raises(SystemExit, match="split 'lfw' gives no label: its examples have image, same, and data prepare"):
+        main(["data", "prepare", f"rec:{tmp_path}", "--short-side", "8", "--out", str(tmp_path / "small")])

@@ -21,6 +21,7 @@ _HEADER = np.dtype([("flag", "<u4"), ("label", "<f4"), ("id", "<u8"), ("id2", "<
 _LABEL = np.dtype("<f4")
 _BEGINNING = _HEADER.itemsize + _LABEL.itemsize
 _SAMPLE = 64  # records whose labels are looked at when a file is opened
+_MOST = 2**24  # identities, which a float32 can tell apart
 PROPERTY = "property"
 
 
@@ -77,9 +78,6 @@ class IdentityRecords:
     How many there are is said by the file `property` beside it (`identities,height,width`), or else by the number of
     records about identities, or else by the largest label.
 
-    Attributes:
-      sides: height and width of the images, as `property` says; None = it is not there.
-
     Raises:
       DataError: files that are damaged or do not belong together, or a label of no identity.
     """
@@ -90,9 +88,11 @@ class IdentityRecords:
         self._images, found = self._survey()
         if not self._images:
             raise DataError(f"{path} holds no image. Fetch it and its index again")
-        told = _read_property(path.with_name(PROPERTY))
-        self.sides = told[1:] if told else None
-        self.class_names = tuple(map(str, range(told[0] if told else found or int(self._labels.max()) + 1)))
+        count = _read_property(path.with_name(PROPERTY)) or found
+        if not count:
+            self._count = _MOST
+            count = int(self.labels().max()) + 1
+        self._count, self.class_names = count, tuple(map(str, range(count)))
         spread = np.unique(np.linspace(0, len(self._images) - 1, _SAMPLE).astype(int)) + self._images.start
         self._checked(_labels_of(self._records.beginnings(spread, _BEGINNING)), spread)
 
@@ -116,7 +116,7 @@ class IdentityRecords:
         return _labels_of(self._records.beginnings(np.asarray(self._images), _BEGINNING))
 
     def _checked(self, labels: Float[np.ndarray, " N"], places: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-        count = len(self.class_names)
+        count = self._count
         wrong = np.flatnonzero(~((labels >= 0) & (labels < count) & (labels == np.floor(labels))))
         if len(wrong):
             raise DataError(
@@ -177,17 +177,17 @@ def _labels_of(beginnings: UInt8[np.ndarray, "N C"]) -> Float[np.ndarray, " N"]:
     return np.where(header["flag"] > 0, following, header["label"])
 
 
-def _read_property(path: Path) -> tuple[int, int, int] | None:
-    """The number of identities, and the height and width of the images. None without a file."""
+def _read_property(path: Path) -> int | None:
+    """The number of identities. None without a file."""
     if not path.is_file():
         return None
     try:
         identities, height, width = (int(word) for word in path.read_text("utf-8").strip().split(","))
-        if min(identities, height, width) < 1:
-            raise ValueError("a number is less than 1")
+        if min(identities, height, width) < 1 or identities > _MOST:
+            raise ValueError(f"the numbers must be from 1 on, and no more than {_MOST:,} identities")
     except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read {path}: {error}; it must be three numbers, identities,height,width, such as 93431,112,112. "
             "Correct or remove it"
         ) from error
-    return identities, height, width
+    return identities
