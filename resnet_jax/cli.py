@@ -10,6 +10,7 @@ from importlib.metadata import version
 import tyro
 
 from resnet_jax import __version__
+from resnet_jax.commands.align import align
 from resnet_jax.commands.anomalies_fit import anomalies_fit
 from resnet_jax.commands.anomalies_score import anomalies_score
 from resnet_jax.commands.attention import attention
@@ -69,6 +70,7 @@ def ladder() -> None:
 
 
 COMMANDS: Commands = {
+    "align": align,
     "anomalies": anomalies,
     "attention": attention,
     "benchmark": benchmark,
