@@ -220,7 +220,7 @@ def test_the_command_turns_photographs_upright(tmp_path):
     [
         (
             lambda lines: [*lines[:2], lines[3].replace("Bo", "Cy")],
-            "2 images of .*faces have no row in .*points.csv: Ada/2.png, Bo/1.jpg; 1 rows of .*points.csv have no image "
+            "2 images of .*faces have no row in .*points.csv: Ada/2.png, Bo/1.jpg; 1 rows of .*csv have no image "
             "in .*faces: Cy/1.jpg. Each image must have a row that begins with its path below the folder. Add what is",
         ),
         (
@@ -229,7 +229,7 @@ def test_the_command_turns_photographs_upright(tmp_path):
         ),
         (
             lambda lines: [lines[1].replace("62.0", "-62.0"), lines[2], lines[3].replace("82.0", "nan")],
-            "2 of 3 images cannot be aligned, so none was:\n  the left eye of .*faces/Ada/1.png is at .-62, 80., "
+            "2 of 3 images cannot be aligned, so none was:\n  the left eye of .*Ada/1.png is at .-62, 80., "
             "outside the image of 160 x 180 .*\n  the left eye of .*faces/Bo/1.jpg is at .64.0, nan., which is no place",
         ),
     ],
