@@ -230,7 +230,7 @@ def test_the_command_turns_photographs_upright(tmp_path):
         (
             lambda lines: [lines[1].replace("62.0", "-62.0"), lines[2], lines[3].replace("82.0", "nan")],
             "2 of 3 images cannot be aligned, so none was:\n  the left eye of .*Ada/1.png is at .-62, 80., "
-            "outside the image of 160 x 180 .*\n  the left eye of .*faces/Bo/1.jpg is at .64.0, nan., which is no place",
+            "outside the image of 160 x 180 .*\n  the left eye of .*faces/Bo/1.jpg is at .64.0, nan., which",
         ),
     ],
 )
