@@ -10,6 +10,7 @@ from importlib.metadata import version
 import tyro
 
 from resnet_jax import __version__
+from resnet_jax.commands.align import align
 from resnet_jax.commands.anomalies_fit import anomalies_fit
 from resnet_jax.commands.anomalies_score import anomalies_score
 from resnet_jax.commands.attention import attention
@@ -31,8 +32,8 @@ from resnet_jax.commands.neighbours import neighbours
 from resnet_jax.commands.parity import parity
 from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
-from resnet_jax.commands.quantize import quantize
 from resnet_jax.commands.prune import prune
+from resnet_jax.commands.quantize import quantize
 from resnet_jax.commands.report import report
 from resnet_jax.commands.serve import serve
 from resnet_jax.commands.similarity import similarity
@@ -72,6 +73,7 @@ def ladder() -> None:
 
 
 COMMANDS: Commands = {
+    "align": align,
     "anomalies": anomalies,
     "attention": attention,
     "benchmark": benchmark,

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from resnet_jax.analysis.search import Metric, similarities
 from resnet_jax.errors import DataError
+from resnet_jax.tasks.embed.ranking import ranks_of
 
 RECALLS = (1, 5, 10)
 
@@ -70,7 +71,7 @@ def retrieval(
             others = others[others != query]
             query += 1
             if len(others):
-                ranks, precisions = _ranks(row, others)
+                ranks, precisions = ranks_of(row, others)
                 first.append(
                     round(ranks[0] * (1 - precisions[0])) + 1
                 )  # those of other classes that are as near, and one
@@ -84,13 +85,3 @@ def retrieval(
         len(first),
         len(labels) - len(first),
     )
-
-
-def _ranks(
-    row: Float[np.ndarray, " N"], others: Int[np.ndarray, " R"]
-) -> tuple[Int[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """The ranks from 1 of the other images of the class, in order, and the precision at each of them."""
-    mine = np.sort(row[others])
-    at_least = lambda ordered: len(ordered) - np.searchsorted(ordered, mine[::-1], side="left")
-    ranks = at_least(np.sort(row))
-    return ranks, at_least(mine) / ranks

@@ -37,7 +37,7 @@ def data_check(
 
     Args:
         name: As in a config: folder:PATH, pairs:PATH, voc:PATH, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
-            tfds:NAME.
+            tfds:NAME, rec:PATH, verification:PATH, lfw:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
@@ -47,7 +47,7 @@ def data_check(
     """
     from resnet_jax.config import DataConfig
     from resnet_jax.data.check import Checked, check, has_masks, in_both, in_several_classes
-    from resnet_jax.data.sources import Source, list_splits, load_source
+    from resnet_jax.data.sources import Compared, Source, list_splits, load_source
     from resnet_jax.errors import DataError
 
     if sheet is not None:
@@ -73,11 +73,11 @@ def data_check(
             _say(
                 f"{len(rare)} classes have fewer than {few} images:", [f"{source.class_names[i]}: {n}" for n, i in rare]
             )
-        if found.repeated:
+        if found.repeated and not isinstance(source, Compared):  # an image may be in several pairs
             groups = [", ".join(name for name, _ in group) for group in found.repeated]
             _say(f"{len(groups)} images are there more than once:", groups)
-        if twice := in_several_classes(found):
-            _say(f"{len(twice)} of them in different classes:", [", ".join(names) for names in twice])
+            if twice := in_several_classes(found):
+                _say(f"{len(twice)} of them in different classes:", [", ".join(names) for names in twice])
 
     names = list_splits(config)
     if sheet is not None and names and has_masks(load_source(config, names[0])):

@@ -20,11 +20,13 @@ def data_info(
     Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too;
     of more than 50 classes, those with the most pixels.
 
+    Of a set of pairs, the classes are its pairs of one identity, `same`, and the others.
+
     Otherwise, of more than 50 classes, the ten with the fewest and the ten with the most images are shown.
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
-            pairs:PATH, voc:PATH.
+            pairs:PATH, voc:PATH, rec:PATH, verification:PATH, lfw:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.
@@ -32,7 +34,7 @@ def data_info(
     import numpy as np
 
     from resnet_jax.config import DataConfig
-    from resnet_jax.data.check import has_masks
+    from resnet_jax.data.check import classes_of, has_masks
     from resnet_jax.data.sources import list_splits, load_source
 
     config = DataConfig(name=name, directory=directory)
@@ -42,7 +44,7 @@ def data_info(
         return
     counts = {}
     for split, source in sources.items():
-        histogram = np.bincount(source.labels(), minlength=len(source.class_names))
+        histogram = np.bincount(classes_of(source), minlength=len(source.class_names))
         counts[split] = dict(zip(distinct(source.class_names), histogram.tolist(), strict=True))
     if as_json:
         report = {split: {"images": sum(classes.values()), "classes": classes} for split, classes in counts.items()}

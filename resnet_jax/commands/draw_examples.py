@@ -47,12 +47,15 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
         )
     examples = [source[i] for i in range(min(count, len(source)))]
     title = f"{name}, {split}: the first {len(examples)} of {len(source):,} examples"
+    named = next((leaf for leaf in ("label", "same") if leaf in leaves), "")
     is_clip, is_scene = "clip" in leaves, bool({"mask", "boxes"} & {*leaves})
     panels = [_frames(example, f"example {i}", exif) for i, example in enumerate(examples)]
     side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
     columns = max(map(len, panels)) if is_clip else columns_for(len(panels))
+    if named == "same":
+        columns += columns % 2  # so that the images of a pair stand side by side
     rows = len(panels) if is_clip else -(-len(panels) // columns)
-    caption = _TEXT if "label" in leaves else 0.0
+    caption = _TEXT if named else 0.0
     figure, cells = _grid(rows, columns, side, caption, title, tight=is_clip)
     for i, (example, frames) in enumerate(zip(examples, panels, strict=True)):
         for j, frame in enumerate(frames):
@@ -64,7 +67,7 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
             _draw_targets(axes, example, source.class_names)
         if caption:
             first = cells(i, 0) if is_clip else axes
-            name_of = source.class_names[example["label"]]
+            name_of = source.class_names[example[named]]  # type: ignore[literal-required]
             first.text(0, 1.04, in_figure(name_of), fontsize=9, color="#374151", transform=first.transAxes)
     _save(figure, path)
     return len(examples)

@@ -13,8 +13,8 @@ def parity(
     weights: Path | None = None,
     dtype: tuple[Literal["float32", "float64", "bfloat16"], ...] = ("float32",),
     images: tuple[Path, ...] = (),
-    image_sizes: tuple[int, ...] = (224, 97),
-    train_image_size: int = 65,
+    image_sizes: tuple[int, ...] = (),
+    train_image_size: int | None = None,
     batch_size: int = 4,
     steps: int = 10,
     argmax_images: int = 0,
@@ -34,13 +34,14 @@ def parity(
     Ends with exit status 1 if a difference is larger than the tolerances of docs/parity.md.
 
     Args:
-        models: Names of torchvision's or timm's networks, or unet_ and an encoder of segmentation_models_pytorch;
-            "torchvision" stands for its ten ResNets.
+        models: Names of torchvision's or timm's networks, unet_ and an encoder of segmentation_models_pytorch, or
+            insightface's iresnets; "torchvision" stands for its ten ResNets.
         weights: A weight file for both sides; by default random weights that hide no error.
         dtype: One or several of float32, float64 and bfloat16.
         images: Image files for the forward comparison; by default noise.
-        image_sizes: Sizes of the noise, in pixels.
-        train_image_size: Size of the noise for gradients, statistics and training steps, in pixels.
+        image_sizes: Sizes of the noise, in pixels; by default 224 and 97, and 112 and 97 for an iresnet.
+        train_image_size: Size of the noise for gradients, statistics and training steps, in pixels; by default 65, and
+            97 for an iresnet.
         batch_size: Images of noise in every comparison.
         steps: Number of training steps.
         argmax_images: Number of further images of noise for which both sides must name the same class.

@@ -10,11 +10,11 @@ from resnet_jax.config.groups import Group, Unfreeze
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
+from resnet_jax.config.prune import Prune
 from resnet_jax.config.quantize import Qat, QuantizeConfig
 from resnet_jax.config.serve import ServeConfig
-from resnet_jax.config.prune import Prune
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify, Segment
+from resnet_jax.config.task import Classify, Embed, Segment
 
 __all__ = [
     "AS_PUBLISHED",
@@ -24,15 +24,16 @@ __all__ = [
     "Config",
     "DataConfig",
     "Distil",
+    "Embed",
     "Eval",
     "Group",
     "ModelConfig",
     "OptimConfig",
     "Preset",
     "PresetChange",
+    "Prune",
     "Qat",
     "QuantizeConfig",
-    "Prune",
     "Segment",
     "ServeConfig",
     "Start",

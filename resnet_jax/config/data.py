@@ -40,6 +40,12 @@ class DataConfig(Checked):
     repeats: Annotated[int, AtLeastOne] = 1
     """In training: a batch holds this many copies of an image, each cropped differently. An epoch keeps its length and
     sees 1/repeats of the images (Hoffer et al. 2019, arXiv:1901.09335; torchvision's `--ra-reps`)."""
+    per_identity: Annotated[int, NotNegative] = 0
+    """In training: a batch holds this many images of each of its classes, which are drawn at random, for losses that
+    compare the images of a batch. 0 = images come in a random order."""
+    same_classes: bool = True
+    """For a folder with splits: all have the same classes. False for identities, those of the evaluation being others
+    than those of the training."""
     max_broken_fraction: Annotated[float, Fraction] = 0.001
     """Images that cannot be read are skipped in training, up to this fraction of the data set."""
     threads: Annotated[int, AtLeastOne] = 16
@@ -71,6 +77,11 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"DataConfig.augment.train_size = {self.train_size} without random_resized_crop must be at most "
                 f"eval_resize = {self.eval_resize}, or the central crop would not fit"
+            )
+        if self.per_identity and self.repeats > 1:
+            raise ConfigError(
+                f"DataConfig.repeats = {self.repeats} and per_identity = {self.per_identity} both say which images a "
+                "batch holds; leave one of them out"
             )
         if self.eval_resize < self.image_size:
             raise ConfigError(

@@ -6,7 +6,7 @@ checked when a config is built: a wrong value is a `ConfigError` before any work
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
 from resnet_jax.config.checkpoint import CheckpointConfig
@@ -17,7 +17,7 @@ from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.quantize import Qat
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify, Segment
+from resnet_jax.config.task import Classify, Embed, Segment
 from resnet_jax.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ class Config(Checked):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    task: Classify | Segment = field(default_factory=Classify)
+    task: Classify | Segment | Embed = field(default_factory=Classify)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: Start = field(default_factory=Start)
@@ -127,6 +127,15 @@ class Config(Checked):
     def evaluations(self) -> tuple[Eval, ...]:
         """The evaluations of the run: `evals`, or without any the one of `data.eval_split`, which has no name."""
         return self.evals or (Eval(name="", split=self.data.eval_split, every_epochs=self.eval_every_epochs),)
+
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """The options of `create_model` that decide how many numbers the network puts out."""
+        if isinstance(self.task, Embed):
+            side = self.data.image_size
+            head = {"embedding_size": self.task.embedding_size, "dropout": self.task.dropout}
+            return {**head, "sides": (side, side)}
+        return {"num_classes": self.model.num_classes}
 
     @property
     def mix_group_size(self) -> int:

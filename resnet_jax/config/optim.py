@@ -1,7 +1,6 @@
 """The optimizer and its schedule. Standard library only."""
 
 import itertools
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -51,6 +50,8 @@ class OptimConfig(Checked):
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
     clip_norm: Annotated[float, NotNegative] = 0.0
     """Scales the gradients down to this L2 norm over all parameters, where theirs is larger; 0 = never."""
+    clip_without: tuple[Annotated[str, Pattern()], ...] = ()
+    """Regular expressions of parameters whose gradients do not count in this norm, and are not scaled."""
     schedule: Literal["step", "cosine", "polynomial", "constant"] = "cosine"
     """The learning rate after the warm-up. It changes with every step, except for `step` and `constant`."""
     warmup_epochs: Annotated[float, NotNegative] = 5.0
@@ -80,11 +81,3 @@ class OptimConfig(Checked):
                 f"OptimConfig.unfreeze: the phases begin at the epochs {', '.join(f'{epoch:g}' for epoch in epochs)}; "
                 "each must begin after the one before it. Sort them, and give each an epoch of its own"
             )
-        for pattern in self.no_decay:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ConfigError(
-                    f"OptimConfig.no_decay: {pattern!r} is no regular expression ({error}); for a part of a name as it "
-                    f"is write {re.escape(pattern)!r}"
-                ) from error

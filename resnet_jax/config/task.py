@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range
 from resnet_jax.errors import ConfigError
 
 
@@ -58,3 +58,57 @@ class Segment(Checked):
                 f"Segment.class_weights are for the cross-entropy and the focal loss, and loss = {self.loss!r}, which "
                 "counts all classes alike; leave one of them out"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Checked):
+    """Embeddings: each image gets a vector, and vectors of one identity lie nearer than those of others. The classes of
+    the training set, `model.num_classes`, are the identities. Those of the evaluation may be others.
+    """
+
+    kind: Literal["embed"] = "embed"
+    """The name by which `config.json` tells the tasks apart."""
+    embedding_size: Annotated[int, AtLeastOne] = 512
+    """Numbers of an embedding."""
+    loss: Literal["margin", "adaface", "softmax", "triplet", "contrastive"] = "margin"
+    """`margin`: cosines to class centres, with `margins` (ArcFace, CosFace, SphereFace). `adaface`: with a margin that
+    depends on the length of the embedding. `softmax`: an ordinary classifier without bias. `triplet` and `contrastive`
+    compare the images of a batch and need `data.per_identity`."""
+    margins: tuple[Annotated[float, NotNegative], ...] = (1.0, 0.5, 0.0)
+    """(m1, m2, m3): the cosine of the own class becomes cos(m1 * angle + m2) - m3. (1, 0.5, 0) is ArcFace, (1, 0, 0.35)
+    CosFace. AdaFace takes m2."""
+    scale: Annotated[float, Positive] = 64.0
+    """Factor of the cosines in the softmax."""
+    gradient: Literal["true", "straight_through"] = "true"
+    """`straight_through`: the margin changes the loss, but not the derivative of the cosine. It is what insightface has
+    computed since 2022, so its published accuracies are from it."""
+    sub_centres: Annotated[int, AtLeastOne] = 1
+    """Centres of each class; the nearest counts (Deng et al. 2020). More than one for data with wrong labels."""
+    sampled_share: Annotated[float, Range(above=0, high=1)] = 1.0
+    """The share of the other classes that a step draws for its softmax (Partial FC, arXiv:2203.15565)."""
+    triplet_margin: Annotated[float, Positive] = 0.2
+    """In squared distance of unit vectors."""
+    temperature: Annotated[float, Positive] = 0.1
+    """Of the contrastive loss."""
+    dropout: Annotated[float, Fraction] = 0.0
+    """Rate at which training drops numbers before the last linear layer."""
+    eval_flip: bool = True
+    """In evaluation and prediction: the sum of the embeddings of the image and of its mirror image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.margins) != 3:
+            raise ConfigError(
+                f"Embed.margins = {self.margins} has {len(self.margins)} numbers; it must have three, m1, m2 and m3, "
+                "such as (1.0, 0.5, 0.0) for ArcFace"
+            )
+        if not self.has_centres and (self.sub_centres > 1 or self.sampled_share < 1):
+            raise ConfigError(
+                f"Embed.sub_centres = {self.sub_centres} and sampled_share = {self.sampled_share} are for losses with "
+                f"class centres, and loss = {self.loss!r} has none; leave them at 1"
+            )
+
+    @property
+    def has_centres(self) -> bool:
+        """Whether the loss has a centre for each class."""
+        return self.loss in ("margin", "adaface", "softmax")

@@ -61,7 +61,8 @@ def remedies(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
     Parts cost nearly no time as long as they keep a device busy. Then come stages that compute their activations again,
     and last small parts.
     """
-    stages = tuple(range(1, len(build_model(config).stage_sizes) + 1))
+    model = build_model(config)
+    stages = tuple(range(1, len(getattr(model, "backbone", model).stage_sizes) + 1))
     remat = [
         (f"--model.remat {' '.join(map(str, taken))}", replace(config, model=replace(config.model, remat=taken)))
         for taken in (stages[:2], stages)

@@ -155,14 +155,16 @@ def _flops(config: Config, model: ResNet, devices: int) -> int:
     forward = count_macs(model, image_size=side, channels=channels)
     if all(group.rate for group in _groups(config)):
         return training_flops(forward) * config.batch_size // devices
-    gradient, arguments = _gradient(config, build_model(replace(config, model=replace(config.model, remat=()))), 1)
+    # Two images, since a norm without pixels has no variance of one; their statistics are as good as those of groups.
+    alone = replace(config.model, remat=(), bn_group_size=0)
+    gradient, arguments = _gradient(config, build_model(replace(config, model=alone, accumulate=1)), 2)
 
     def both_passes(*arguments: Any) -> Any:
         logits, backward = gradient(*arguments)
         return backward(logits)
 
     macs = count_macs_of(both_passes, *arguments)
-    return 2 * macs * config.batch_size // devices
+    return macs * config.batch_size // devices
 
 
 def kept_bytes(config: Config, model: ResNet, images: int) -> int:

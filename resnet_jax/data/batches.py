@@ -18,6 +18,7 @@ from resnet_jax.config import DataConfig
 from resnet_jax.config.checked import nearest_multiples
 from resnet_jax.data.broken import Broken, BrokenImages
 from resnet_jax.data.fills import EvalImage, Fill, TrainImage
+from resnet_jax.data.identities import ClassOrder
 from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, Order, TrainRows
 from resnet_jax.data.sources import Example, Source
 from resnet_jax.errors import DataError, ImageError
@@ -104,6 +105,8 @@ def train_batches(
     rows apart in a batch. So neighbours, which may be mixed or share BatchNorm groups, are different images (in
     torchvision, copies go to different GPUs).
 
+    With `config.per_identity` = k, a batch holds k images each of B / k classes instead, see `identities.ClassOrder`.
+
     An image that cannot be read is left out. The next readable image of the epoch's order takes its place, so the
     result depends only on the files. The image is counted in `broken` and named in the log, once.
 
@@ -119,12 +122,15 @@ def train_batches(
     """
     fill = fill or TrainImage(config)
     _check_batches(source, fill, batch_size, process_count)
-    order = Order(
-        len(source),
-        batch_size=batch_size,
-        seed=seed,
-        repeats=config.repeats,
-        max_broken_fraction=config.max_broken_fraction,
+    common: dict[str, Any] = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "max_broken_fraction": config.max_broken_fraction,
+    }
+    order: Order | ClassOrder = (
+        ClassOrder(source.labels(), source.class_names, per_class=config.per_identity, **common)
+        if config.per_identity
+        else Order(len(source), repeats=config.repeats, **common)
     )
     rows = TrainRows(source, fill, order, seed)
 

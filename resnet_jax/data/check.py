@@ -19,7 +19,7 @@ from resnet_jax.data.decode import decode_image
 from resnet_jax.data.mask_survey import SAMPLE
 from resnet_jax.data.masks import NOT_COUNTED, check_size, check_values
 from resnet_jax.data.orientation import orientation
-from resnet_jax.data.sources import Source, leaves_of, missing_leaves
+from resnet_jax.data.sources import Compared, Source, leaves_of, missing_leaves
 from resnet_jax.data.transforms import decode
 from resnet_jax.errors import DataError
 
@@ -69,13 +69,14 @@ def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
     """Reads and decodes every image of a split, and every mask if there are masks instead of labels.
 
     Raises:
-      DataError: examples without image, or with neither label nor mask.
+      DataError: examples without image, or with neither label, mask nor pair.
     """
     masked = has_masks(source)
-    if text := missing_leaves(source, ("image", "mask" if masked else "label"), "data check", "the data set"):
+    target = "mask" if masked else "same" if isinstance(source, Compared) else "label"
+    if text := missing_leaves(source, ("image", target), "data check", "the data set"):
         raise DataError(text)
     count = len(source.class_names)
-    per_class = np.zeros(count, int) if masked else np.bincount(source.labels(), minlength=count)
+    per_class = np.zeros(count, int) if masked else np.bincount(classes_of(source), minlength=count)
     found = Checked(count=len(source))
     with ThreadPoolExecutor(threads) as pool:
         for looked in pool.map(lambda index: _look(source, index, exif), range(len(source))):
@@ -111,6 +112,11 @@ def check_some(config: DataConfig, source: Source, threads: int = 8) -> None:
 def has_masks(source: Source) -> bool:
     """Whether a mask, and no label, says what an image shows."""
     return "mask" in leaves_of(source) and "label" not in leaves_of(source)
+
+
+def classes_of(source: Source) -> Int[np.ndarray, " N"]:
+    """The class of each example: its label, or of pairs whether both images show one identity."""
+    return np.repeat(source.same, 2).astype(int) if isinstance(source, Compared) else source.labels()
 
 
 class Pixels(NamedTuple):
@@ -201,7 +207,7 @@ def _look(source: Source, index: int, exif: bool) -> _Looked:
             values = np.unique(check_values(mask, count, name=f"the mask of {name}"))
             labels = tuple(values[values < count].tolist())
         else:
-            labels = (example["label"],)
+            labels = (int(example["same"]) if isinstance(source, Compared) else example["label"],)
         if isinstance(data, np.ndarray):
             digest = hashlib.sha256(data.tobytes()).hexdigest() + str(data.shape)
             return _Looked(name, labels, digest, "L" if data.shape[2] == 1 else "RGB", data.shape[:2])

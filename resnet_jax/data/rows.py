@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from resnet_jax.data.broken import Broken, too_many
 from resnet_jax.data.fills import SHUFFLE, Draws, Fill, Row
+from resnet_jax.data.identities import ClassOrder
 from resnet_jax.data.sources import Source
 from resnet_jax.errors import ImageError
 
@@ -81,7 +82,7 @@ class Order:
 class TrainRows:
     """See `batches.train_batches`."""
 
-    def __init__(self, source: Source, fill: Fill, order: Order, seed: int) -> None:
+    def __init__(self, source: Source, fill: Fill, order: Order | ClassOrder, seed: int) -> None:
         self._source, self._fill, self._order, self._seed = source, fill, order, seed
 
     def empty(self, count: int) -> Batch:

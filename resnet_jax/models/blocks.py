@@ -76,6 +76,10 @@ class Block(nn.Module):
     widens: ClassVar[bool] = False
     # Convolutions see normalised, activated input, and the network normalises once more after its last block.
     preactivation: ClassVar[bool] = False
+    # It applies its activation once, so the activation may have parameters, which are those of a module `prelu`.
+    activates_once: ClassVar[bool] = False
+    # How convolutions begin.
+    kernel_init: ClassVar[nn.initializers.Initializer] = staticmethod(he_normal_fan_out)
     # The names of the shortcuts that this block can be built with; None = all.
     shortcuts: ClassVar[tuple[str, ...] | None] = None
 
@@ -107,7 +111,7 @@ class Block(nn.Module):
 
     def last_conv(self, features: int, kernel_size: int, **fields: Any) -> nn.Module:
         """The convolution that ends a branch which no norm ends."""
-        init = nn.initializers.zeros if self.parts.zero_init else he_normal_fan_out
+        init = nn.initializers.zeros if self.parts.zero_init else self.kernel_init
         return self.parts.conv(features, kernel_size, kernel_init=init, **fields)
 
     def add(self, x: Array, y: Array) -> Array:
@@ -228,10 +232,28 @@ class PreactBottleneck(ThreeConvolutions):
         return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
 
 
+class IRBlock(TwoConvolutions):
+    """BN, 3x3, BN, PReLU, 3x3, BN, and nothing after the sum: the improved residual unit of face networks (Deng et al.
+    2018, arXiv:1801.07698, section 3.2; insightface's `IBasicBlock`). The shortcut starts before the first norm."""
+
+    activates_once = True
+    kernel_init = staticmethod(nn.initializers.normal(0.1))
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
+        conv, norm, (first, last) = self.parts.conv, self.parts.norm, self.widths
+        y = self.parts.norm_of_sum(name="bn1")(x)
+        y = conv(first, 3, dilation=self.dilations[0], name="conv1")(y)
+        y = self.parts.act(norm(name="bn2")(y))
+        y = self.strided_conv(last, 3, dilation=self.dilations[1], name="conv2")(y)
+        return self.add(x, self.blur(self.last_norm(name="bn3")(y)))
+
+
 BLOCKS: dict[str, type[Block]] = {
     "basic": BasicBlock,
     "bottleneck": Bottleneck,
     "bottleneck_v1": BottleneckV1,
     "preact_basic": PreactBasicBlock,
     "preact_bottleneck": PreactBottleneck,
+    "ir": IRBlock,
 }

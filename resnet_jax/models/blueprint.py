@@ -67,7 +67,7 @@ def draw(net: "ResNet") -> Blueprint:
     for i, size in enumerate(net.stage_sizes):
         usual += [block.usual_widths(width * 2**i, net.groups, net.base_width)] * size
     stem_widths, *branches = _as_given(net, block, usual)
-    stages, stride = _lay_out(net, width, stem.total_stride, iter(branches))
+    stages, stride = _lay_out(net, width, stem, iter(branches))
     blueprint = Blueprint(
         stem=stem,
         stem_widths=stem_widths,
@@ -112,7 +112,7 @@ def _as_given(net: "ResNet", block: type[Block], usual: Sequence[tuple[int, ...]
 
 
 def _lay_out(
-    net: "ResNet", width: int, stem_stride: int, branches: Iterator[tuple[int, ...]]
+    net: "ResNet", width: int, stem: Stem, branches: Iterator[tuple[int, ...]]
 ) -> tuple[tuple[tuple[BlockPlan, ...], ...], int]:
     """Stages at twice the width and half the resolution each, and the stride of the whole network.
 
@@ -120,10 +120,10 @@ def _lay_out(
     that its input has; the other blocks look twice as far (torchvision's `replace_stride_with_dilation`). Drop rates
     rise linearly from 0 in the first block to the given rate in the last (timm's form of Huang et al. 2016, section 3).
     """
-    stages, total, dilation, done = [], stem_stride, 1, 0
+    stages, total, dilation, done = [], stem.total_stride, 1, 0
     slope = net.stochastic_depth / max(1, sum(net.stage_sizes) - 1)
     for i, size in enumerate(net.stage_sizes):
-        stride, entering = 1 if i == 0 else 2, dilation
+        stride, entering = stem.stage_stride if i == 0 else 2, dilation
         if net.output_stride and total * stride > net.output_stride:
             dilation, stride = dilation * stride, 1
         total *= stride
@@ -199,6 +199,11 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
         yield (
             f"se_ratio = {net.se_ratio} leaves no channel of the first stage's {min(outputs)}; it must be at most "
             f"{min(outputs)}, or the network wider"
+        )
+    if net.act == "prelu" and (not block.activates_once or plan.stem in (STEMS["deep"], STEMS["deep_tiered"])):
+        yield (
+            f"act = 'prelu' has parameters of its own wherever it is applied, and {name} or the stem {net.stem!r} "
+            "applies its activation more than once; choose block='ir' and a stem of one convolution, or act='relu'"
         )
     if block.shortcuts is not None and net.shortcut not in block.shortcuts:
         yield f"shortcut = {net.shortcut!r} does not fit {name}; choose {' or '.join(map(repr, block.shortcuts))}"

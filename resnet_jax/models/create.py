@@ -1,5 +1,6 @@
 """From a name to a network, and from a network to its variables."""
 
+from collections.abc import Set
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models import cifar, imagenet
+from resnet_jax.models.embed import table as embed
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.segment import table as segment
 
@@ -42,62 +44,77 @@ CALLED_HERE = {
 }
 
 
-def list_models(pattern: str = "*", *, task: Literal["classify", "segment"] | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, task: Literal["classify", "segment", "embed"] | None = None) -> list[str]:
     """The names that `create_model` knows, in the order of the tables.
 
     Args:
       pattern: a shell wildcard like `resnet*`.
       task: what the networks are for; None = any.
     """
-    names = {"classify": (*VARIANTS,), "segment": segment.NAMES}
+    names = {"classify": (*VARIANTS,), "segment": segment.NAMES, "embed": embed.NAMES}
     return [name for of, listed in names.items() if task in (None, of) for name in listed if fnmatchcase(name, pattern)]
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Builds the network called `name`: a `ResNet`, or a network for segmentation over one.
+    """Builds the network called `name`: a `ResNet`, or a network for segmentation or for embeddings over one.
 
     Args:
-      name: one of `list_models()`; or a head, `fcn`, `deeplabv3` or `unet`, and any network of the family as its
-        backbone, such as `unet_seresnet50`.
+      name: one of `list_models()`; or a head, `fcn`, `deeplabv3`, `unet` or `embed`, and any network of the family as
+        its backbone, such as `unet_seresnet50`.
       **options: fields of `ResNet` that override the variant's, such as `num_classes=37`. A network for segmentation
         gives them to its backbone, except `num_classes` (21), and `aux_loss` (True) and `dropout`, which U-Net has not.
+        So does a network for embeddings, except `embedding_size` (512), `dropout` (0), and `sides` (112, 112), the size
+        of the images of an `iresnet`. It has no `num_classes`.
 
     Raises:
       ModelError: an unknown name or option (with the near ones), or options that do not fit each other.
     """
-    parts = segment.head_of(name, VARIANTS)
-    if parts is None and name not in VARIANTS:
-        raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES)))
-    build, own = segment.HEADS[parts[0]] if parts else (None, ())
-    fields = ResNet.__dataclass_fields__.keys() - {"parent", "name"} | {*own}
+    if embed.is_embedder(name):
+        _check_options(name, options, _FIELDS - {"num_classes"} | {*embed.OPTIONS})
+        return embed.build(name, VARIANTS, options)
+    if (parts := segment.head_of(name, VARIANTS)) is None:
+        if name not in VARIANTS:
+            raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES, *embed.NAMES)))
+        _check_options(name, options, _FIELDS)
+        return ResNet(**(VARIANTS[name] | options))
+    build, own = segment.HEADS[parts[0]]
+    _check_options(name, options, _FIELDS | {*own})
+    backbone = VARIANTS[parts[1]] | {option: value for option, value in options.items() if option not in own}
+    return build(name, backbone, **{option: value for option, value in options.items() if option in own})
+
+
+_FIELDS = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
+
+
+def _check_options(name: str, options: dict[str, Any], fields: Set[str]) -> None:
     for option in sorted(options.keys() - fields):
         if option in CALLED_HERE:
             raise ModelError(
                 f"{name} has no option {option!r}, which other libraries have; here it is {CALLED_HERE[option]}"
             )
         raise ModelError(unknown_name(f"option of {name}", option, fields))
-    if build is None or parts is None:
-        return ResNet(**(VARIANTS[name] | options))
-    backbone = VARIANTS[parts[1]] | {option: value for option, value in options.items() if option not in own}
-    return build(name, backbone, **{option: value for option, value in options.items() if option in own})
 
 
 def backbone_of(name: str) -> str | None:
     """The name of the network that lies under a head: `resnet50` of `fcn_resnet50`, None of `resnet50`."""
+    if embed.is_embedder(name):
+        return None if name in embed.IRESNETS else embed.trunk_of(name, VARIANTS)
     parts = segment.head_of(name, VARIANTS)
     return parts[1] if parts else None
 
 
-def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)) -> PyTree[Array]:
-    """Initial variables `{"params", "batch_stats"}`. They do not depend on the size of the images.
+def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, ...] | None = None) -> PyTree[Array]:
+    """Initial variables `{"params", "batch_stats"}`. They do not depend on the size of the images, except for an
+    `iresnet`, which is made for one size.
 
     Args:
       model: a network that is called as `model(images, train=False)`.
       key: from `jax.random.key`.
       channels: channels of the images that the network will see.
-      sides: the axes of a small image, or of a clip, that the network can see.
+      sides: the axes of a small image, or of a clip, that the network can see; None = `model.sides`, or (64, 64).
     """
-    return _init(model, key, (1, *sides, channels))
+    own: tuple[int, ...] = getattr(model, "sides", (64, 64))
+    return _init(model, key, (1, *(sides or own), channels))
 
 
 # Under jit the forward pass is not computed, since nothing uses its result. And the network is traced once, though a
@@ -108,7 +125,7 @@ def _init(model: nn.Module, key: Array, shape: tuple[int, ...]) -> PyTree[Array]
 
 
 def variable_shapes(
-    model: nn.Module, *, channels: int = 3, sides: tuple[int, ...] = (64, 64)
+    model: nn.Module, *, channels: int = 3, sides: tuple[int, ...] | None = None
 ) -> PyTree[jax.ShapeDtypeStruct]:
     """The shapes and types of what `init` gives, without computing it."""
     return jax.eval_shape(lambda: init(model, jax.random.key(0), channels=channels, sides=sides))

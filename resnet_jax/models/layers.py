@@ -190,6 +190,23 @@ def trained(act: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return (lambda x: kept_relu(x) if x.dtype.itemsize == 2 else relu(x)) if act is relu else act
 
 
+class PReLU(nn.Module):
+    """The identity where `x` is positive, and elsewhere a multiple that is learnt for each channel (He et al. 2015,
+    arXiv:1502.01852), as `torch.nn.PReLU(channels)`. It begins as a quarter, as there."""
+
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
+        slope = self.param("slope", nn.initializers.constant(0.25), (x.shape[-1],), self.param_dtype)
+        return jnp.where(x > 0, x, x * slope.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1))
+
+
+def prelu(x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
+    """`PReLU` as a submodule `prelu` of the module in whose compact method it is called. So a module has one."""
+    return PReLU(param_dtype=jnp.promote_types(x.dtype, jnp.float32), name="prelu")(x)
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate that is computed from the means of all channels (Hu et al. 2017, arXiv:1709.01507).
 
@@ -260,6 +277,7 @@ def _sides(x: Array) -> tuple[int, ...]:
 # The names that `act=` and `pool=` accept. The names of the pools are timm's.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
+    "prelu": prelu,
     "leaky_relu": nn.leaky_relu,
     "silu": nn.silu,
     "gelu": partial(nn.gelu, approximate=False),  # torch's and timm's; flax's default is the tanh form

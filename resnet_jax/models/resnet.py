@@ -7,7 +7,7 @@ converter only renames and transposes.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -31,18 +31,19 @@ class ResNet(nn.Module):
 
     Attributes:
       block: `"basic"`, `"bottleneck"`, `"bottleneck_v1"` (stride in the first 1x1), `"preact_basic"`,
-        `"preact_bottleneck"`, or a subclass of `blocks.Block`.
+        `"preact_bottleneck"`, `"ir"` (of face networks), or a subclass of `blocks.Block`.
       stage_sizes: blocks per stage.
       num_classes: columns of the logits; 0 = no `fc`: the network returns the pooled features.
       width: channels of the first stage (before a bottleneck's factor of 4).
       stem: `"imagenet"` = 7x7 stride 2; `"cifar"` = 3x3 stride 1 and no max-pool (section 4.2); `"deep"` and
-        `"deep_tiered"` = three 3x3; `"space_to_depth"` = the 7x7 in another layout; or a `stems.Stem`.
+        `"deep_tiered"` = three 3x3; `"space_to_depth"` = the 7x7 in another layout; `"face"` = 3x3 stride 1, no
+        max-pool, and a first stage that strides; or a `stems.Stem`.
       shortcut: `"zero_pad"` = option A, `"zero_pad_centred"` = A with half of the zeros before the copied channels,
         `"projection"` = B, `"projection_always"` = C, `"average_pool"` = ResNet-D's, `"none"` = a plain network; or a
         function as in `shortcuts`.
       norm: `"batch"`, `"frozen"` (batch normalisation that never uses or moves batch statistics), `"group"`; or a
         module class with the fields `scale_init`, `dtype` and `param_dtype`, such as a `partial` of flax's.
-      act: `"relu"`, `"leaky_relu"`, `"silu"`, `"gelu"`, or a function.
+      act: `"relu"`, `"leaky_relu"`, `"silu"`, `"gelu"`, `"prelu"` (with blocks `"ir"` alone), or a function.
       pool: `"avg"`, `"max"`, `"avgmax"`, `"catavgmax"`, or a function (N, H, W, C) -> (N, D).
       stem_width: channels of the stem; None = `width`.
       groups, base_width: of a bottleneck's 3x3: `groups` times `width * base_width / 64` channels (ResNeXt, Wide).
@@ -104,6 +105,10 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         draw(self)  # only to refuse impossible options at once
         super().__post_init__()
+
+    def on_axis(self, axis: str) -> Self:
+        """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `bn_axis_name`."""
+        return self.clone(bn_axis_name=axis)
 
     @nn.compact
     def __call__(
@@ -241,6 +246,7 @@ def tools_of(
     conv = partial(
         Conv,
         use_bias=net.folded,
+        kernel_init=plan.block.kernel_init,
         standardize=net.weight_standardization,
         precision=net.precision,
         dtype=net.dtype,

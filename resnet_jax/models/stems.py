@@ -25,12 +25,14 @@ class Stem:
       stride: of these convolutions together.
       pool: whether a 3x3 max-pool of stride 2 comes next.
       shares: channels of the convolutions before the last, as shares of its.
+      stage_stride: stride of the first stage.
     """
 
     layers: Callable[..., tuple[Any, Image]]
     stride: int
     pool: bool
     shares: tuple[float, ...] = ()
+    stage_stride: int = 1
 
     @property
     def total_stride(self) -> int:
@@ -85,6 +87,7 @@ def _folded_he_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.flo
 STEMS: dict[str, Stem] = {
     "imagenet": Stem(partial(one_conv, kernel_size=7, stride=2), stride=2, pool=True),
     "cifar": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False),
+    "face": Stem(partial(one_conv, kernel_size=3, stride=1), stride=1, pool=False, stage_stride=2),
     "deep": Stem(deep, stride=2, pool=True, shares=(1 / 2, 1 / 2)),
     "deep_tiered": Stem(deep, stride=2, pool=True, shares=(3 / 8, 1 / 2)),
     "space_to_depth": Stem(space_to_depth, stride=2, pool=True),

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.models import create_model
-from resnet_jax.parity.problem import problem_of, without_dropout
+from resnet_jax.models.embed.table import IRESNETS
+from resnet_jax.parity.problem import outputs_of, problem_of, without_dropout
 from resnet_jax.parity.reference import make_reference, randomize
 from resnet_jax.parity.report import Report, Section
 from resnet_jax.parity.settings import names_of
@@ -22,6 +23,8 @@ from resnet_jax.weights import from_torchvision, layout_of, options_in, read_sta
 
 DType = Literal["float32", "float64", "bfloat16"]
 Check = Literal["forward", "gradients", "statistics", "trajectory"]
+SIZES, TRAIN_SIZE = ((224, 97), (112, 97)), (65, 97)
+"""Of images, in pixels: of most networks, and of an iresnet."""
 CHECKS: tuple[Check, ...] = ("forward", "gradients", "statistics", "trajectory")
 
 
@@ -31,8 +34,8 @@ def compare(
     weights: str | Path | None = None,
     dtype: DType = "float32",
     images: Float[np.ndarray, "N H W C"] | None = None,
-    image_sizes: Sequence[int] = (224, 97),
-    train_image_size: int = 65,
+    image_sizes: Sequence[int] = (),
+    train_image_size: int | None = None,
     batch_size: int = 4,
     steps: int = 10,
     optimizers: Sequence[str] = ("all together",),
@@ -40,16 +43,18 @@ def compare(
     argmax_images: int = 0,
     seed: int = 0,
 ) -> Report:
-    """Compares our network `name` with torchvision's (or timm's) of that name, or with segmentation_models_pytorch's
-    U-Net. Neither side drops numbers.
+    """Compares our network `name` with torchvision's (or timm's) of that name, with segmentation_models_pytorch's
+    U-Net, or with insightface's iresnet. Neither side drops numbers.
 
     Args:
       weights: a weight file that both sides load, each in its own way; None = random weights, with BatchNorm scales,
         biases and statistics that hide no error.
       dtype: of parameters and arithmetic on both sides; `bfloat16` = only our activations, compared with float32.
       images: normalised images for the forward comparison, instead of noise.
-      image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding.
-      train_image_size: of the noise for gradients, statistics and trajectory, in pixels.
+      image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding. Empty =
+        (224, 97), and for an iresnet, whose head fixes the size of the maps, (112, 97).
+      train_image_size: of the noise for gradients, statistics and trajectory, in pixels; None = 65, and 97 for an
+        iresnet.
       batch_size: images of noise in every comparison.
       steps: of the trajectory.
       optimizers: names from `OPTIMIZERS` or `settings.SEVERAL`; each setting gives a trajectory.
@@ -63,6 +68,7 @@ def compare(
     import torch
 
     names_of(optimizers)
+    sizes, train_image_size = image_sizes or SIZES[name in IRESNETS], train_image_size or TRAIN_SIZE[name in IRESNETS]
 
     with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(seed)
@@ -77,7 +83,7 @@ def compare(
             dtype=jnp.bfloat16 if dtype == "bfloat16" else None,
         )
         model = without_dropout(model)
-        module = make_reference(name, model.num_classes, aux_loss=getattr(model, "aux_loss", False))
+        module = make_reference(name, outputs_of(model), aux_loss=getattr(model, "aux_loss", False))
         module = module.to(torch.float64 if dtype == "float64" else torch.float32)
         if state_dict is None:
             randomize(module, to_torch(draw(train_image_size)), seed)
@@ -90,9 +96,9 @@ def compare(
             model,
             variables,
             module,
-            images=[draw(size) for size in image_sizes] if images is None else [np.asarray(images, float_type)],
+            images=[draw(size) for size in sizes] if images is None else [np.asarray(images, float_type)],
             train_images=[draw(train_image_size) for _ in range(steps)],
-            argmax_images=[draw(image_sizes[-1]) for _ in range(-(-argmax_images // batch_size))],
+            argmax_images=[draw(sizes[-1]) for _ in range(-(-argmax_images // batch_size))],
             optimizers=optimizers,
             checks=checks,
             tolerances=tolerances_for(dtype),
@@ -126,7 +132,7 @@ def compare_networks(
     """
     rng = np.random.default_rng(0)
     draw = problem_of(model).draw
-    labelled = [(batch, draw(rng, batch, model.num_classes)) for batch in train_images]
+    labelled = [(batch, draw(rng, batch, outputs_of(model))) for batch in train_images]
     report = Report(title, _setting(images, train_images))
     sections: list[Section] = report.sections
     if "forward" in checks:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.config import Segment
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
 from resnet_jax.tasks.classify.loss import make_loss as classify_loss
@@ -48,9 +49,14 @@ def problem_of(model: Any) -> Problem:
     return SEGMENT if isinstance(model, Segmenter | UNet) else CLASSIFY
 
 
+def outputs_of(model: Any) -> int:
+    """The classes of a network. The numbers of an embedding are taken for the logits of classes."""
+    return model.embedding_size if isinstance(model, Embedder) else model.num_classes
+
+
 def without_dropout(model: Any) -> Any:
     """The network, dropping nothing: no two sides draw the same random numbers."""
-    return model.clone(dropout=0.0) if isinstance(model, Segmenter) else model
+    return model.clone(dropout=0.0) if isinstance(model, Segmenter | Embedder) else model
 
 
 def by_name(outputs: Any) -> Mapping[str, Any]:
@@ -70,7 +76,7 @@ def _masks(rng: np.random.Generator, images: Images, classes: int) -> Targets:
 
 
 def _classify_loss(model: Any, label_smoothing: float) -> Loss:
-    prepare = lambda key, batch: {**batch, "target": one_hot(batch["label"], model.num_classes)}
+    prepare = lambda key, batch: {**batch, "target": one_hot(batch["label"], outputs_of(model))}
     return classify_loss(model, prepare, label_smoothing=label_smoothing)
 
 

@@ -4,6 +4,8 @@ import sys
 from typing import Any
 
 from resnet_jax.errors import WeightsError, unknown_name
+from resnet_jax.models.embed.table import IRESNETS
+from resnet_jax.parity.iresnet import make_iresnet
 
 
 def import_torchvision() -> Any:
@@ -33,9 +35,10 @@ def import_torchvision() -> Any:
 
 def make_reference(name: str, num_classes: int = 1000, *, aux_loss: bool = True) -> Any:
     """torchvision's network called `name`, or timm's if torchvision has none, freshly initialised. `unet_...` is
-    segmentation_models_pytorch's.
+    segmentation_models_pytorch's, `iresnet...` insightface's.
 
     Args:
+      num_classes: or the numbers of an embedding.
       aux_loss: whether a network for segmentation has an auxiliary head. Such a network drops no numbers in training.
 
     Raises:
@@ -43,6 +46,8 @@ def make_reference(name: str, num_classes: int = 1000, *, aux_loss: bool = True)
     """
     models = import_torchvision().models
     known = models.list_models()
+    if name in IRESNETS:
+        return make_iresnet(name, num_classes)
     if name.startswith("unet_"):
         return _make_unet(name.removeprefix("unet_"), num_classes)
     if name in models.list_models(models.segmentation):
@@ -109,7 +114,8 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
     def draw(like: Any, low: float, high: float) -> Any:
         return torch.empty(like.shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(like.dtype)
 
-    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    kinds = torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
+    norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, kinds)]
     last = {getattr(block, "bn3", None) or getattr(block, "bn2", None) for block in module.modules()}
     with torch.no_grad():
         for norm in norms:
@@ -119,6 +125,8 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
         layers = (part for part in module.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d))
         for bias in (layer.bias for layer in layers if layer.bias is not None):
             bias.copy_(draw(bias, -0.5, 0.5))
+        for slope in (part.weight for part in module.modules() if isinstance(part, torch.nn.PReLU)):
+            slope.copy_(draw(slope, 0.1, 0.4))
         module.train()(images)
         for norm in norms:
             norm.momentum = 0.1

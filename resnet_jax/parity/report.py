@@ -40,13 +40,21 @@ class Row:
         return self.ours == self.theirs and self.relative <= self.tolerance and self.cosine >= self.min_cosine
 
 
-def compare_arrays(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, min_cosine: float = -1.0) -> Row:
-    """Compares two arrays in the same order of axes. If the shapes differ, the row fails with infinite error."""
+def compare_arrays(
+    name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float, min_cosine: float = -1.0, *, nothing: float = 0.0
+) -> Row:
+    """Compares two arrays in the same order of axes. If the shapes differ, the row fails with infinite error.
+
+    Args:
+      nothing: arrays whose numbers are all smaller than this, on both sides, are 0 apart from rounding, and agree.
+    """
     if ours.shape != theirs.shape:
         return Row(name, ours.shape, theirs.shape, np.inf, np.inf, np.nan, tolerance, min_cosine)
     a, b = (np.asarray(x, np.float64).ravel() for x in (ours, theirs))
     max_abs = float(np.max(np.abs(a - b), initial=0.0))
     scale = float(np.max(np.abs(b), initial=0.0))
+    if max(scale, float(np.max(np.abs(a), initial=0.0))) < nothing:
+        return Row(name, ours.shape, theirs.shape, max_abs, 0.0, 1.0, tolerance, min_cosine)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     relative = max_abs / scale if scale else (0.0 if max_abs == 0 else np.inf)
     cosine = min(float(a @ b) / norms, 1.0) if norms else 1.0

@@ -33,7 +33,7 @@ _ADAMW = replace(_DECAY, optimizer="adamw", weight_decay=0.05)
 _LAST_BLOCK = "LAST_BLOCK"
 # The last layers, and where the stages lie, in networks for classification and in those for segmentation.
 _HEAD = r"(fc|(aux_)?classifier/4|segmentation_head_0|scores_\d+)/"
-_ROOT = r"(backbone/|encoder/)?"
+_ROOT = r"(backbone/|encoder/|trunk/)?"
 _HEAD_ALONE = (Group(pattern=rf"^(?!{_HEAD})", rate=0.0),)
 _LAST_BLOCK_AND_HEAD = (Group(pattern=rf"^(?!{_HEAD}|{_ROOT}{_LAST_BLOCK}/)", rate=0.0),)
 _FAST_HEAD = Group(pattern=rf"^{_HEAD}", rate=10.0, decay=0.0)

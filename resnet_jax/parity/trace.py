@@ -25,7 +25,8 @@ def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W
     """Input and output of every submodule of `model` in evaluation mode, by PyTorch's module names."""
     layout, family = layout_of(model), family_of(model)
     sizes = getattr(model, "backbone", model).stage_sizes
-    root = next((f"{root}." for root in family.roots if root in variables["params"]), "")
+    roots = family.roots if family.rooted else ()
+    root = next((f"{root}." for root in roots if root in variables["params"]), "")
 
     @jax.jit
     def run(variables: PyTree[Array], images: Array) -> dict[str, tuple[Array, Array]]:

@@ -117,7 +117,7 @@ def _named(name: str, evaluate: Evaluate) -> Evaluate:
 
 def _source(one: Eval, config: Config, task: Task) -> data.Source:
     source = data.load_source(_data_of(one, config.data), one.split)
-    task.check_source(source)
+    (task.check_eval_source or task.check_source)(source)
     return source
 
 

@@ -25,7 +25,7 @@ from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
 from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, find_weights, load_pretrained
 from resnet_jax.weights.channels import input_conv
-from resnet_jax.weights.families import RESNET, SEGMENT, family_in
+from resnet_jax.weights.families import RESNET, ROOTS, family_in
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.narrowing import first_few
 
@@ -197,8 +197,8 @@ def _below_the_head(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
     """Where the weights are those of a network for classification, and the network has one as its backbone: the arrays
     under the backbone's name, the names of the other arrays of the network, which are made new, and what to say."""
-    root = next((root for root in SEGMENT.roots if _has(like, root)), "")
-    if not root or any(_has(found, other) for other in SEGMENT.roots):
+    root = next((root for root in ROOTS if _has(like, root)), "")
+    if not root or any(_has(found, other) for other in ROOTS):
         return dict(found), (), ()
     head = tuple(f"params/{module}/" for module in RESNET.head)
     lifted = {name.replace("/", f"/{root}/", 1): x for name, x in found.items() if not name.startswith(head)}

@@ -1,6 +1,7 @@
 """Turns a config into the functions that train it, for any devices and without its data."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -76,7 +77,7 @@ def build_model(config: Config) -> Any:
     model = create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
-        num_classes=options.num_classes,
+        **config.head_options,
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,
@@ -138,7 +139,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
         mesh,
         bn_group_size=config.model.bn_group_size,
         skip_non_finite=config.on_non_finite == "skip",
-        mix_group_size=config.mix_group_size,
+        mix_group_size=_together(config.mix_group_size, task.group_size),
         accumulate=config.accumulate,
         shard_optimizer=optim.shard_state,
         groups=groups,
@@ -160,12 +161,18 @@ def freezes(params: PyTree[Any], groups: Sequence[Group]) -> bool:
     return any(not name.startswith(f"{GRIDS}/") for name in frozen_names(params, groups))
 
 
+def _together(*sizes: int) -> int:
+    """The consecutive examples that depend on one another, for several reasons; 0 = all."""
+    return math.lcm(*sizes) if all(sizes) else 0
+
+
 def groups_and_phases(
     config: Config, task: Task, steps_per_epoch: Fraction = Fraction(1)
 ) -> tuple[tuple[Group, ...], tuple[Phase, ...]]:
     """The groups of parameters of a run, and its phases. Raises as `levels.resolve`."""
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
-    return resolve(optimized(config), params, task.head, steps_per_epoch)
+    groups, phases = resolve(optimized(config), params, task.head, steps_per_epoch)
+    return (*groups, *(Group(pattern=pattern, rate=0.0) for pattern in task.fixed)), phases
 
 
 def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:

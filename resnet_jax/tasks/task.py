@@ -49,6 +49,10 @@ class Task:
         have a teacher.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
+      check_eval_source: the same for a split that is evaluated; None = `check_source`. Its identities may be others
+        than those that embeddings are trained on.
+      group_size: consecutive examples of a batch whose losses depend on one another; 0 = all.
+      fixed: regular expressions of parameters that are never trained.
     """
 
     fills: "tuple[Fill, Fill]"
@@ -65,6 +69,9 @@ class Task:
     parts: "Callable[[Source], Sequence[tuple[Fill, Source]]] | None" = None
     distance: Distance | None = None
     check_source: "Callable[[Source], None]" = lambda source: None
+    check_eval_source: "Callable[[Source], None] | None" = None
+    group_size: int = 1
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.best not in self.names:

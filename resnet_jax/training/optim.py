@@ -184,7 +184,11 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
     if any(group.rate not in (0.0, 1.0) for group in optim.groups):
         rule = optax.chain(rule, _scale_groups(optim.groups))
-    rule = optax.chain(optax.clip_by_global_norm(optim.clip_norm), rule) if optim.clip_norm else rule
+    if optim.clip_norm:
+        clip = optax.clip_by_global_norm(optim.clip_norm)
+        if optim.clip_without:  # the same rule says which parameters have these names
+            clip = optax.masked(clip, partial(decay_mask, no_decay=optim.clip_without))
+        rule = optax.chain(clip, rule)
     return sparse(rule, optim.prune, ramp) if optim.prune.sparsity else rule
 
 

@@ -30,6 +30,7 @@ class Family:
         names and shapes agree.
       image: axes of a small image, or clip, without batch and channels.
       roots: the modules that hold the backbone. Variables with one of them are of this family.
+      rooted: whether files name the root too, as in `backbone.conv1`.
     """
 
     modules: Rows
@@ -41,6 +42,7 @@ class Family:
     foreign: Callable[[Any], frozenset[str]] = lambda model: frozenset()
     image: tuple[int, ...] = (64, 64)
     roots: tuple[str, ...] = ()
+    rooted: bool = True
 
 
 # Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
@@ -122,7 +124,20 @@ SEGMENT = Family(
 )
 """Networks for segmentation: torchvision's names, and segmentation_models_pytorch's of U-Net."""
 
-FAMILIES = (SEGMENT, RESNET)
+EMBED = Family(
+    modules=RESNET.modules,
+    layouts={layout: RESNET.layouts[layout] for layout in ("torchvision", "timm_d")},
+    head=("features",),
+    stem=RESNET.stem,
+    block=RESNET.block,
+    layout_of=lambda model: RESNET.layout_of(model.trunk),
+    roots=("trunk",),
+    rooted=False,
+)
+"""Networks for embeddings: insightface's names of an iresnet."""
+
+FAMILIES = (EMBED, SEGMENT, RESNET)
+ROOTS = tuple(root for family in FAMILIES for root in family.roots)
 
 
 def family_in(keys: Container[str]) -> Family:

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from resnet_jax.errors import WeightsError
-from resnet_jax.weights.families import SEGMENT
+from resnet_jax.weights.families import ROOTS
 from resnet_jax.weights.names import prefix_of_network
 from resnet_jax.weights.narrowing import first_few
 
@@ -262,7 +262,7 @@ def _common_prefix(keys: Iterable[str]) -> str:
     prefixes = [prefix for key in keys if (prefix := prefix_of_network(key)) is not None]
     shortest = min(prefixes, key=len, default="")
     # The backbone of a network for segmentation has a prefix of its own, which the rest of the network has not.
-    possible = (shortest, *(shortest.removesuffix(f"{root}.") for root in SEGMENT.roots))
+    possible = (shortest, *(shortest.removesuffix(f"{root}.") for root in ROOTS))
     return next((prefix for prefix in possible if all(key.startswith(prefix) for key in keys)), "")
 
 

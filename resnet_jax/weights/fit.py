@@ -11,8 +11,10 @@ from flax.traverse_util import flatten_dict
 
 from resnet_jax.errors import ModelError, WeightsError
 from resnet_jax.models import create_model, list_models, variable_shapes
+from resnet_jax.models.blueprint import draw
+from resnet_jax.models.embed.table import IRESNETS, PREFIX
 from resnet_jax.models.segment.table import HEADS
-from resnet_jax.weights.families import RESNET, Family, family_in, family_of
+from resnet_jax.weights.families import EMBED, RESNET, Family, family_in, family_of
 from resnet_jax.weights.names import (
     COUNTERS,
     Path,
@@ -30,7 +32,7 @@ Shape = tuple[int, ...]
 
 def leaves_of(model: nn.Module, channels: int = 3, family: Family = RESNET) -> dict[Path, Shape]:
     """Every leaf of the model's variables, and of the counters, with the shape that PyTorch gives it."""
-    shapes = variable_shapes(model, channels=channels, sides=family.image)
+    shapes = variable_shapes(model, channels=channels, sides=getattr(model, "sides", family.image))
     paths = {}
     for path, leaf in flatten_dict(shapes).items():
         paths[path] = to_torch_axes(np.broadcast_to(np.float32(0), leaf.shape), path).shape
@@ -68,12 +70,18 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     found = _fixed(shapes, family)
     if not family.roots:
         return _classifiers(found)
+    if family is EMBED:
+        body = {key: shape for key, shape in found.items() if key.split(".")[0] not in ("fc", "features")}
+        sizes = stage_sizes(found)
+        names = [name for name in IRESNETS if create_model(name).trunk.stage_sizes == sizes]
+        names += [f"{PREFIX}{name}" for name in _classifiers(body, headless=True)]
+        return [name for name in names if _is_it(name, found, state_dict)]
     bodies = [
         {key.removeprefix(f"{root}."): shape for key, shape in found.items() if key.startswith(f"{root}.")}
         for root in family.roots
     ]
     names = [f"{head}_{name}" for body in bodies for head in HEADS for name in _classifiers(body, headless=True)]
-    return [name for name in names if _is_segmenter(name, found, state_dict)]
+    return [name for name in names if _is_it(name, found, state_dict)]
 
 
 def _classifiers(found: Mapping[str, Shape], *, headless: bool = False) -> list[str]:
@@ -91,7 +99,7 @@ def _classifiers(found: Mapping[str, Shape], *, headless: bool = False) -> list[
     return names
 
 
-def _is_segmenter(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
+def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
     try:
         model = create_model(name, **options_in(name, state_dict))
     except ModelError:  # a backbone that does not go with this head
@@ -117,12 +125,26 @@ def _keys(
 
 
 def options_in(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The options of `create_model(name)` that the arrays tell: classes, and whether there is an auxiliary head."""
+    """The options of `create_model(name)` that the arrays tell: classes, and whether there is an auxiliary head; or the
+    size of embeddings and of the images."""
     model = create_model(name)
     classes, _ = head_and_channels(state_dict, family_of(model))
+    if family_of(model) is EMBED:
+        return _embedding_options(model, classes, state_dict)
     options: dict[str, Any] = {"num_classes": classes} if classes else {}
     if hasattr(model, "aux_loss"):
         options["aux_loss"] = any(map(_is_auxiliary, state_dict))
+    return options
+
+
+def _embedding_options(model: Any, size: int | None, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Square images, where the arrays do not say otherwise."""
+    options: dict[str, Any] = {"embedding_size": size} if size else {}
+    linear, norm = state_dict.get("fc.weight"), state_dict.get("bn2.weight")
+    if model.head == "flat" and linear is not None and norm is not None and linear.ndim == 2:
+        side = round((linear.shape[1] / max(len(norm), 1)) ** 0.5) * draw(model.trunk).stride
+        if side != model.sides[0]:
+            options["sides"] = (side, side)
     return options
 
 

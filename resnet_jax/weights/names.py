@@ -20,6 +20,7 @@ COUNTERS = COUNTER
 _LEAVES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
+    ("params", "slope"): "weight",
     ("params", "bias"): "bias",
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
@@ -45,6 +46,8 @@ def torch_module(path: Sequence[str], layout: str = "torchvision", family: Famil
     """PyTorch's name of the submodule at `path`: `("layer1_0", "downsample_bn")` is `layer1.0.downsample.1`."""
     if layout not in family.layouts:
         raise WeightsError(unknown_name("layout", layout, family.layouts))
+    if not family.rooted and path[0] in family.roots:
+        path = path[1:]
     module = re.sub(r"_(\d+)(?=[._]|$)", r".\1", ".".join(path))
     return _rename(_rename(module, family.modules), family.layouts[layout])
 

@@ -2,12 +2,14 @@
 
 from resnet_jax.data.sources.arrays import Arrays
 from resnet_jax.data.sources.base import Example, Source, leaves_of, missing_leaves
+from resnet_jax.data.sources.compared import Compared
 from resnet_jax.data.sources.load import list_splits, load_source
 from resnet_jax.data.sources.records import write_records
 from resnet_jax.data.sources.subset import Subset
 
 __all__ = [
     "Arrays",
+    "Compared",
     "Example",
     "Source",
     "Subset",

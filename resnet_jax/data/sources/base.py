@@ -32,6 +32,8 @@ class Example(TypedDict):
     """The class of each box; -1 where a place is empty."""
     instances: NotRequired[UInt8[np.ndarray, "M S S"]]
     """1 where the object of a box is visible; the first pixel is the box's top left corner."""
+    same: NotRequired[bool]
+    """Whether this image and the other one of its pair show one identity, see `compared.py`."""
 
 
 class Source(Protocol):

@@ -17,13 +17,17 @@ from resnet_jax.data.sources.base import Source
 from resnet_jax.data.sources.digit_numbers import DigitNumbers
 from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
+from resnet_jax.data.sources.identity_records import open_rec, rec_splits
 from resnet_jax.data.sources.idx import idx_splits, open_idx
+from resnet_jax.data.sources.lfw import SPLITS as LFW_SPLITS
+from resnet_jax.data.sources.lfw import open_lfw
 from resnet_jax.data.sources.mask_columns import open_parquet_masks, open_tfds_masks
 from resnet_jax.data.sources.moving_digits import MovingDigits
 from resnet_jax.data.sources.pairs import open_pairs, pairs_splits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
 from resnet_jax.data.sources.tfds import Tfds, open_builder
+from resnet_jax.data.sources.verification import open_verification, verification_splits
 from resnet_jax.data.sources.voc import open_voc, voc_splits
 from resnet_jax.errors import DataError, unknown_name
 
@@ -48,10 +52,12 @@ _WITH_PATH = {
         lambda c, split: HeldOut(_path(c), split, c) if c.holdout else Folder(_path(c), split, _both(c)),
     ),
     "idx": _Kind(lambda c: idx_splits(_path(c)), lambda c, split: open_idx(_path(c), split)),
+    "lfw": _Kind(lambda c: LFW_SPLITS, lambda c, split: open_lfw(_path(c), split)),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "pairs": _Kind(lambda c: pairs_splits(_path(c)), lambda c, split: open_pairs(_path(c), split, c)),
     "parquet": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: Parquet(_path(c), split, _both(c))),
     "parquet_masks": _Kind(lambda c: parquet_files(_path(c)), lambda c, split: open_parquet_masks(_path(c), split, c)),
+    "rec": _Kind(lambda c: rec_splits(_path(c)), lambda c, split: open_rec(_path(c), split, _both(c))),
     "records": _Kind(lambda c: read_info(_path(c))["splits"], lambda c, split: Records(_path(c), split, exif=c.exif)),
     "tfds": _Kind(
         lambda c: open_builder(_rest(c), c.directory).info.splits, lambda c, split: Tfds(_rest(c), split, c.directory)
@@ -60,6 +66,7 @@ _WITH_PATH = {
         lambda c: open_builder(_rest(c), c.directory).info.splits,
         lambda c, split: open_tfds_masks(_rest(c), split, c),
     ),
+    "verification": _Kind(lambda c: verification_splits(_path(c)), lambda c, split: open_verification(_path(c), split)),
     "voc": _Kind(lambda c: voc_splits(_path(c)), lambda c, split: open_voc(_path(c), split, c)),
 }
 
@@ -97,4 +104,4 @@ def _path(config: DataConfig) -> Path:
 
 
 def _both(config: DataConfig) -> set[str]:
-    return {config.train_split, config.eval_split}
+    return {config.train_split, config.eval_split} if config.same_classes else set()

@@ -23,7 +23,7 @@ def make_loss(model: ResNet, prepare: Prepare, *, label_smoothing: float = 0.0) 
         params: PyTree[Array], batch_stats: PyTree[Array], batch: Batch, key: Key[Array, ""], axis: str | None
     ) -> Losses:
         seen = prepare(key, batch)
-        net = model.clone(bn_axis_name=axis) if axis else model
+        net = model.on_axis(axis) if axis else model
         logits, updates = net.apply(
             {"params": params, "batch_stats": batch_stats},
             seen["image"],

@@ -1,0 +1,1 @@
+"""Embeddings that tell one identity from another: losses with margins, and verification."""

@@ -1,0 +1,104 @@
+"""What is kept of every example, its embedding, and what is reported of a split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from resnet_jax.errors import DataError
+from resnet_jax.logs.shown import Shown
+from resnet_jax.models.embed.network import Embedder
+from resnet_jax.tasks.embed.centres import unit
+from resnet_jax.tasks.embed.loss import without_own
+from resnet_jax.tasks.embed.verification import (
+    FALSE_ACCEPT_RATES,
+    curve,
+    draw_pairs,
+    identification,
+    looked_at,
+    ten_folds,
+)
+from resnet_jax.tasks.task import Prepare
+from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.evaluate import Measure, Measured, Rows, Sums
+
+BEST = "accuracy"
+NAMES = {
+    "accuracy": Shown("verification", "{:.2%}", "verification accuracy, ten folds"),
+    "top1": Shown("top-1", "{:.2%}", "top-1 accuracy in training"),
+    "rank1": Shown("rank-1", "{:.2%}", "rank-1 identification"),
+    "map": Shown("mAP", "{:.2%}", "mean average precision"),
+    **{f"tar_{rate:g}": Shown(f"TAR@FAR {rate:g}", "{:.2%}") for rate in FALSE_ACCEPT_RATES},
+    "norm": Shown("norm", "{:.1f}", "length of embeddings in training"),
+}
+Embed = Callable[[PyTree[Array], Float[Array, "N H W C"]], Float[Array, "N E"]]
+"""`(variables, normalised images) -> embeddings of length 1`."""
+
+
+def make_embed(model: Embedder, *, flip: bool) -> Embed:
+    """Returns the function by which trained networks compare images.
+
+    Args:
+      flip: add the embedding of the mirror image before the length is made 1, as insightface does.
+    """
+
+    def embed(variables: PyTree[Array], images: Float[Array, "N H W C"]) -> Float[Array, "N E"]:
+        network = without_own(variables)
+        look = lambda seen: model.apply(network, seen, train=False)
+        return unit(look(images) + look(images[:, :, ::-1]) if flip else look(images))
+
+    return embed
+
+
+def make_measure(embed: Embed, prepare: Prepare) -> Measure:
+    """Returns the function that keeps the embedding of each example, and what the data say of it."""
+
+    def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:
+        seen = prepare(None, batch)
+        rows: dict[str, Array] = {name: batch[name] for name in ("label", "same") if name in batch}
+        rows["embedding"] = embed(variables, seen["image"]).astype(jnp.float32)
+        return Measured({}, rows)
+
+    return measure
+
+
+def report(sums: Sums, rows: Rows) -> dict[str, float]:
+    """Numbers of a split: `accuracy` over ten folds and its `deviation`; `loss`, the equal error rate; `tar_...`, the
+    share of pairs of one identity that are accepted at a rate of false accepts, where the set has pairs enough; and for
+    a set with labels `rank1` and `map`.
+
+    Raises:
+      DataError: embeddings that are not finite.
+    """
+    embeddings = np.asarray(rows["embedding"], np.float64)
+    if bad := int(np.sum(~np.isfinite(embeddings).all(axis=1))):
+        raise DataError(
+            f"{bad} of {len(embeddings)} embeddings are not finite; training may have diverged. Use an earlier "
+            "checkpoint, or a smaller learning rate"
+        )
+    found: dict[str, Any] = {}
+    if "same" in rows:  # examples 2i and 2i + 1 are a pair
+        first, second = embeddings[::2], embeddings[1::2]
+        same = np.asarray(rows["same"][::2], bool)
+        scores = np.sum(first * second, axis=1)
+        everything = curve(scores, same)
+    else:
+        kept = looked_at(np.asarray(rows["label"]))
+        labels, embeddings = np.asarray(rows["label"])[kept], embeddings[kept]
+        pairs, same = draw_pairs(labels)
+        scores = np.sum(embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]], axis=1)
+        found["rank1"], found["map"] = identification(embeddings, labels)
+        everything = curve(*all_pairs(embeddings, labels))
+    accuracy, deviation = ten_folds(scores, same)
+    rates = {f"tar_{rate:g}": at[0] for rate in FALSE_ACCEPT_RATES if (at := everything.at(rate))}
+    return {"loss": everything.equal_error, "accuracy": accuracy, "deviation": deviation, **rates, **found}
+
+
+def all_pairs(
+    embeddings: Float[np.ndarray, "N E"], labels: np.ndarray
+) -> tuple[Float[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
+    """The cosine of every two images, and whether they are of one identity."""
+    first, second = np.triu_indices(len(labels), 1)
+    return (embeddings @ embeddings.T)[first, second], labels[first] == labels[second]
