@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -58,11 +57,8 @@ def compute_dtype(config: Config) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
 
 
-def build_model(config: Config, head: Mapping[str, Any] | None = None) -> Any:
+def build_model(config: Config) -> Any:
     """The network that a config describes.
-
-    Args:
-      head: options of a network whose outputs are no classes, in place of `num_classes`.
 
     Raises:
       ConfigError: the number of classes is left to the data set, see `table.settled`.
@@ -77,7 +73,7 @@ def build_model(config: Config, head: Mapping[str, Any] | None = None) -> Any:
     return create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
-        **({"num_classes": options.num_classes} if head is None else head),
+        **config.task.head(options.num_classes, config.data.image_size),
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,

@@ -7,14 +7,14 @@ from resnet_jax.config import Classify, Config, Embed, Segment
 from resnet_jax.data import load_source
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.tasks.embed.task import embed, head_options
+from resnet_jax.tasks.embed.task import embed
 from resnet_jax.tasks.segment.task import segment
 from resnet_jax.tasks.task import Task
 
 TASKS: dict[type, Callable[[Config], Task]] = {
     Classify: lambda config: classify(config, assemble.build_model(config)),
     Segment: lambda config: segment(config, assemble.build_model(config)),
-    Embed: lambda config: embed(config, assemble.build_model(config, head_options(config))),
+    Embed: lambda config: embed(config, assemble.build_model(config)),
 }
 """The function for each class of `config.task`."""
 

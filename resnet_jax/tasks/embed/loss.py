@@ -36,8 +36,7 @@ def make_loss(model: Embedder, prepare: Prepare, options: Embed, *, classes: int
         params: PyTree[Array], batch_stats: PyTree[Array], seen: Batch, key: Key[Array, ""], axis: str | None
     ) -> tuple[Float[Array, "N E"], dict[str, Any]]:
         net = model.on_axis(axis) if axis else model
-        network = {name: {n: x for n, x in tree.items() if n not in (CENTRES, NORMS)} for name, tree in (
-            ("params", params), ("batch_stats", batch_stats))}  # fmt: skip
+        network = without_own({"params": params, "batch_stats": batch_stats})
         points, updates = net.apply(
             network,
             seen["image"],
@@ -95,6 +94,14 @@ def make_loss(model: Embedder, prepare: Prepare, options: Embed, *, classes: int
         return Losses(losses * weight, {"norm": jnp.linalg.norm(points, axis=-1) * weight}, statistics, weight)
 
     return of_centres if options.has_centres else of_neighbours
+
+
+def without_own(variables: PyTree[Array]) -> PyTree[Array]:
+    """The variables of the network, without what the loss keeps beside them."""
+    return {
+        name: {module: leaf for module, leaf in tree.items() if module not in (CENTRES, NORMS)}
+        for name, tree in variables.items()
+    }
 
 
 def _moved(kept: dict[str, Array], norms: Float[Array, " N"]) -> dict[str, Array]:
