@@ -43,6 +43,11 @@ class Embedder(nn.Module):
         super().__post_init__()
 
     @property
+    def num_classes(self) -> int:
+        """None, as of a `ResNet` without `fc`."""
+        return 0
+
+    @property
     def param_dtype(self) -> Dtype:
         return self.trunk.param_dtype
 
