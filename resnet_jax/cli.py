@@ -22,9 +22,11 @@ from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.duplicates import duplicates
+from resnet_jax.commands.enroll import enroll
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.export import export
 from resnet_jax.commands.features import features
+from resnet_jax.commands.identify import identify
 from resnet_jax.commands.maps import maps
 from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
@@ -37,6 +39,7 @@ from resnet_jax.commands.quantize import quantize
 from resnet_jax.commands.report import report
 from resnet_jax.commands.serve import serve
 from resnet_jax.commands.similarity import similarity
+from resnet_jax.commands.verify import verify
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.runtime.garbage import collect_seldom
@@ -81,9 +84,11 @@ COMMANDS: Commands = {
     "data": data,
     "diff": diff,
     "duplicates": duplicates,
+    "enroll": enroll,
     "evaluate": evaluate,
     "export": export,
     "features": features,
+    "identify": identify,
     "ladder": ladder,
     "maps": maps,
     "memory": memory,
@@ -98,6 +103,7 @@ COMMANDS: Commands = {
     "serve": serve,
     "similarity": similarity,
     "train": train,
+    "verify": verify,
 }
 GROUPS: dict[str, Commands] = {"anomalies": ANOMALIES, "data": DATA}
 

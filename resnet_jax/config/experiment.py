@@ -6,7 +6,7 @@ checked when a config is built: a wrong value is a `ConfigError` before any work
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
 from resnet_jax.config.checkpoint import CheckpointConfig
@@ -127,15 +127,6 @@ class Config(Checked):
     def evaluations(self) -> tuple[Eval, ...]:
         """The evaluations of the run: `evals`, or without any the one of `data.eval_split`, which has no name."""
         return self.evals or (Eval(name="", split=self.data.eval_split, every_epochs=self.eval_every_epochs),)
-
-    @property
-    def head_options(self) -> dict[str, Any]:
-        """The options of `create_model` that decide how many numbers the network puts out."""
-        if isinstance(self.task, Embed):
-            side = self.data.image_size
-            head = {"embedding_size": self.task.embedding_size, "dropout": self.task.dropout}
-            return {**head, "sides": (side, side)}
-        return {"num_classes": self.model.num_classes}
 
     @property
     def mix_group_size(self) -> int:

@@ -1,14 +1,22 @@
 """What a network is trained for: a dataclass for each task. Standard library only."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range
 from resnet_jax.errors import ConfigError
 
 
+class _OfClasses(Checked):
+    """Base of the tasks whose networks have an output for each class."""
+
+    def head(self, num_classes: int, image_size: int) -> dict[str, Any]:
+        """The options of `create_model` that the task decides."""
+        return {"num_classes": num_classes}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Classify(Checked):
+class Classify(_OfClasses):
     """Classification: each image has one class of `model.num_classes`."""
 
     kind: Literal["classify"] = "classify"
@@ -18,7 +26,7 @@ class Classify(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment(Checked):
+class Segment(_OfClasses):
     """Semantic segmentation: each pixel has one class of `model.num_classes`, the background among them.
 
     In training, the shorter side of an image is resized to a random length, the image is mirrored at random, and a
@@ -107,6 +115,10 @@ class Embed(Checked):
                 f"Embed.sub_centres = {self.sub_centres} and sampled_share = {self.sampled_share} are for losses with "
                 f"class centres, and loss = {self.loss!r} has none; leave them at 1"
             )
+
+    def head(self, num_classes: int, image_size: int) -> dict[str, Any]:
+        """The options of `create_model` that the task decides."""
+        return {"embedding_size": self.embedding_size, "dropout": self.dropout, "sides": (image_size, image_size)}
 
     @property
     def has_centres(self) -> bool:

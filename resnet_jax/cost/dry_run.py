@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import jax
 
+from resnet_jax.compress.fold import resnet_in
 from resnet_jax.config import Config
 from resnet_jax.cost.aot import compile_ahead
 from resnet_jax.cost.forecast import TRAIN_STEP, CompileStep, forecast, forecast_for, some_devices
@@ -61,8 +62,7 @@ def remedies(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
     Parts cost nearly no time as long as they keep a device busy. Then come stages that compute their activations again,
     and last small parts.
     """
-    model = build_model(config)
-    stages = tuple(range(1, len(getattr(model, "backbone", model).stage_sizes) + 1))
+    stages = tuple(range(1, len(resnet_in(build_model(config)).stage_sizes) + 1))
     remat = [
         (f"--model.remat {' '.join(map(str, taken))}", replace(config, model=replace(config.model, remat=taken)))
         for taken in (stages[:2], stages)

@@ -77,7 +77,7 @@ def build_model(config: Config) -> Any:
     model = create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
-        **config.head_options,
+        **config.task.head(options.num_classes, config.data.image_size),
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,

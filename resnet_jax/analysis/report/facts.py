@@ -148,7 +148,7 @@ def gather(
 def _verdicts(network: Network, kept: Features, where: str) -> tuple[Verdicts | None, str]:
     """What the network says, or why that cannot be compared with the classes of the data."""
     if not network.model.num_classes:
-        return None, f"{network.title} has no last layer, so nothing is said here about mistakes."
+        return None, f"{network.title} names no class, so nothing is said here about mistakes."
     try:
         in_network = labels_of(kept.class_names, network.class_names, where)
     except ConfigError as error:
