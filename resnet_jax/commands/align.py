@@ -104,7 +104,9 @@ def _files_of(folder: Path, rows: Mapping[str, object], points: Path) -> dict[st
 
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; it must hold the images that {points} names. Correct it")
-    files = {Path(os.path.relpath(path, folder)).as_posix(): path for path in image_files(folder, folder.parent, Counter())}
+    files = {
+        Path(os.path.relpath(path, folder)).as_posix(): path for path in image_files(folder, folder.parent, Counter())
+    }
     alone, unknown = [name for name in files if name not in rows], [name for name in rows if name not in files]
     if alone or unknown:
         parts = [f"{len(alone)} images of {folder} have no row in {points}: {_some(alone)}"] * bool(alone)
