@@ -17,7 +17,8 @@ class DataConfig(Checked):
     """`digits` (embedded), `folder:PATH` (PATH/SPLIT/CLASS/*.jpg), `tfds:NAME` (prepared as array_record),
     `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `idx:PATH`
     (MNIST's files), `npz:PATH` (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks). With masks:
-    `pairs:PATH` (PATH/SPLIT/images and PATH/SPLIT/masks), `voc:PATH` (Pascal VOC's layout); docs/data.md."""
+    `pairs:PATH` (PATH/SPLIT/images and PATH/SPLIT/masks), `voc:PATH` (Pascal VOC's layout). For embeddings:
+    `rec:PATH` (insightface's record files), `verification:PATH` (its pairs), `lfw:PATH` (LFW's); docs/data.md."""
     directory: str | None = None
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"

@@ -38,7 +38,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_preparing_data(folder, capsys):
-    build, of_folder, of_tfds, train = (words for words in commands("data.md") if words[4:5] != ["show"])
+    build, of_folder, of_tfds, train = (
+        words for words in commands("data.md") if words[4:5] == ["prepare"] or words[1] == "train.py"
+    )
     assert {tuple(words[:5]) for words in (build, of_folder, of_tfds)} == {
         ("python", "-m", "resnet_jax", "data", "prepare")
     }
@@ -53,6 +55,19 @@ def test_preparing_data(folder, capsys):
     config = load_config(train[2], train[3:])
     assert len(load_source(config.data, "train")) == 3
     assert "train: 3 images, 0 left out" in capsys.readouterr().out
+
+
+def test_aligning_faces(folder, capsys):
+    (align,) = (words for words in commands("data.md") if words[3:4] == ["align"])
+    (form,) = re.findall(r"lines of the file are `(name,x1.*?)`", (ROOT / "docs" / "data.md").read_text())
+    assert form == "name,x1,y1,...,x5,y5"
+    points = "110,130,170,130,140,160,115,190,165,190"
+    images = sorted(path.relative_to("photos").as_posix() for path in Path("photos").rglob("*.jpg"))
+    Path("points.csv").write_text("".join(f"{name},{points}\n" for name in images))
+    main(align[3:])
+    assert "6 images of 112 x 112 pixels are in aligned" in capsys.readouterr().out
+    source = load_source(DataConfig(name="folder:aligned"), "train")
+    assert (len(source), source.class_names) == (3, ("class0", "class1", "class2"))
 
 
 def test_looking_at_data(folder, capsys):

@@ -4,6 +4,7 @@ Record 0 says which records are images, and which say of an identity where its i
 record: all of theirs are images. `SPLIT.bin` beside them, insightface's sets for verification, are splits too.
 """
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from resnet_jax.data.sources.base import Example, Source
 from resnet_jax.data.sources.folder import is_data
 from resnet_jax.data.sources.recordio import RecordFile
 from resnet_jax.data.sources.verification import Verification, bins_of
-from resnet_jax.errors import DataError, unknown_name
+from resnet_jax.errors import DataError, ImageError, unknown_name
 
 # MXNet's `recordio.py`, IRHeader: a flag, a label and two numbers. Where the flag is n > 0, n labels follow.
 _HEADER = np.dtype([("flag", "<u4"), ("label", "<f4"), ("id", "<u8"), ("id2", "<u8")])
 _LABEL = np.dtype("<f4")
 _BEGINNING = _HEADER.itemsize + _LABEL.itemsize
-_SAMPLE = 64  # records whose labels are looked at when a file is opened
+_SAMPLE = 64  # records that are looked at when a file is opened
 _MOST = 2**24  # identities, which a float32 can tell apart
 PROPERTY = "property"
 
@@ -93,8 +94,9 @@ class IdentityRecords:
             self._count = _MOST
             count = int(self.labels().max()) + 1
         self._count, self.class_names = count, tuple(map(str, range(count)))
-        spread = np.unique(np.linspace(0, len(self._images) - 1, _SAMPLE).astype(int)) + self._images.start
-        self._checked(_labels_of(self._records.beginnings(spread, _BEGINNING)), spread)
+        for index in np.unique(np.linspace(0, len(self._images) - 1, _SAMPLE).astype(int)).tolist():
+            with suppress(ImageError):  # training passes over a damaged record, and counts it
+                self[index]
 
     def __len__(self) -> int:
         return len(self._images)
