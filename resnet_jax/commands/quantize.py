@@ -67,7 +67,7 @@ def quantize(
     numbers = {
         kind: {**_evaluated(one, config, which.batch_size, masks=masks), "bytes": bytes_of_arrays(variables)}
         for kind, one, variables in (
-            ("float32", network, done.float.variables),
+            ("float", network, done.float.variables),
             (f"int{how.weight_bits}", smaller, done.variables),
         )
     }
@@ -96,7 +96,7 @@ def quantize(
         return
     console = plain_console()
     console.print(_table(f"{network.title}, on {shown}", numbers))
-    console.print(f"kernels: {counts['quantized']} quantised, {counts['float']} in float32")
+    console.print(f"kernels: {counts['quantized']} quantised, {counts['float']} in floating point")
     for cost in sorted(costs, key=lambda cost: -cost.error)[:6]:
         console.print(f"{cost.name}: error {cost.error:.2%}, {cost.changed:.2%} of the images get another class")
     console.print(f"{out} holds the quantised network", soft_wrap=True)

@@ -87,7 +87,8 @@ def check_file(model, scales):
         kernel, tensor = readers[node.input[1]], readers[node.input[0]]
         assert (kernel.op_type, tensor.op_type) == ("DequantizeLinear", "DequantizeLinear"), name
         assert arrays[kernel.input[0]].data_type == 3, "INT8"
-        assert arrays[readers[node.input[2]].input[0]].data_type == 6, "INT32"
+        for bias in node.input[2:]:  # one of zeros is left out
+            assert arrays[readers[bias].input[0]].data_type == 6, "INT32"
         int8 += 1
     aux = sum(name.startswith("aux_classifier") for name in scales.kernels)  # only training needs that head
     assert int8 == len(scales.kernels) - aux

@@ -11,25 +11,28 @@ from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.compress.fold import Folded
 from resnet_jax.compress.quantize.network import fake_kernels
-from resnet_jax.compress.quantize.placement import Images, Layer, placed
+from resnet_jax.compress.quantize.placement import Images, Layer, is_kept, placed
 from resnet_jax.compress.quantize.scales import Scales, rounded
 from resnet_jax.errors import ModelError
+
+
+def check_biases(network: Folded, keep_float: Iterable[str]) -> None:
+    """Raises a ModelError that names a layer without a bias, among those that are to be quantised."""
+    arrays = flatten_dict(dict(network.variables["params"]), sep="/")
+    for name in arrays:
+        layer, _, last = name.rpartition("/")
+        if last == "kernel" and f"{layer}/bias" not in arrays and not is_kept(layer, keep_float):
+            raise ModelError(
+                f"bias correction needs a bias in each layer, and {layer} has none, since no norm was folded into it; "
+                "leave bias correction out, or keep the layer in floating point"
+            )
 
 
 def corrected(network: Folded, scales: Scales, batches: Iterable[Images]) -> PyTree[Array]:
     """The variables of a network with other biases: each channel of each quantised layer then has the mean that it has
     in floating point, if the layer's input is the same (Nagel et al. 2019, arXiv:1906.04721, section 4.2).
-
-    Raises:
-      ModelError: names a layer without a bias.
     """
     flat = dict(flatten_dict(dict(network.variables), sep="/"))
-    for layer in scales.kernels:
-        if f"params/{layer}/bias" not in flat:
-            raise ModelError(
-                f"bias correction needs a bias in each layer, and {layer} has none, since no norm was folded into it; "
-                "leave bias correction out, or keep the layer in floating point"
-            )
 
     @jax.jit
     def errors(variables: PyTree[Array], scales: Scales, images: Array) -> dict[str, Float[Array, " O"]]:

@@ -11,9 +11,9 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.compress.fold import Folded, fold, with_options
-from resnet_jax.compress.quantize.bias import corrected
+from resnet_jax.compress.quantize.bias import check_biases, corrected
 from resnet_jax.compress.quantize.network import SCALES, QuantizedNetwork, integer_variables
-from resnet_jax.compress.quantize.placement import Images, Layer, placed
+from resnet_jax.compress.quantize.placement import Images, Layer, is_kept, placed
 from resnet_jax.compress.quantize.ranges import Histogram, Seen, look_at
 from resnet_jax.compress.quantize.scales import Grid, Scales, grid_of, largest_weight
 from resnet_jax.compress.quantize.trained import FakeQuantized, apart
@@ -61,6 +61,8 @@ def quantize(model: Any, variables: PyTree[Array], batches: Callable[[], Batches
     if isinstance(model, FakeQuantized):
         return _as_trained(model, variables, config)
     network = in_float32(model, variables)
+    if config.bias_correction:
+        check_biases(network, config.keep_float)
     scales = calibrate(network, batches(), config)
     variables = corrected(network, scales, batches()) if config.bias_correction else network.variables
     return Quantized(QuantizedNetwork(network.model), integer_variables(variables, scales), network)
@@ -161,11 +163,6 @@ def _check_kept(kept: Iterable[str], places: Iterable[str]) -> None:
     for name in kept:
         if not any(is_kept(place, [name]) for place in places):
             raise ConfigError(unknown_name("layer to keep in floating point", name, places))
-
-
-def is_kept(name: str, kept: Iterable[str]) -> bool:
-    """Whether a layer or place is one of those that stay in floating point, or in a block that does."""
-    return any(name == one or name.startswith(f"{one}/") for one in kept)
 
 
 def kernel_scales(

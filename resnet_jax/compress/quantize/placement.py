@@ -10,7 +10,7 @@ block, `layer1_0`. There are also `layer1_0/input` of the first block, and `laye
 which are added.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -94,6 +94,11 @@ def placed(quantize: Quantize, compute: Compute = as_it_is) -> Iterator[None]:
 
     with nn.intercept_methods(intercept):
         yield
+
+
+def is_kept(name: str, kept: Iterable[str]) -> bool:
+    """Whether a layer or place is one of those that stay in floating point, or in a block that does."""
+    return any(name == one or name.startswith(f"{one}/") for one in kept)
 
 
 def with_kernels(variables: PyTree[Array], change: Callable[[Array, str], Array]) -> PyTree[Array]:
