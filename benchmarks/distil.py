@@ -1,0 +1,83 @@
+"""What a teacher gives: the network of configs/distil.py with a teacher and without, several times each.
+
+    python benchmarks/distil.py --data idx:/usr/share/datasets/fashion-mnist --teacher runs/fashion
+    python benchmarks/distil.py --data idx:... --teacher runs/fashion --rates 0.1 0.2 0.4 --seeds 1 --ways alone hinton
+
+All see as many images, in the same order for the same seed. `hinton` is the loss of the config, `matching` the same
+without labels (alpha = 1), `attention` the same with the attention of all stages. The difference is that to `alone`
+with the same rate, seed by seed; its standard error is that of the mean of these differences.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checkout that is not installed
+
+from rich.console import Console
+from rich.table import Table
+
+import resnet_jax as rn
+from resnet_jax.display import plain_console
+from resnet_jax.files import read_json
+from resnet_jax.run.result import RESULT
+from resnet_jax.runtime.programs import remember_programs
+from resnet_jax.runtime.xla_flags import set_xla_flags
+
+CONFIG = Path(__file__).resolve().parent.parent / "configs" / "distil.py"
+WAYS = {
+    "alone": {"teacher": ""},
+    "hinton": {},
+    "matching": {"alpha": 1.0},
+    "attention": {"attention": (1, 2, 3)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["alone", "hinton", "matching"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.2], help="optim.base_lr")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    asked = parser.parse_args()
+    set_xla_flags()  # as train.py does
+    remember_programs()
+    config = rn.load_config(CONFIG, ["--data.name", asked.data, "--epochs", str(asked.epochs)])
+    table = Table(title=f"{config.model.name} {config.model.stage_sizes}, x{config.model.width_multiplier:g}")
+    for column in ("rate", "way", "top-1 %, seed by seed", "mean", "difference", "s a run"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for rate in asked.rates:
+        alone: list[float] = []
+        for way in asked.ways:
+            distil = replace(config.distil, teacher=asked.teacher) if way != "alone" else config.distil
+            tried = replace(config, distil=replace(distil, **WAYS[way]), optim=replace(config.optim, base_lr=rate))
+            results = [run(replace(tried, seed=seed)) for seed in range(asked.seeds)]
+            found = [100 * result["top1"] for result in results]
+            alone = alone or found
+            apart = [a - b for a, b in zip(found, alone, strict=True)]
+            error = statistics.stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else 0.0
+            told = f"{statistics.mean(apart):+.2f} ± {error:.2f}" if found is not alone else ""
+            seconds = statistics.median(result["seconds"] for result in results)
+            table.add_row(
+                *(f"{rate:g}", way, " ".join(f"{one:.2f}" for one in found), f"{statistics.mean(found):.2f}"),
+                *(told, f"{seconds:.0f}"),
+            )
+            print(f"{rate:g} {way}: {found}", file=sys.stderr, flush=True)
+    plain_console().print(table)
+
+
+def run(config: rn.Config) -> dict[str, float]:
+    """The result of a run: its last accuracy, and how long it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        rn.train(config, folder, console=Console(quiet=True))
+        result = read_json(Path(folder) / RESULT)
+        return {"top1": result["top1"], "seconds": result["seconds"]}
+
+
+if __name__ == "__main__":
+    main()
