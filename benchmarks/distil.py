@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["alone", "hinton", "matching"])
     parser.add_argument("--rates", nargs="+", type=float, default=[0.2], help="optim.base_lr")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--epochs", type=float, default=1.0)
     asked = parser.parse_args()
     set_xla_flags()  # as train.py does
     remember_programs()

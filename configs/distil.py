@@ -18,6 +18,6 @@ config = replace(
     fashion,
     model=replace(fashion.model, stage_sizes=(1, 1, 1), width_multiplier=0.5),
     distil=Distil(teacher="runs/fashion", alpha=0.9, temperature=4.0),
-    epochs=2.0,
-    optim=replace(fashion.optim, warmup_epochs=0.5),
+    epochs=1.0,
+    optim=replace(fashion.optim, warmup_epochs=0.25),
 )
