@@ -1,13 +1,13 @@
 """What a teacher gives: the network of configs/distil.py with a teacher and without, several times each.
 
     python benchmarks/distil.py --data /usr/share/datasets/fashion-mnist --teacher runs/fashion
-    python benchmarks/distil.py --data ... --teacher runs/fashion --seeds 1 --rates 0.1 0.2 0.4 0.8 --ways alone
+    python benchmarks/distil.py --data ... --teacher runs/fashion --seeds 1 --runs alone:0.1 alone:0.2 hinton:0.2
 
 It trains on the first images of the training set alone. All ways see the same images as often, in the same order for
 the same seed. `hinton` is the loss of the config, `matching` the same without labels (alpha = 1), `attention` the same
-with the attention of all stages that both networks have at one size. The difference is that to the first way, seed by
-seed; its standard error is that of the mean of these differences. Accuracies are of all test images, after the last
-update.
+with the attention of the last stage, whose maps are of one size in both networks. Each way has its own learning rate.
+The difference is that to the first way, seed by seed; its standard error is that of the mean of these differences.
+Accuracies are of all test images, after the last update.
 """
 
 import argparse
@@ -41,13 +41,15 @@ WAYS = {
 }
 
 
+BEST = ["alone:0.8", "hinton:0.4", "matching:0.4", "attention:0.4"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder with files of MNIST's kind")
     parser.add_argument("--images", type=int, default=1000, help="how many of the training set")
     parser.add_argument("--teacher", required=True)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["alone", "hinton", "matching"])
-    parser.add_argument("--rates", nargs="+", type=float, default=[0.4], help="optim.base_lr")
+    parser.add_argument("--runs", nargs="+", metavar="WAY:RATE", default=BEST, help=f"ways: {', '.join(WAYS)}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=20.0)
     asked = parser.parse_args()
@@ -71,25 +73,23 @@ def write_first(source: Path, images: int, folder: Path) -> None:
 
 def compare(asked: argparse.Namespace, config: rn.Config) -> None:
     table = Table(title=f"{config.model.name} {config.model.stage_sizes}, x{config.model.width_multiplier:g}")
-    for column in ("rate", "way", "top-1 %, seed by seed", "mean", "difference", "s a run"):
+    for column in ("way", "rate", "top-1 %, seed by seed", "mean", "difference", "s a run"):
         table.add_column(column, justify="left" if column == "way" else "right")
-    for rate in asked.rates:
-        alone: list[float] = []
-        for way in asked.ways:
-            distil = replace(config.distil, teacher=asked.teacher) if way != "alone" else config.distil
-            tried = replace(config, distil=replace(distil, **WAYS[way]), optim=replace(config.optim, base_lr=rate))
-            results = [run(replace(tried, seed=seed)) for seed in range(asked.seeds)]
-            found = [100 * result["top1"] for result in results]
-            alone = alone or found
-            apart = [a - b for a, b in zip(found, alone, strict=True)]
-            error = statistics.stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else 0.0
-            told = f"{statistics.mean(apart):+.2f} ± {error:.2f}" if found is not alone else ""
-            seconds = statistics.median(result["seconds"] for result in results)
-            table.add_row(
-                *(f"{rate:g}", way, " ".join(f"{one:.2f}" for one in found), f"{statistics.mean(found):.2f}"),
-                *(told, f"{seconds:.0f}"),
-            )
-            print(f"{rate:g} {way}: {found}", file=sys.stderr, flush=True)
+    first: list[float] = []
+    for way, rate in (one.split(":") for one in asked.runs):
+        distil = replace(config.distil, **{"teacher": asked.teacher, **WAYS[way]})
+        tried = replace(config, distil=distil, optim=replace(config.optim, base_lr=float(rate)))
+        results = [run(replace(tried, seed=seed)) for seed in range(asked.seeds)]
+        found = [100 * result["top1"] for result in results]
+        apart = [a - b for a, b in zip(found, first, strict=False)]
+        first = first or found
+        error = f" ± {statistics.stdev(apart) / len(apart) ** 0.5:.2f}" if len(apart) > 1 else ""
+        table.add_row(
+            *(way, rate, " ".join(f"{one:.2f}" for one in found), f"{statistics.mean(found):.2f}"),
+            f"{statistics.mean(apart):+.2f}{error}" if apart else "",
+            f"{statistics.median(result['seconds'] for result in results):.0f}",
+        )
+        print(f"{way}:{rate} {found}", file=sys.stderr, flush=True)
     plain_console().print(table)
 
 

@@ -16,7 +16,7 @@ from resnet_jax import Distil, ModelConfig, load_config
 fashion = load_config(Path(__file__).with_name("fashion.py"))
 config = replace(
     fashion,
-    # Its first convolution and its pool leave 8x8 maps: a tenth of the arithmetic of the teacher.
+    # Its first convolution and its pool leave 8x8 maps: a fortieth of the arithmetic of the teacher.
     model=ModelConfig(name="resnet18", stage_sizes=(1, 1, 1), width_multiplier=0.25, num_classes=10),
     distil=Distil(teacher="runs/fashion", alpha=0.9, temperature=4.0),
     epochs=6.0,
