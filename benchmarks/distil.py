@@ -4,10 +4,9 @@
     python benchmarks/distil.py --data ... --teacher runs/fashion --seeds 1 --runs alone:0.1 alone:0.2 hinton:0.2
 
 It trains on the first images of the training set alone. All ways see the same images as often, in the same order for
-the same seed. `hinton` is the loss of the config, `matching` the same without labels (alpha = 1), `attention` the same
-with the attention of the last stage, whose maps are of one size in both networks. Each way has its own learning rate.
-The difference is that to the first way, seed by seed; its standard error is that of the mean of these differences.
-Accuracies are of all test images, after the last update.
+the same seed. `hinton` is the loss of the config, `matching` the same without labels (alpha = 1). Each way has its own
+learning rate. The difference is that to the first way, seed by seed; its standard error is that of the mean of these
+differences. Accuracies are of all test images, after the last update.
 """
 
 import argparse
@@ -37,11 +36,8 @@ WAYS = {
     "alone": {"teacher": ""},
     "hinton": {},
     "matching": {"alpha": 1.0},
-    "attention": {"attention": (3,)},
 }
-
-
-BEST = ["alone:0.8", "hinton:0.4", "matching:0.4", "attention:0.4"]
+BEST = ["alone:0.8", "hinton:0.4", "matching:0.4"]
 
 
 def main() -> None:

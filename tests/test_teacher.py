@@ -16,7 +16,11 @@ from resnet_jax.config import PresetChange
 from resnet_jax.errors import CheckpointError, ConfigError, Preempted, WeightsError
 from resnet_jax.models import create_model
 from resnet_jax.run.teacher import load_teacher
+from resnet_jax.runtime.mesh import make_mesh
+from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
+from resnet_jax.tasks.assemble import init_state_of
+from resnet_jax.tasks.table import task_of
 from resnet_jax.weights import save_weights
 
 from .weights.networks import random_variables
@@ -45,14 +49,6 @@ def config_of(*arguments, **distil):
 
 
 @pytest.fixture(scope="module")
-def teacher(short_runs, tmp_path_factory):
-    """A run of the wider network."""
-    workdir = tmp_path_factory.mktemp("teacher") / "run"
-    rn.train(config_of(), workdir)
-    return workdir
-
-
-@pytest.fixture(scope="module")
 def taught(short_runs, tmp_path_factory):
     """A complete run of the narrower network, whose teacher, a file, is gone."""
     path = Path(weight_file(tmp_path_factory.mktemp("away") / "teacher.safetensors"))
@@ -69,19 +65,14 @@ def weight_file(path, classes=10, channels=1, seed=1, name="cifar_resnet8"):
     return str(path)
 
 
-def arrays_of(workdir):
+def test_a_checkpoint_holds_the_student_alone(taught):
+    """The arrays of a run without a teacher."""
+    config, workdir, state = taught
     records = sorted((workdir / "checkpoints").glob("*/record/metadata"))
-    return json.loads(records[-1].read_text())["arrays"]
-
-
-def test_a_checkpoint_holds_the_student_alone(taught, teacher):
-    """The same arrays as that of a run without a teacher, but for the averages, which that does not keep."""
-    ours, theirs = arrays_of(taught[1]), arrays_of(teacher)
-    assert {name for name in ours if not name.startswith("ema")} == theirs.keys()
-    assert {name for name in ours if name.startswith("ema/")} == {
-        f"ema/{name}" for name in theirs if name.startswith(("params", "batch_stats"))
-    }
-    assert taught[2].fixed is None
+    alone = replace(config, distil=rn.Distil())
+    like = init_state_of(alone, task_of(alone), make_mesh()).eval_shape(jax.random.key(0))
+    assert json.loads(records[-1].read_text())["arrays"].keys() == by_name(like).keys()
+    assert state.fixed is None
 
 
 def test_it_logs_whom_it_learns_from(taught):
@@ -136,7 +127,7 @@ def test_it_goes_on_with_the_same_teacher_alone(taught, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_rollback_goes_on_with_the_teacher(teacher, tmp_path, monkeypatch):
+def test_a_rollback_goes_on_with_the_teacher(taught, tmp_path, monkeypatch):
     """The step donates its state, and with it the teacher's arrays."""
     from resnet_jax.tasks import assemble
 
@@ -153,14 +144,14 @@ def test_a_rollback_goes_on_with_the_teacher(teacher, tmp_path, monkeypatch):
 
     monkeypatch.setattr(assemble, "make_train_step", make)
     arguments = ("--checkpoint.every-epochs", "0.25", "--on-non-finite", "rollback")
-    state = rn.train(config_of(*SMALLER, *arguments, teacher=str(teacher)), tmp_path / "run")
+    state = rn.train(config_of(*SMALLER, *arguments, teacher=str(taught[1])), tmp_path / "run")
     assert int(state.step) == 11
 
 
-def test_a_teacher_in_bfloat16(teacher):
-    config = config_of(teacher=str(teacher), dtype="bfloat16")
+def test_a_run_is_a_teacher_in_bfloat16(taught):
+    config = config_of(teacher=str(taught[1]), dtype="bfloat16")
     found = load_teacher(config, DIGITS)
-    plain = load_teacher(config_of(teacher=str(teacher)), DIGITS)
+    plain = load_teacher(config_of(teacher=str(taught[1])), DIGITS)
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     low, high = (
         jax.jit(one.model.apply, static_argnames="train")(one.variables, images, train=False) for one in (found, plain)
@@ -181,14 +172,14 @@ def test_what_is_said_of_a_file(tmp_path):
     )
 
 
-def test_teachers_with_other_classes_are_refused(teacher, tmp_path):
+def test_teachers_with_other_classes_are_refused(taught, tmp_path):
     path = weight_file(tmp_path / "seven.safetensors", classes=7)
     with pytest.raises(
         ConfigError, match=r"has 7 classes, and the data set has 10 \(0, 1, 2 and 7 more\); a teacher must"
     ):
         load_teacher(config_of(teacher=path, preset=GREY), DIGITS)
     named = tmp_path / "named"
-    shutil.copytree(teacher, named)
+    shutil.copytree(taught[1], named)
     letters = tuple("abcdefghij")
     (named / "class_names.json").write_text(json.dumps(letters))
     assert not load_teacher(config_of(teacher=str(named)), letters).remarks
