@@ -3,6 +3,7 @@
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.experiment import Config
 from resnet_jax.config.groups import Group, Unfreeze
@@ -20,6 +21,7 @@ __all__ = [
     "Classify",
     "Config",
     "DataConfig",
+    "Distil",
     "Eval",
     "Group",
     "ModelConfig",

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
@@ -29,6 +30,7 @@ class Config(Checked):
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: Start = field(default_factory=Start)
+    distil: Distil = field(default_factory=Distil)
     seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 0
     epochs: Annotated[float, Positive] = 90.0
     batch_size: Annotated[int, AtLeastOne] = 256

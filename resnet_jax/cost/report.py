@@ -40,6 +40,8 @@ def describe(found: Forecast, remedy: str = "") -> str:
         lines += _floors(found, found.target, found.hbm_bytes, share)
     if any(collective.repeated for collective in found.collectives):
         lines.append("  (a collective lies in a loop or a branch, and is counted once)")
+    if config.distil.teacher:
+        lines.append("  The teacher (distil.teacher) is not counted: its weights, and its forward pass in each update.")
     if found.platform == "cpu":
         lines.append("  Memory is as XLA for CPUs lays it out to save memory; a GPU or TPU differs.")
     return "\n".join(lines)

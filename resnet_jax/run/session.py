@@ -23,6 +23,7 @@ from resnet_jax.run.evaluate import Evaluations, batching, make_evaluations
 from resnet_jax.run.predict import CLASS_NAMES
 from resnet_jax.run.revisions import REVISION, changes_since
 from resnet_jax.run.start import Beginning, load_beginning
+from resnet_jax.run.teacher import Teacher, load_teacher
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.survival.non_finite import SkippingBatches, layer_names
 from resnet_jax.tasks.assemble import Training, assemble, compute_dtype
@@ -39,6 +40,7 @@ class Session:
       stream: the batches of the data. It remembers the broken images that were left out.
       batches: those of `stream`, without the batches that rollbacks leave out.
       beginning: loads the weights that the run starts from, once; None = random variables.
+      teacher: the network that the task learns from; None = it learns from the data alone.
       say: prints a line, on the first process.
       console: where progress is shown.
       first: whether this is the process that writes.
@@ -55,6 +57,7 @@ class Session:
     stream: Any
     batches: SkippingBatches
     beginning: Callable[[], Beginning | None]
+    teacher: Teacher | None
     say: Callable[[str], None]
     console: Console
     first: bool
@@ -126,14 +129,17 @@ def prepare(
     Args:
       known: whether the folder holds this run already.
     Raises:
-      ConfigError: the config cannot be run here, or the weights that it starts from do not fit.
+      ConfigError: the config cannot be run here, or the weights that it starts from or its teacher do not fit.
       DataError: the data set cannot be read, or does not fit the config.
-      WeightsError: the weights that it starts from cannot be found, downloaded or read.
+      WeightsError: the weights that it starts from, or those of its teacher, cannot be found, downloaded or read.
     """
     mesh = make_mesh()
     source = data.load_source(config.data, config.data.train_split)
     evaluations = make_evaluations(config, task)
     task.check_source(source)
+    teacher = load_teacher(config, source.class_names) if config.distil.teacher else None
+    if teacher:
+        task = teacher.teach(task, config)
     training = assemble(config, task, mesh, num_images=len(source))
     stream = data.train_batches(
         source, config.data, seed=config.seed, fill=task.fills[0], **batching(config.batch_size)
@@ -142,6 +148,10 @@ def prepare(
     if not known and (begun := beginning()):
         for remark in begun.remarks:
             say(f"start.weights: {remark}")
+    if teacher:
+        teacher.check_fits(task, training.batch)
+        for remark in () if known else teacher.remarks:
+            say(f"distil.teacher: {remark}")
     return Session(
         config=config,
         workdir=workdir,
@@ -153,6 +163,7 @@ def prepare(
         stream=stream,
         batches=SkippingBatches(stream),
         beginning=beginning,
+        teacher=teacher,
         say=say,
         console=console,
         first=jax.process_index() == 0,

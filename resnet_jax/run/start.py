@@ -248,7 +248,7 @@ def _new_head(
             f"{listed} are kept: they fit, and nothing names the classes of the weights. Where they are other classes, "
             "add --start.head new"
         )
-    if tuple(theirs) == tuple(ours) or _is_imagenet(theirs, ours):
+    if tuple(theirs) == tuple(ours) or is_imagenet(theirs, ours):
         return (), ""
     return all_of_it, (
         f"{listed} are made new, since their classes ({first_few(theirs, 3)}) are not those of the data set "
@@ -256,7 +256,7 @@ def _new_head(
     )
 
 
-def _is_imagenet(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+def is_imagenet(theirs: Sequence[str], ours: Sequence[str]) -> bool:
     """Whether both are ImageNet's classes, and the data set calls them by their WordNet numbers, as folders do."""
     numbers = all(re.fullmatch(r"n\d{8}", name) for name in ours)
     return tuple(theirs) == class_names() and len(ours) == len(theirs) and numbers and list(ours) == sorted(ours)

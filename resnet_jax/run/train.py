@@ -145,13 +145,17 @@ def _train_from_newest(
             begun.check_same(memory, session.workdir)
             state = begun.restore(state, like)
         session.say(f"Resuming {session.workdir} after step {restored.step} of {loop.plan.total}")
+    start = {"start": memory["start"]} if "start" in memory else {}
+    if teacher := session.teacher:
+        if restored:
+            teacher.check_same(memory, session.workdir)
+        state, start = teacher.begin(state, session.mesh), {**start, "teacher": teacher.digest}
     session.batches.set_state(memory["data"])
     from_step = int(state.step)
-    start = {"start": memory["start"]} if "start" in memory else {}
     session.record(from_step, continued=restored is not None, **start)
     loop = replace(loop, remembered=start, to_save=begun.to_save if begun else loop.to_save)
     with session.open_log(from_step, memory["log"]) as log:
-        return fit(state, loop, log), log.seconds_before
+        return fit(state, loop, log).replace(fixed=None), log.seconds_before
 
 
 def _finish(session: Session, seconds: float) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from resnet_jax.logs.shown import Names
 from resnet_jax.training.accumulate import Batch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # a loss alone needs none of the data's libraries
 
 Prepare = Callable[[Key[Array, ""] | None, Batch], Batch]
 Predict = Callable[[PyTree[Array], Batch], dict[str, Array]]
+Distance = Callable[[Any, Any, Batch, float], Float[Array, " N"]]
+"""`(outputs of the network, outputs of a teacher, a part of a batch, temperature) -> a sum for each example`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Task:
         exchanges what it needs, see `training/split.py`. `measure` and `predict` see the parameters whole.
       parts: for an evaluation, parts of a split whose examples fill rows of one shape, each with its fill: images of
         all sizes lie on a few canvases. None = the whole split by `fills[1]`.
+      distance: how far the outputs of the network are from those of a teacher, for each example of a part of a batch as
+        the data gave it. Where `loss` gives weights, it is a sum that the same weights divide. None = the task cannot
+        have a teacher.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
     """
@@ -58,6 +63,7 @@ class Task:
     head: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
     parts: "Callable[[Source], Sequence[tuple[Fill, Source]]] | None" = None
+    distance: Distance | None = None
     check_source: "Callable[[Source], None]" = lambda source: None
 
     def __post_init__(self) -> None:

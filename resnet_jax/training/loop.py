@@ -65,7 +65,7 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
             checkpoints.wait()  # reports a failure of the last save, which must not prevent this one
         with forgive_failed_write(forgive and step < plan.total):
             memory = {**loop.remembered, "log": log.get_state(), "data": loop.batches.get_state()}
-            checkpoints.save(step, loop.to_save(state), memory, report)
+            checkpoints.save(step, loop.to_save(state.replace(fixed=None)), memory, report)
 
     in_flight: deque[Any] = deque()
     start = int(state.step)

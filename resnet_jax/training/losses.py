@@ -1,9 +1,12 @@
-"""Losses, and how often the label is among the largest logits."""
+"""Losses, distances between two networks, and how often the label is among the largest logits."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+
+SMALLEST_NORM = 1e-12
+"""Of an attention map: a stage that puts out zeros alone looks nowhere, and not at infinity."""
 
 
 def one_hot(labels: Int[Array, " N"], num_classes: int) -> Float[Array, "N K"]:
@@ -23,6 +26,34 @@ def cross_entropy(
     """
     smooth = optax.smooth_labels(targets.astype(logits.dtype), label_smoothing)
     return optax.softmax_cross_entropy(logits, smooth)
+
+
+def divergence(logits: Float[Array, "*B K"], wanted: Float[Array, "*B K"], temperature: float) -> Float[Array, "*B"]:
+    """How far the probabilities of a network are from those that are wanted: `T^2 KL(wanted / T || logits / T)`, summed
+    over the classes. Without T^2 the gradients would shrink as T grows (Hinton et al. 2015, arXiv:1503.02531, section
+    2).
+
+    Its mean over images is `T^2 * torch.nn.functional.kl_div(..., reduction="batchmean")` of the logits divided by T.
+    """
+    ours, theirs = (jax.nn.log_softmax(x / temperature) for x in (logits, wanted))
+    return temperature**2 * jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)
+
+
+def attention_distance(maps: Float[Array, "N H W C"], wanted: Float[Array, "N H W D"]) -> Float[Array, " N"]:
+    """The mean squared difference of two attention maps: where in the image a stage puts out large numbers.
+
+    The attention of a place is the mean of the squares of its channels; a map has norm 1 (Zagoruyko & Komodakis 2017,
+    arXiv:1612.03928, section 3.1, as in the authors' `at_loss`). It has no parameters, and channels need not agree.
+    """
+
+    def attention(x: Float[Array, "N H W C"]) -> Float[Array, "N P"]:
+        # At least float32: the squares of float16 overflow.
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        square = jnp.mean(x**2, axis=-1).reshape(len(x), -1)
+        # A root of 0 would have an infinite derivative.
+        return square * jax.lax.rsqrt(jnp.maximum(jnp.sum(square**2, axis=-1, keepdims=True), SMALLEST_NORM**2))
+
+    return jnp.mean((attention(maps) - attention(wanted)) ** 2, axis=-1)
 
 
 def in_top_k(logits: Float[Array, "N K"], labels: Int[Array, " N"], k: int) -> Float[Array, " N"]:

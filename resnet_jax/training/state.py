@@ -25,6 +25,8 @@ class TrainState(struct.PyTreeNode):
       loss_scale: None except for float16.
       ema_due: 1 if the averages were to become a copy after an update that was skipped, and did not yet; None if no
         averages are kept.
+      fixed: arrays that the loss needs besides the parameters, such as a teacher's, by names that no parameter has.
+        Nothing changes them, and no checkpoint holds them.
     """
 
     step: Int[Array, ""]
@@ -37,6 +39,7 @@ class TrainState(struct.PyTreeNode):
     ema: dict[str, PyTree[Array]] | None = None
     loss_scale: LossScale | None = None
     ema_due: Float[Array, ""] | None = None
+    fixed: dict[str, PyTree[Array]] | None = None
 
     @property
     def variables(self) -> dict[str, PyTree[Array]]:

@@ -63,7 +63,7 @@ The part holds the leaves of the data, and `position` (N,): the examples' places
 the step, the same in every part. Draw what belongs to an example from `fold_in(key, its position)`: so nothing depends
 on the number of devices or parts. `axis` is the mesh axis over which norms take the statistics of the whole batch; None
 = the part has everything that norms need. Where a task splits parameters, the loss is called under `shard_map` over
-`mesh.AXIS` with the device's rows of them.
+`mesh.AXIS` with the device's rows of them. Among the parameters are also the arrays of `TrainState.fixed`.
 """
 
 
@@ -135,7 +135,7 @@ def make_train_step(
         def loss_of(params: PyTree[Array]) -> tuple[Array, Losses]:
             whole = combine(params, common["frozen"])
             with fixed_norms(fixed_modules(whole, now)):
-                found = loss(whole, common["batch_stats"], batch, key, axis)
+                found = loss({**whole, **common["fixed"]}, common["batch_stats"], batch, key, axis)
             return jnp.mean(found.loss) * common["loss_scale"], found
 
         grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
@@ -156,6 +156,7 @@ def make_train_step(
         common = {
             "params": params,
             "frozen": frozen,
+            "fixed": state.fixed or {},
             "batch_stats": state.batch_stats,
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
             "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,

@@ -14,6 +14,7 @@ from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
 from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.losses import divergence
 
 
 def classify(config: Config, model: ResNet) -> Task:
@@ -31,6 +32,7 @@ def classify(config: Config, model: ResNet) -> Task:
         best=BEST,
         names=NAMES,
         head=("fc",),
+        distance=lambda logits, wanted, _, temperature: divergence(logits, wanted, temperature),
         check_source=partial(check_classes, config),
     )
 

@@ -10,8 +10,9 @@ from jaxtyping import Array, Key, PyTree
 
 from resnet_jax.config import Segment
 from resnet_jax.tasks.segment.losses import Logits, Masks, PerImage, cross_entropy, dice, focal, pixel_weights
-from resnet_jax.tasks.task import Prepare
+from resnet_jax.tasks.task import Distance, Prepare
 from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.losses import divergence
 from resnet_jax.training.step import Loss, Losses
 
 OfLogits = Callable[[Logits, Masks], tuple[PerImage, PerImage]]
@@ -62,6 +63,18 @@ def loss_of_logits(options: Segment) -> OfLogits:
     if options.loss == "cross_entropy+dice":
         return lambda logits, masks: _together(of_pixels(logits, masks), dice(logits, masks))
     return of_pixels
+
+
+def make_distance(options: Segment) -> Distance:
+    """Returns how far the classes of the pixels are from a teacher's: the sum over the pixels that have a class in the
+    mask, each weighted as in the loss. The auxiliary head has no part in it."""
+
+    def distance(out: dict[str, Logits], wanted: dict[str, Logits], batch: Batch, temperature: float) -> PerImage:
+        masks = batch["mask"].astype(jnp.int32)
+        weights = pixel_weights(masks, out["out"].shape[-1], options.class_weights)
+        return jnp.sum(divergence(out["out"], wanted["out"], temperature) * weights, axis=(1, 2))
+
+    return distance
 
 
 def _together(first: tuple[PerImage, PerImage], second: tuple[PerImage, PerImage]) -> tuple[PerImage, PerImage]:

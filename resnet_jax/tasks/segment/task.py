@@ -18,7 +18,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
 from resnet_jax.models.segment.network import SCORES, Segmenter
 from resnet_jax.models.segment.unet import UNet
-from resnet_jax.tasks.segment.loss import make_loss
+from resnet_jax.tasks.segment.loss import make_distance, make_loss
 from resnet_jax.tasks.segment.measure import BEST, NAMES, Score, make_measure, make_report, make_score
 from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
@@ -54,6 +54,7 @@ def segment(config: Config, model: Any) -> Task:
         names=NAMES,
         head=HEAD,
         parts=partial(parts_of, config, options),
+        distance=make_distance(options),
         check_source=partial(check_source, config),
     )
 
