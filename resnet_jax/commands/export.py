@@ -148,6 +148,9 @@ def _integers(opened: "Run | Network", named: "Network", folder: Path | None) ->
             f"--int8 calibrates on images that the network was trained on, and {named.title} comes without a run; "
             "quantize it first with --data.name, and name the folder by --quantized"
         )
+    if opened.config.quantize.images:
+        trained = opened.config.quantize
+        return quantize(named.model, named.variables, list, trained), {"trained": True, **dataclasses.asdict(trained)}
     how = QuantizeConfig()
     batches, facts = calibration(named, opened.config.data, how)
     return quantize(named.model, named.variables, batches, how), facts

@@ -89,6 +89,8 @@ def check_known(model: nn.Module) -> ResNet:
     Raises:
       ModelError: names the part that is not.
     """
+    if hasattr(model, "as_trained"):
+        raise ModelError(model.as_trained)
     if not isinstance(model, (ResNet, Segmenter, UNet)):
         raise ModelError(
             f"{type(model).__name__} is no network of create_model, so nothing is known of its layers; pass a ResNet, "
@@ -142,14 +144,14 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
                 before[module.path] = next((path for path, output in convolutions if output is args[0]), None)
         return result
 
-    channels = _channels(model, variables)
+    channels = image_channels(model, variables)
     images = jax.ShapeDtypeStruct((1, *family_of(model).image, channels), model.param_dtype)
     with nn.intercept_methods(watch), forms_of("cpu"):  # to trace one form of each layer takes half of the time
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
     return _Layers([path for path, _ in convolutions], before, epsilon, images)
 
 
-def _channels(model: Any, variables: PyTree[Array]) -> int:
+def image_channels(model: Any, variables: PyTree[Array]) -> int:
     """Of the images."""
     arrays = flatten_dict(dict(variables), sep="/")
     backbone = model if isinstance(model, ResNet) else model.backbone

@@ -10,7 +10,7 @@ from resnet_jax.config.groups import Group, Unfreeze
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.preset import AS_PUBLISHED, Preset, PresetChange
-from resnet_jax.config.quantize import QuantizeConfig
+from resnet_jax.config.quantize import Qat, QuantizeConfig
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify, Segment
 
@@ -28,6 +28,7 @@ __all__ = [
     "OptimConfig",
     "Preset",
     "PresetChange",
+    "Qat",
     "QuantizeConfig",
     "Segment",
     "Start",

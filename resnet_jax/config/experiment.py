@@ -15,6 +15,7 @@ from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
+from resnet_jax.config.quantize import Qat
 from resnet_jax.config.start import Start
 from resnet_jax.config.task import Classify, Segment
 from resnet_jax.errors import ConfigError
@@ -31,6 +32,7 @@ class Config(Checked):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: Start = field(default_factory=Start)
     distil: Distil = field(default_factory=Distil)
+    quantize: Qat = field(default_factory=Qat)
     seed: Annotated[int, Range(low=0, high=2**31 - 1)] = 0
     epochs: Annotated[float, Positive] = 90.0
     batch_size: Annotated[int, AtLeastOne] = 256
@@ -62,6 +64,8 @@ class Config(Checked):
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
         self._check_evals()
+        if self.quantize.images:
+            self._check_quantized()
         if late := [phase.epoch for phase in self.optim.unfreeze if phase.epoch >= self.epochs]:
             raise ConfigError(
                 f"optim.unfreeze: a phase begins at epoch {late[0]:g}, and the run ends at epoch {self.epochs:g}; "
@@ -86,6 +90,21 @@ class Config(Checked):
                 f"accumulate = {self.accumulate} needs {whole} > 0: with 0, the images of the whole batch depend on "
                 "one another, and it cannot be computed in parts; set it to the images of one group, such as 32"
             )
+
+    def _check_quantized(self) -> None:
+        wrong = [
+            (not self.start.weights, "start.weights = ''", "it begins with a trained network; name a run or weights"),
+            (
+                self.model.dtype != "float32",
+                f"model.dtype = {self.model.dtype!r}",
+                "its numbers need float32; set that",
+            ),
+            (bool(self.model.remat), f"model.remat = {self.model.remat}", "each number is rounded once; leave it out"),
+            (not isinstance(self.task, Classify), "task = Segment", "it is for networks for classification alone"),
+        ]
+        for is_wrong, what, why in wrong:
+            if is_wrong:
+                raise ConfigError(f"quantize.images = {self.quantize.images} quantises in training, and {what}: {why}")
 
     def _check_evals(self) -> None:
         names = [one.name for one in self.evals]

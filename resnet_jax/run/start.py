@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +11,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from resnet_jax.compress.quantize import in_float32
+from resnet_jax.compress.quantize.trained import GRIDS
 from resnet_jax.config import Config, Group
 from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models.create import backbone_of
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
-from resnet_jax.tasks.assemble import groups_and_phases
+from resnet_jax.tasks.assemble import freezes, groups_and_phases
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
@@ -40,6 +42,7 @@ class Beginning:
       new: names of the arrays that are not taken from the weights, and so stay random.
       groups: of parameters. Frozen parameters that come from these weights are in no checkpoint.
       remarks: what is not as in the weights, or may not be meant, in a sentence each.
+      made: further arrays, which were computed from these. Checkpoints hold them.
     """
 
     weights: str
@@ -47,6 +50,7 @@ class Beginning:
     new: tuple[str, ...]
     groups: tuple[Group, ...]
     remarks: tuple[str, ...] = ()
+    made: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -88,7 +92,7 @@ class Beginning:
 
     def _filled(self, variables: PyTree[Any]) -> PyTree[Any]:
         def fill(path: Any, leaf: Any) -> Any:
-            array = self.arrays.get(_name(path))
+            array = self.arrays.get(_name(path), self.made.get(_name(path)))
             if array is None:
                 return leaf
             # Every process has read the whole array, and its devices take their parts.
@@ -112,7 +116,9 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     """
     if not config.start.weights:
         return None
-    like = by_name(jax.eval_shape(task.init, jax.random.key(0)))
+    wanted = by_name(jax.eval_shape(task.init, jax.random.key(0)))
+    grids = tuple(name for name in wanted if name.startswith(f"params/{GRIDS}/"))
+    like = {name: leaf for name, leaf in wanted.items() if name not in grids}
     weights = _read(config)
     lifted, above, lifting = _below_the_head(like, weights.arrays)
     found, adapting = _with_channels_of(like, lifted)
@@ -125,13 +131,15 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     _check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
     groups, _ = groups_and_phases(config, task)
-    return Beginning(config.start.weights, arrays, new, groups, tuple(filter(None, (*lifting, *adapting, remark))))
+    return Beginning(
+        config.start.weights, arrays, new + grids, groups, tuple(filter(None, (*lifting, *adapting, remark)))
+    )
 
 
 def load_frozen(config: Config, task: Task, class_names: Sequence[str]) -> Beginning | None:
     """What checkpoints of this run lack. None if they lack nothing; then a run is read without its start."""
-    freezes = any(not group.rate for group in groups_and_phases(config, task)[0])
-    return load_beginning(config, task, class_names) if freezes else None
+    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
+    return load_beginning(config, task, class_names) if freezes(params, groups_and_phases(config, task)[0]) else None
 
 
 class _Weights(NamedTuple):
@@ -154,16 +162,22 @@ def _read(config: Config) -> _Weights:
     weights, name = config.start.weights, config.model.name
     if (open_folder(weights) / FILE_NAME).exists():
         run = load_run(weights, config.start.checkpoint)
-        return _Weights(_arrays(run.state.eval_variables), run.config.model.name, run.class_names)
+        variables = _folded_if(config, run.model, run.state.eval_variables)
+        return _Weights(_arrays(variables), run.config.model.name, run.class_names)
     try:
         network = _network_of(name, weights)
-        variables = load_pretrained(network, weights)[1]
+        model, variables = load_pretrained(network, weights)
     except WeightsError as error:
         raise WeightsError(f"start.weights = {weights!r} for model.name = {name!r}: {error}") from error
     sets = (known for known in WEIGHT_SETS if known.model == network and weights in (known.name, "DEFAULT"))
     published = next(sets, None) or next((known for known in WEIGHT_SETS if Path(weights).name == known.file), None)
-    arrays = _arrays({part: variables[part] for part in ("params", "batch_stats")})
-    return _Weights(arrays, "", published.class_names if published else None)
+    variables = {part: variables[part] for part in ("params", "batch_stats")}
+    return _Weights(_arrays(_folded_if(config, model, variables)), "", published.class_names if published else None)
+
+
+def _folded_if(config: Config, model: Any, variables: PyTree[Array]) -> PyTree[Array]:
+    """The variables, folded for a run that is trained for integers."""
+    return in_float32(model, variables).variables if config.quantize.images else variables
 
 
 def _network_of(name: str, weights: str) -> str:

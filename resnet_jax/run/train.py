@@ -17,6 +17,7 @@ from resnet_jax.errors import NonFiniteLossError
 from resnet_jax.files import open_folder, read_json
 from resnet_jax.models.forms import forms_of_this_machine
 from resnet_jax.run.evaluate import key, shown_names
+from resnet_jax.run.grids import calibrated
 from resnet_jax.run.predict import load_run, open_checkpoints
 from resnet_jax.run.result import RESULT, summary, write_result
 from resnet_jax.run.session import Session, prepare
@@ -27,6 +28,7 @@ from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST
 from resnet_jax.survival.signals import StopRequest
 from resnet_jax.survival.watchdog import Watchdog
+from resnet_jax.tasks.assemble import freezes
 from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.levels import Phase
@@ -131,12 +133,14 @@ def _train_from_newest(
     Args:
       beginning: what a checkpoint from before the first step would remember.
     """
-    like, freezes = session.like, any(not group.rate for group in session.training.groups)
-    begun = session.beginning() if freezes else None
+    like = session.like
+    begun = session.beginning() if freezes(like.params, session.training.groups) else None
     restored = checkpoints.restore_newest(begun.to_save(like) if begun else like, set_aside=True)
     if restored is None:
         begun = session.beginning()
         state, memory = session.training.init_state(session.key), beginning
+        if begun and session.config.quantize.images:
+            begun = calibrated(begun, session.config, state)
         if begun:
             state, memory = begun.begin(state), {**memory, "start": begun.digest}
     else:

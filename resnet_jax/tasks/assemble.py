@@ -1,21 +1,26 @@
 """Turns a config into the functions that train it, for any devices and without its data."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
-from resnet_jax.config import Config, Group
+from resnet_jax.compress.quantize.trained import GRIDS, fake_quantized_network
+from resnet_jax.config import Config, Group, OptimConfig
 from resnet_jax.errors import ConfigError
-from resnet_jax.models import ResNet, create_model
+from resnet_jax.models import create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.ema import Average, scaled_decay
+from resnet_jax.training.frozen import frozen_names
 from resnet_jax.training.levels import Phase, resolve
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
@@ -55,8 +60,8 @@ def compute_dtype(config: Config) -> jnp.dtype:
     return jnp.dtype(jnp.float32 if config.model.dtype == "tf32" else config.model.dtype)
 
 
-def build_model(config: Config) -> ResNet:
-    """The network that a config describes.
+def build_model(config: Config) -> Any:
+    """The network that a config describes. In quantisation-aware training it is `FakeQuantized`.
 
     Raises:
       ConfigError: the number of classes is left to the data set, see `table.settled`.
@@ -68,7 +73,7 @@ def build_model(config: Config) -> ResNet:
             "set model.num_classes to that number"
         )
     shape = {"stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
-    return create_model(
+    model = create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},
         num_classes=options.num_classes,
@@ -80,6 +85,18 @@ def build_model(config: Config) -> ResNet:
         dtype=compute_dtype(config),
         precision=None if options.dtype == "tf32" else "highest",
     )
+    return fake_quantized_network(model, config.quantize) if config.quantize.images else model
+
+
+def optimized(config: Config) -> OptimConfig:
+    """The optimisation of a config, with the groups of the steps of its grids, if it has any: without weight decay, and
+    zero points stay as they were calibrated."""
+    if not config.quantize.images:
+        return config.optim
+    learn = config.quantize.steps == "learned"
+    scales = Group(pattern=f"^{GRIDS}/.*/scale$", rate=float(learn), decay=0.0 if learn else None)
+    zero_points = Group(pattern=f"^{GRIDS}/.*/zero_point$", rate=0.0)
+    return replace(config.optim, groups=(*config.optim.groups, scales, zero_points))
 
 
 def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Training:
@@ -91,7 +108,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
       ConfigError: `optim.groups` or `optim.level` must be a mistake, or the devices of `mesh` cannot share the batch in
         the parts that `accumulate` asks for.
     """
-    optim = config.optim
+    optim = optimized(config)
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     groups, phases = groups_and_phases(config, task, plan.steps_per_epoch)
@@ -137,12 +154,18 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     return Training(plan, init_state_of(config, task, mesh), groups, steps, batch)
 
 
+def freezes(params: PyTree[Any], groups: Sequence[Group]) -> bool:
+    """Whether parameters are frozen that weights may bring. The steps of grids may be frozen too, but checkpoints hold
+    them."""
+    return any(not name.startswith(f"{GRIDS}/") for name in frozen_names(params, groups))
+
+
 def groups_and_phases(
     config: Config, task: Task, steps_per_epoch: Fraction = Fraction(1)
 ) -> tuple[tuple[Group, ...], tuple[Phase, ...]]:
     """The groups of parameters of a run, and its phases. Raises as `levels.resolve`."""
     params = jax.eval_shape(task.init, jax.random.key(0))["params"]
-    return resolve(config.optim, params, task.head, steps_per_epoch)
+    return resolve(optimized(config), params, task.head, steps_per_epoch)
 
 
 def init_state_of(config: Config, task: Task, mesh: Mesh) -> InitState:

@@ -4,8 +4,10 @@ from resnet_jax.compress.quantize.calibrate import Quantized, calibrate, in_floa
 from resnet_jax.compress.quantize.network import QuantizedNetwork, fake_quantized, integer_variables
 from resnet_jax.compress.quantize.placement import placed, with_kernels
 from resnet_jax.compress.quantize.scales import Grid, Scales
+from resnet_jax.compress.quantize.trained import FakeQuantized
 
 __all__ = [
+    "FakeQuantized",
     "Grid",
     "Quantized",
     "QuantizedNetwork",

@@ -1,6 +1,7 @@
 """From a trained network and a few batches of images to a quantised one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from resnet_jax.compress.quantize.network import SCALES, QuantizedNetwork, integ
 from resnet_jax.compress.quantize.placement import Images, Layer, is_kept, placed
 from resnet_jax.compress.quantize.ranges import Histogram, Seen, look_at
 from resnet_jax.compress.quantize.scales import Grid, Scales, grid_of, largest_weight
+from resnet_jax.compress.quantize.trained import FakeQuantized, apart
 from resnet_jax.config import QuantizeConfig
 from resnet_jax.errors import ConfigError, DataError, unknown_name
 
@@ -56,6 +58,8 @@ def quantize(model: Any, variables: PyTree[Array], batches: Callable[[], Batches
       ConfigError: `keep_float` names a layer that there is not.
       ModelError: a network with parts of your own; `bias_correction` of a layer without a bias.
     """
+    if isinstance(model, FakeQuantized):
+        return _as_trained(model, variables, config)
     network = in_float32(model, variables)
     if config.bias_correction:
         check_biases(network, config.keep_float)
@@ -64,8 +68,32 @@ def quantize(model: Any, variables: PyTree[Array], batches: Callable[[], Batches
     return Quantized(QuantizedNetwork(network.model), integer_variables(variables, scales), network)
 
 
+def _as_trained(model: FakeQuantized, variables: PyTree[Array], config: QuantizeConfig) -> Quantized:
+    """The network in integers, with the scales that it was trained with. Nothing is calibrated."""
+    trained = model.options
+    wrong = [
+        f"{name} = {getattr(config, name)!r} (trained with {getattr(trained, name)!r})"
+        for name in ("weight_bits", "activation_bits", "keep_float")
+        if getattr(config, name) != getattr(trained, name)
+    ]
+    if wrong or config.bias_correction:
+        raise ConfigError(
+            "the network was trained with quantisation, and is quantised as it was trained: "
+            f"{', '.join(wrong or ['bias_correction = True (its biases are trained)'])}; give the values of its config"
+        )
+    network, scales = in_float32(model, variables), model.scales(variables)
+    reads = dict(scales.reads)
+    arrays = flatten_dict(dict(network.variables["params"]), sep="/")
+    least = {layer: least_scale(arrays, layer, float(scales.tensors[place].scale)) for layer, place in reads.items()}
+    kernels = {layer: jnp.maximum(scale, least[layer]) for layer, scale in scales.kernels.items()}
+    scales = replace(scales, kernels=kernels)
+    return Quantized(QuantizedNetwork(network.model), integer_variables(network.variables, scales), network)
+
+
 def in_float32(model: Any, variables: PyTree[Array]) -> Folded:
     """The folded network, computing in float32: what quantisation starts from."""
+    if isinstance(model, FakeQuantized):
+        return Folded(model.network, apart(variables)[0], 0, 0)
     folded = fold(with_options(model, dtype=None, param_dtype=jnp.float32, remat=()), variables)
     return folded._replace(variables=jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), folded.variables))
 
@@ -146,7 +174,16 @@ def kernel_scales(
     for layer, place in reads.items():
         kernel = np.asarray(arrays[f"{layer}/kernel"])
         scale = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / largest_weight(bits)
-        bias = np.abs(np.asarray(arrays.get(f"{layer}/bias", np.zeros(len(scale)))))
-        scale = np.maximum(scale, bias / (float(tensors[place].scale) * MAX_BIAS))
+        scale = np.maximum(scale, least_scale(arrays, layer, float(tensors[place].scale)))
         scales[layer] = jnp.asarray(np.where(scale > 0, scale, 1), jnp.float32)
     return scales
+
+
+def least_scale(arrays: Mapping[str, Array], layer: str, tensor: float) -> Float[np.ndarray, "*O"]:
+    """The least scale of each channel of a kernel with which the integers of the biases are small enough.
+
+    Args:
+      arrays: parameters by name.
+      tensor: the scale of what the layer reads.
+    """
+    return np.abs(np.asarray(arrays.get(f"{layer}/bias", 0.0))) / (tensor * MAX_BIAS)
