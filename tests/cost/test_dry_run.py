@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax import AugmentConfig, Config, DataConfig, ModelConfig
+from resnet_jax import AugmentConfig, Config, DataConfig, Distil, ModelConfig
 from resnet_jax.cost.aot import Compiled
 from resnet_jax.cost.count import count_macs
 from resnet_jax.cost.dry_run import dry_run, remedies
@@ -81,6 +81,14 @@ def test_the_floor_of_arithmetic():
     assert "(156 TFLOP/s; float32 in full takes more passes)" in in_full
     tf32 = dry_run(replace(large, model=replace(CONFIG.model, dtype="tf32")), "a100:1", compile_step=compiler)
     assert "(156 TFLOP/s)" in tf32
+
+
+def test_a_teacher_is_not_counted_and_that_is_said():
+    line = "The teacher (distil.teacher) is not counted: its weights, and its forward pass in each update."
+    compiler = Compiler(lambda config: 2)
+    assert line not in dry_run(CONFIG, "v5e:4", compile_step=compiler)
+    taught = replace(CONFIG, distil=Distil(teacher="runs/teacher"))
+    assert line in dry_run(taught, "v5e:4", compile_step=compiler)
 
 
 def test_a_remedy_is_compiled_before_it_is_named():

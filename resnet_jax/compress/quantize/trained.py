@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.compress.fold import check_known, image_channels, with_options
-from resnet_jax.compress.quantize.placement import Layer, placed, with_kernels
+from resnet_jax.compress.quantize.placement import Layer, is_kept, placed, with_kernels
 from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation, largest_weight, of_channels
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
@@ -68,14 +68,14 @@ class FakeQuantized:
         kernels: dict[str, Array] = {}
 
         def note(x: Array, place: str) -> Array | None:
-            if self._keeps(place):
+            if is_kept(place, self.options.keep_float):
                 return None
             tensors[place] = Grid(jnp.ones(()), jnp.zeros(()))
             return x
 
         def compute(layer: Layer, x: Array, call: Any) -> Array:
             y = call(x)
-            if layer.reads is not None and not self._keeps(layer.name):
+            if layer.reads is not None and not is_kept(layer.name, self.options.keep_float):
                 kernels[layer.name] = jnp.ones(y.shape[-1])
             return y
 
@@ -111,12 +111,12 @@ class FakeQuantized:
         reads: dict[str, str] = {}
 
         def compute(layer: Layer, x: Array, call: Any) -> Array:
-            if layer.reads is not None and not self._keeps(layer.name):
+            if layer.reads is not None and not is_kept(layer.name, self.options.keep_float):
                 reads[layer.name] = layer.reads
             return call(x)
 
         def look(images: Array) -> Array:
-            with placed(lambda x, place: None if self._keeps(place) else x, compute):
+            with placed(lambda x, place: None if is_kept(place, self.options.keep_float) else x, compute):
                 return self.network.apply(own, images, train=False)
 
         channels = image_channels(self.network, own)
@@ -133,9 +133,6 @@ class FakeQuantized:
         kernels = {layer: jnp.maximum(steps[f"kernels/{layer}/scale"], SMALLEST) for layer in reads}
         bits = self.options.weight_bits, self.options.activation_bits
         return Scales(tensors, kernels, tuple(reads.items()), *bits)
-
-    def _keeps(self, name: str) -> bool:
-        return any(name == one or name.startswith(f"{one}/") for one in self.options.keep_float)
 
 
 def fake_quantized_network(model: Any, options: Qat) -> FakeQuantized:
