@@ -12,6 +12,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Array, Bool, PyTree
 
 from resnet_jax import data
@@ -100,7 +101,7 @@ def stages_of(network: Network) -> dict[str, tuple[int, ...]]:
     shapes = jax.eval_shape(
         lambda v, x: network.model.apply(v, x, train=False, features=True), network.variables, image
     )
-    order = {"stem": 0, "activated": 2, "pooled": 3, "logits": 4}
+    order = {"stem": 0, "activated": 2, "pooled": 3, "embedding": 4, "logits": 4}
     return {stage: shapes[stage].shape[1:] for stage in sorted(shapes, key=lambda name: (order.get(name, 1), name))}
 
 
@@ -149,16 +150,22 @@ def describe(network: Network, preset: Preset, source: data.Source, *, maps: boo
 
 def describe_network(network: Network, preset: Preset) -> dict[str, Any]:
     """What the features of any image depend on, as JSON."""
-    options = {
-        name: getattr(value, "__qualname__", None) or str(value)
-        for name in network.model.__dataclass_fields__
-        if (value := getattr(network.model, name)) is not None and name not in ("parent", "name")
-    }
     return {
         "weights": digest_json(digest_arrays(jax.tree.map(jnp.asarray, dict(network.variables)))),
-        "network": options,
+        "network": _options_of(network.model),
         "preparation_of_images": dataclasses.asdict(preset) | {"mean": list(preset.mean), "std": list(preset.std)},
     }
+
+
+def _options_of(model: nn.Module) -> dict[str, Any]:
+    """The fields of a network, and of the one under its head, as JSON."""
+    fields = {
+        name: value
+        for name in model.__dataclass_fields__
+        if (value := getattr(model, name)) is not None and name not in ("parent", "name")
+    }
+    text = lambda value: getattr(value, "__qualname__", None) or str(value)
+    return {name: _options_of(x) if isinstance(x, nn.Module) else text(x) for name, x in fields.items()}
 
 
 def _check_finite(batch: Mapping[str, np.ndarray], stages: Sequence[str], first: int, where: str, dtype: Kind) -> None:

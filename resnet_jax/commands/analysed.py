@@ -80,11 +80,12 @@ class Opened(NamedTuple):
     run: Path | None
 
 
-def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
+def open_analysed(which: Analysed, *, data_needed: bool = True, or_embeds: bool = True) -> Opened:
     """The network and the data that the options name.
 
     Args:
       data_needed: refuse weights without data.
+      or_embeds: take networks for embeddings too, which name no class.
 
     Raises:
       ConfigError, CheckpointError, WeightsError: no network or two, no data, or options that do not belong together.
@@ -110,7 +111,7 @@ def open_analysed(which: Analysed, *, data_needed: bool = True) -> Opened:
         if weights
         else open_named(name, which.checkpoint, which.model, preset=which.preset)
     )
-    check_classifies(opened)
+    check_classifies(opened, or_embeds=or_embeds)
     if isinstance(opened, Network):
         if data_needed and not data.name:
             raise ConfigError(f"say which images {opened.title} is to see, such as --data.name folder:PATH")
@@ -148,7 +149,7 @@ def open_other(name: str, which: Analysed) -> "Network":
     from resnet_jax.run.network import Network
 
     opened = open_named(name, which.checkpoint, preset=which.preset)
-    check_classifies(opened)
+    check_classifies(opened, or_embeds=True)
     return opened if isinstance(opened, Network) else network_of(opened)
 
 

@@ -82,7 +82,7 @@ def attention(
         )
     check_picture(out)
     remember_programs()
-    opened = open_analysed(which, data_needed=not words)
+    opened = open_analysed(which, data_needed=not words, or_embeds=False)
     network = opened.network
     stage_shown = map_of(network, stage) if method.startswith("gradcam") else ""
     chosen = None if class_ is None else class_number(class_, network.class_names, network.title)

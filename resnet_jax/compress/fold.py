@@ -18,6 +18,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models import BatchNorm, Conv, ResNet
 from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import draw
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.forms import forms_of
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.segment.network import Segmenter
@@ -89,12 +90,12 @@ def check_known(model: nn.Module) -> ResNet:
     Raises:
       ModelError: names the part that is not.
     """
-    if not isinstance(model, (ResNet, Segmenter, UNet)):
+    if not isinstance(model, (ResNet, Segmenter, UNet, Embedder)):
         raise ModelError(
             f"{type(model).__name__} is no network of create_model, so nothing is known of its layers; pass a ResNet, "
-            "or a network for segmentation over one"
+            "or a network for segmentation or embeddings over one"
         )
-    backbone = model if isinstance(model, ResNet) else model.backbone
+    backbone = resnet_in(model)
     plan = draw(backbone)
     for part, layer, own, known in (
         ("block", "layer1_0", plan.block, BLOCKS),
@@ -143,7 +144,8 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
         return result
 
     channels = _channels(model, variables)
-    images = jax.ShapeDtypeStruct((1, *family_of(model).image, channels), model.param_dtype)
+    sides = getattr(model, "sides", family_of(model).image)
+    images = jax.ShapeDtypeStruct((1, *sides, channels), model.param_dtype)
     with nn.intercept_methods(watch), forms_of("cpu"):  # to trace one form of each layer takes half of the time
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
     return _Layers([path for path, _ in convolutions], before, epsilon, images)
@@ -152,8 +154,7 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
 def _channels(model: Any, variables: PyTree[Array]) -> int:
     """Of the images."""
     arrays = flatten_dict(dict(variables), sep="/")
-    backbone = model if isinstance(model, ResNet) else model.backbone
-    folded = 4 if draw(backbone).stem is STEMS["space_to_depth"] else 1
+    folded = 4 if draw(resnet_in(model)).stem is STEMS["space_to_depth"] else 1
     return arrays[input_conv(arrays)].shape[-2] // folded
 
 
@@ -164,6 +165,16 @@ def _norms_left(model: Any, images: jax.ShapeDtypeStruct) -> set[Path]:
     return {path[:-1] for path in flatten_dict(shapes.get("batch_stats", {}))}
 
 
+def resnet_in(model: Any) -> ResNet:
+    """The `ResNet` under a network's head, or the network itself."""
+    match model:
+        case ResNet():
+            return model
+        case Embedder():
+            return model.trunk
+    return model.backbone
+
+
 def with_options(model: Any, **options: Any) -> Any:
     """The network with other fields of `ResNet`, or of the `ResNet` under its head."""
     match model:
@@ -171,4 +182,6 @@ def with_options(model: Any, **options: Any) -> Any:
             return model.clone(backbone=model.backbone.clone(**options))
         case UNet():
             return model.clone(encoder=model.encoder.clone(**options))
+        case Embedder():
+            return model.clone(trunk=model.trunk.clone(**options))
     return model.clone(**options)

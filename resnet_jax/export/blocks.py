@@ -24,7 +24,7 @@ def write_resnet(layers: Layers, net: ResNet, images: Map, root: str = "") -> di
     steps = {BLOCKS[name]: step for name, step in _BLOCKS.items()}
     x, out = _stem(layers, net, images, root), {}
     if not plan.block.preactivation:
-        x = layers.act(layers.norm(x, f"{root}bn1"), f"{root}bn1")
+        x = layers.act(layers.norm(x, f"{root}bn1"), f"{root}bn1", within=root)
     out["stem"] = x
     if plan.stem.pool:
         x = layers.max_pool(x, f"{root}maxpool", 1 if net.antialias else 2)
@@ -45,7 +45,7 @@ def _stem(layers: Layers, net: ResNet, x: Map, root: str) -> Map:
     plan = layers.plan
     kind = next((name for name, stem in STEMS.items() if stem is plan.stem), None)
     match kind:
-        case "imagenet" | "cifar":
+        case "imagenet" | "cifar" | "face":
             return layers.conv(x, f"{root}conv1", stride=plan.stem.stride)
         case "deep" | "deep_tiered":
             for place, stride in ((0, 2), (3, 1)):
@@ -79,7 +79,7 @@ class _BlockWriter:
 
     def act(self, x: Map, n: int) -> Map:
         """The norm `n`, and the activation."""
-        return self.layers.act(self.norm(x, n), f"{self.name}/bn{n}")
+        return self.layers.act(self.norm(x, n), f"{self.name}/bn{n}", within=f"{self.name}/")
 
     def blur(self, x: Map) -> Map:
         return self.layers.blur(x, f"{self.name}/blur", self.fields.stride) if self.blurs else x
@@ -158,10 +158,17 @@ def _preact_bottleneck(block: _BlockWriter, x: Map) -> Map:
     return block.add(x if x[1:] == y[1:] else z, y)
 
 
+def _ir(block: _BlockWriter, x: Map) -> Map:
+    y = block.conv(block.norm(x, 1), 1, dilation=block.dilations[0])
+    y = block.strided(block.act(y, 2), 2, dilation=block.dilations[1])
+    return block.add(x, block.blur(block.norm(y, 3)))
+
+
 _BLOCKS: Mapping[str, Callable[[_BlockWriter, Map], Map]] = {
     "basic": _basic,
     "bottleneck": _bottleneck,
     "bottleneck_v1": _bottleneck_v1,
     "preact_basic": _preact_basic,
     "preact_bottleneck": _preact_bottleneck,
+    "ir": _ir,
 }

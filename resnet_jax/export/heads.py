@@ -1,4 +1,5 @@
-"""Networks for segmentation as ONNX operators: heads and U-Net's decoder. The steps are those of `models/segment`."""
+"""Heads as ONNX operators: those of segmentation, U-Net's decoder, and that of embeddings. The steps are those of
+`models/segment` and `models/embed`."""
 
 import math
 
@@ -6,6 +7,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Map
 from resnet_jax.export.layers import Layers
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.segment.heads import RATES
 from resnet_jax.models.segment.network import Segmenter, skips_of, stages_of, strides_of
 from resnet_jax.models.segment.unet import UNet
@@ -41,6 +43,24 @@ def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
         for n in (1, 2):
             x = layers.unit(x, f"{name}/conv{n}_0", f"{name}/conv{n}_1")
     return graph.cut(layers.conv(x, "segmentation_head_0"), "cut", images.height, images.width)
+
+
+def write_embedder(layers: Layers, net: Embedder, images: Map) -> str:
+    """The embeddings, (N, E)."""
+    if net.head == "flat" and (images.height, images.width) != net.sides:
+        raise ModelError(
+            f"fc: the head is made for images of {net.sides[0]}x{net.sides[1]} pixels, and --size asks for "
+            f"{images.height}x{images.width}; leave --size out"
+        )
+    graph, arrays = layers.graph, layers.arrays
+    maps = write_resnet(layers, net.trunk, images, "trunk/")
+    x = maps.get("activated", maps[stages_of(net.trunk)[-1]])
+    if net.head == "flat":
+        flat = graph.op("Flatten", [layers.norm(x, "bn2").name], "flat")
+    else:
+        flat, _ = layers.pool(x, "pooled")
+    y = graph.dense(flat, arrays["params/fc/kernel"], arrays["params/fc/bias"], "fc")
+    return layers.norm(Map(y, net.embedding_size, 1, 1), "features").name
 
 
 def _enlarged(layers: Layers, x: Map, name: str, like: Map) -> Map:

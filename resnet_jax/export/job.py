@@ -17,6 +17,7 @@ from resnet_jax.compress.fold import with_options
 from resnet_jax.config import Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
@@ -61,7 +62,9 @@ class Job:
 
     @property
     def output(self) -> str:
-        """The name of what the program gives: `logits` (N, K), or of each pixel `out`."""
+        """The name of what the program gives: `logits` (N, K), of each pixel `out`, or `embedding` (N, E)."""
+        if isinstance(self.network.model, Embedder):
+            return "embedding"
         return "out" if hasattr(self.network.model, "backbone") else "logits"
 
     def folded(self) -> Folded:

@@ -53,12 +53,20 @@ class Layers:
             return self._group_norm(x, name, scale, bias, groups, epsilon)
         raise unknown(name, "norm", kind)
 
-    def act(self, x: Map, name: str) -> Map:
-        """The network's activation."""
+    def act(self, x: Map, name: str, *, within: str = "") -> Map:
+        """The network's activation.
+
+        Args:
+          within: what the names begin with in the module whose activation it is, such as `layer1_0/`.
+        """
         graph, known, name = self.graph, {act: kind for kind, act in ACTIVATIONS.items()}, f"{name}/act"
         match known.get(self.plan.act):
             case "relu":
                 return relu(graph, x, name)
+            case "prelu":
+                slope = self.arrays[f"params/{within}prelu/slope"].reshape(-1, 1, 1)
+                inputs = [x.name, graph.constant(f"{within}prelu/slope", slope)]
+                return x._replace(name=graph.op("PRelu", inputs, f"{within}prelu"))
             case "leaky_relu":
                 return x._replace(name=graph.op("LeakyRelu", [x.name], name, alpha=0.01))
             case "silu":

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from resnet_jax.compress.fold import resnet_in
 from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Graph, Map
-from resnet_jax.export.heads import write_segmenter, write_unet
+from resnet_jax.export.heads import write_embedder, write_segmenter, write_unet
 from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, check_packages, new_folder
 from resnet_jax.export.layers import Layers
 from resnet_jax.models import ResNet
 from resnet_jax.models.blueprint import draw
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.segment.network import Segmenter
 
@@ -55,7 +57,7 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
       ModelError: names the first layer that ONNX has no operators for here.
     """
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(variables), sep="/").items()}
-    backbone = model if isinstance(model, ResNet) else model.backbone
+    backbone = resnet_in(model)
     if backbone.weight_standardization:
         arrays |= {name: np.asarray(standardized(jnp.asarray(a))) for name, a in arrays.items() if a.ndim == 4}
     layers = Layers(graph, arrays, draw(backbone))
@@ -70,6 +72,8 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
         pooled, _ = layers.pool(last, "pooled")
         result = graph.dense(pooled, arrays["params/fc/kernel"], arrays["params/fc/bias"], "fc")
         shape: tuple[Any, ...] = (batch, model.num_classes)
+    elif isinstance(model, Embedder):
+        result, shape = write_embedder(layers, model, x), (batch, model.embedding_size)
     else:
         write: Any = write_segmenter if isinstance(model, Segmenter) else write_unet
         result, shape = write(layers, model, x).name, (batch, model.num_classes, height, width)

@@ -19,7 +19,7 @@ from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.table import task_of
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.evaluate import Evaluate, make_evaluate, make_pass
+from resnet_jax.training.evaluate import Evaluate, Measure, Pass, make_evaluate, make_pass
 from resnet_jax.training.state import TrainState
 
 
@@ -95,8 +95,18 @@ def evaluate_in_detail(config: Config, state: TrainState, folded: Folded | None 
     task = task_of(config)
     model, variables = folded[:2] if folded else (build_model(config), state.eval_variables)
     measure = make_measure(model, task.prepare, in_detail=True)
-    source = _source(config.evaluations[0], config, task)
-    return report_in_detail(*make_pass(measure, **_eval_data(config, task, source))(variables))
+    _, look = split_and_pass(config.evaluations[0], config, task, measure)
+    return report_in_detail(*look(variables))
+
+
+def split_and_pass(one: Eval, config: Config, task: Task, measure: Measure) -> tuple[data.Source, Pass]:
+    """The split of an evaluation, and the pass that measures it.
+
+    Raises:
+      DataError, ConfigError: the split cannot be read, or is not what the task needs.
+    """
+    source = _source(one, config, task)
+    return source, make_pass(measure, **_eval_data(config, task, source))
 
 
 def batching(batch_size: int) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from resnet_jax.config import AS_PUBLISHED, PresetChange, Segment
+from resnet_jax.config import AS_PUBLISHED, Embed, PresetChange, Segment
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
+from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.segment.task import is_segmenter
 from resnet_jax.weights.hub import is_repository
 
@@ -47,7 +49,8 @@ def open_named(
 
 def network_of(run: Run) -> Network:
     """A run's network, as evaluation uses it: with the run's own preparation of images."""
-    return Network(run.title, run.model, run.state.eval_variables, run.config.data.preset, run.class_names)
+    variables = without_own(run.state.eval_variables)
+    return Network(run.title, run.model, variables, run.config.data.preset, run.class_names)
 
 
 def segments(opened: Run | Network) -> bool:
@@ -55,8 +58,22 @@ def segments(opened: Run | Network) -> bool:
     return isinstance(opened.config.task, Segment) if isinstance(opened, Run) else is_segmenter(opened.model)
 
 
-def check_classifies(opened: Run | Network) -> None:
-    """Raises a ConfigError for a network that names a class for each pixel."""
+def embeds(opened: Run | Network) -> bool:
+    """Whether it gives embeddings, and names no class."""
+    return isinstance(opened.config.task, Embed) if isinstance(opened, Run) else isinstance(opened.model, Embedder)
+
+
+def check_classifies(opened: Run | Network, *, or_embeds: bool = False) -> None:
+    """Raises a ConfigError for a network that names a class for each pixel, or none.
+
+    Args:
+      or_embeds: take networks for embeddings too.
+    """
+    if embeds(opened) and not or_embeds:
+        raise ConfigError(
+            f"{opened.title} gives embeddings and names no class, and this is for networks that name one. To compare "
+            "images use verify or identify, to keep embeddings use features --stages embedding (docs/embeddings.md)"
+        )
     if segments(opened):
         raise ConfigError(
             f"{opened.title} names a class for each pixel, and this is for networks that name one class for a whole "

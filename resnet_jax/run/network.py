@@ -15,12 +15,15 @@ from resnet_jax.cost.count import usual_size
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models import create_model
+from resnet_jax.models.embed.network import Embedder
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
 from resnet_jax.weights.hub import hub_labels, hub_network, is_repository
 from resnet_jax.weights.names import where_networks_lie
 
+INSIGHTFACE = (0.5, 0.5, 0.5)
+"""Mean and deviation of each channel with which insightface trains."""
 log = logging.getLogger("resnet_jax")
 
 
@@ -103,8 +106,9 @@ def load_network(
         )
     labels = None if published or path == Path(weights) else hub_labels(weights)
     names = published.class_names if published else labels or class_names()
-    if net.num_classes != len(names):
-        names = tuple(map(str, range(net.num_classes)))
+    classes = getattr(net, "num_classes", 0)  # a network for embeddings has none
+    if classes != len(names):
+        names = tuple(map(str, range(classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"
     kept = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
     return Network(title, net, kept, prepared, names)
@@ -115,6 +119,8 @@ def _usual_preset(net: Any) -> Preset:
     side = usual_size(net)
     if hasattr(net, "backbone"):
         return Preset(resize=side, crop=0)
+    if isinstance(net, Embedder) and net.head == "flat":
+        return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
     return Preset() if side == Preset.crop else Preset(resize=side, crop=side)
 
 

@@ -156,18 +156,31 @@ def predictions(
     Args:
       broken: for each image that could not be read, a text that names the file is added.
     """
+    for seen in computed(predictor.load, predictor.probabilities, paths, batch_size, broken):
+        yield Prediction(*seen)
+
+
+def computed(
+    load: Callable[[Path], Pixels],
+    compute: Callable[[UInt8[np.ndarray, "N S S C"]], Float[Array, "N K"]],
+    paths: Sequence[Path],
+    batch_size: int,
+    broken: list[str],
+) -> Iterator[tuple[Path, Pixels, Float[np.ndarray, " K"]]]:
+    """Each image that can be read, its pixels and its row of what is computed. Batches and `broken` are those of
+    `predictions`."""
     batch_size = min(batch_size, len(paths))
     waiting: list[tuple[Path, Pixels]] = []
     for place, path in enumerate(paths):
         try:
-            waiting.append((path, predictor.load(path)))
+            waiting.append((path, load(path)))
         except DataError as error:
             broken.append(str(error))
         if waiting and (len(waiting) == batch_size or place == len(paths) - 1):
             pixels = np.stack([pixels for _, pixels in waiting])
             padding = [(0, batch_size - len(pixels)), *[(0, 0)] * (pixels.ndim - 1)]
-            rows = np.asarray(predictor.probabilities(np.pad(pixels, padding)))
-            yield from (Prediction(*seen, row) for seen, row in zip(waiting, rows, strict=False))
+            rows = np.asarray(compute(np.pad(pixels, padding)))
+            yield from ((*seen, row) for seen, row in zip(waiting, rows, strict=False))
             waiting = []
 
 

@@ -45,6 +45,8 @@ def adapt_input_conv(kernel: Float[Array | np.ndarray, "*S 3 O"], channels: int)
 
 def input_conv(arrays: Mapping[str, Any]) -> str:
     """The name of the kernel that reads the image, such as `params/conv1/kernel`, of arrays by name; empty = none."""
-    modules = (re.sub(r"\.(?=\d)", "_", stem).replace(".", "/") for family in FAMILIES for stem in family.stem)
+    below = lambda family: [""] if family.rooted else [f"{root}." for root in family.roots]
+    stems = (f"{root}{stem}" for family in FAMILIES for root in below(family) for stem in family.stem)
+    modules = (re.sub(r"\.(?=\d)", "_", stem).replace(".", "/") for stem in stems)
     names = (f"params/{module}/kernel" for module in modules)
     return next((name for name in names if name in arrays), "")

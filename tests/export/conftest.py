@@ -6,6 +6,7 @@ import pytest
 from resnet_jax.config import Preset
 from resnet_jax.export.job import Job
 from resnet_jax.models import create_model
+from resnet_jax.models.embed.table import is_embedder
 from resnet_jax.run.network import Network
 
 from ..weights.networks import calm, random_variables
@@ -14,8 +15,9 @@ PRESET = Preset(resize=40, crop=33, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
 def network_of(name, **options):
-    model = create_model(name, **{"num_classes": 7, **options})
-    return Network(f"{name} for tests", model, calm(random_variables(model)), PRESET, tuple("abcdefg"))
+    model = create_model(name, **({} if is_embedder(name) else {"num_classes": 7}), **options)
+    sides = getattr(model, "sides", (64, 64))
+    return Network(f"{name} for tests", model, calm(random_variables(model, image=sides)), PRESET, tuple("abcdefg"))
 
 
 def outputs_of(job, images):

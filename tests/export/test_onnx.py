@@ -41,6 +41,8 @@ CASES = {
     "fcn2s_resnet18": SMALL | {"stage_sizes": (1, 1)},
     "deeplabv3_resnet18": SMALL | {"stage_sizes": (1, 1)},
     "unet_resnetv2_18": SMALL | {"stage_sizes": (1,)},
+    "iresnet18": SMALL | {"stage_sizes": (2, 1), "sides": (33, 47), "embedding_size": 6},
+    "embed_resnetv2_18": SMALL | {"stage_sizes": (1,), "pool": "avgmax"},
 }
 
 
@@ -75,7 +77,8 @@ def test_the_file_computes_the_same(name):
     model = check(Job(network_of(name, **CASES[name]), size=(33, 47)))
     assert {node.domain for node in model.graph.node} == {""}, "standard operators only"
     kinds = [node.op_type for node in model.graph.node]
-    assert ("BatchNormalization" in kinds) == ("v2" in name)
+    assert ("BatchNormalization" in kinds) == ("v2" in name or "iresnet" in name)
+    assert kinds.count("PRelu") == (4 if "iresnet" in name else 0)
 
 
 @pytest.mark.slow

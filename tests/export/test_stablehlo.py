@@ -56,6 +56,9 @@ def test_it_runs_without_this_package(tiny, tmp_path, with_preprocessing):
             *("resnet26t", {"width_multiplier": 0.25, "stage_sizes": (1, 1), "se_ratio": 4}), marks=pytest.mark.slow
         ),
         pytest.param(*("unet_resnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1)}), marks=pytest.mark.slow),
+        pytest.param(
+            *("iresnet18", {"width_multiplier": 0.25, "stage_sizes": (1, 1), "sides": (33, 47)}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_other_networks(name, options, tmp_path):

@@ -120,7 +120,7 @@ def gather(
     source = data.load_source(config, split)
     if 0 < len(source) < LEAST:
         raise DataError(f"{config.name} {split} has {len(source)} images; a report needs at least {LEAST}. Bring more")
-    stages = (FEATURES, "logits") if network.model.num_classes else (FEATURES,)
+    stages = (FEATURES, "logits") if getattr(network.model, "num_classes", 0) else (FEATURES,)
     preset = replace(network.preset, exif=config.exif)
     kept = features(*(network, config, split, stages, folder), batch_size=batch_size, tell=partial(tell, "images"))
     labels = np.asarray(kept.labels)

@@ -1,7 +1,7 @@
 """What is kept of every example, its embedding, and what is reported of a split."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +14,7 @@ from resnet_jax.tasks.embed.centres import unit
 from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.embed.verification import (
     FALSE_ACCEPT_RATES,
+    Curve,
     curve,
     draw_pairs,
     identification,
@@ -64,10 +65,35 @@ def make_measure(embed: Embed, prepare: Prepare) -> Measure:
     return measure
 
 
+class Verified(NamedTuple):
+    """How well identities of a split are told apart.
+
+    Attributes:
+      numbers: `accuracy` over ten folds and its `deviation`; `loss`, the equal error rate; `tar_...`, the share of
+        pairs of one identity that are accepted at a rate of false accepts, where the set has pairs enough; and for a
+        set with labels `rank1` and `map`.
+      curve: of all pairs; the ten folds of a set with labels are of some.
+      scores, same: the cosines of all pairs, and whether they are of one identity.
+      images: that were compared.
+    """
+
+    numbers: dict[str, float]
+    curve: Curve
+    scores: Float[np.ndarray, " P"]
+    same: Bool[np.ndarray, " P"]
+    images: int
+
+
 def report(sums: Sums, rows: Rows) -> dict[str, float]:
-    """Numbers of a split: `accuracy` over ten folds and its `deviation`; `loss`, the equal error rate; `tar_...`, the
-    share of pairs of one identity that are accepted at a rate of false accepts, where the set has pairs enough; and for
-    a set with labels `rank1` and `map`.
+    """The numbers of a split, see `Verified`. Raises as `verified` does."""
+    return verified(rows).numbers
+
+
+def verified(rows: Rows) -> Verified:
+    """The numbers of a split, and what they are of.
+
+    Args:
+      rows: `embedding`, of length 1, and `label` or `same`.
 
     Raises:
       DataError: embeddings that are not finite.
@@ -83,17 +109,19 @@ def report(sums: Sums, rows: Rows) -> dict[str, float]:
         first, second = embeddings[::2], embeddings[1::2]
         same = np.asarray(rows["same"][::2], bool)
         scores = np.sum(first * second, axis=1)
-        everything = curve(scores, same)
+        every, kinds = scores, same
     else:
         kept = looked_at(np.asarray(rows["label"]))
         labels, embeddings = np.asarray(rows["label"])[kept], embeddings[kept]
         pairs, same = draw_pairs(labels)
         scores = np.sum(embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]], axis=1)
         found["rank1"], found["map"] = identification(embeddings, labels)
-        everything = curve(*all_pairs(embeddings, labels))
+        every, kinds = all_pairs(embeddings, labels)
+    everything = curve(every, kinds)
     accuracy, deviation = ten_folds(scores, same)
     rates = {f"tar_{rate:g}": at[0] for rate in FALSE_ACCEPT_RATES if (at := everything.at(rate))}
-    return {"loss": everything.equal_error, "accuracy": accuracy, "deviation": deviation, **rates, **found}
+    numbers = {"loss": everything.equal_error, "accuracy": accuracy, "deviation": deviation, **rates, **found}
+    return Verified(numbers, everything, every, kinds, len(embeddings))
 
 
 def all_pairs(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from resnet_jax.config import Config, Embed
+from resnet_jax.config import Config, Embed, Preset
 from resnet_jax.data import Source, augment, leaves_of, missing_leaves, normalize
 from resnet_jax.data.fills import Draws, EvalImage, Leaves, Row, TrainImage
 from resnet_jax.errors import ConfigError
@@ -57,7 +57,7 @@ def embed(config: Config, model: Any) -> Task:
         fixed=("^features/scale$",),
         parts=partial(parts_of, config),
         check_source=partial(check_source, config),
-        check_eval_source=partial(check_leaves, config),
+        check_eval_source=partial(check_leaves, config.data.name),
     )
 
 
@@ -134,15 +134,19 @@ class EvalPair(EvalImage):
 
 def parts_of(config: Config, source: Source) -> list[tuple[EvalImage, Source]]:
     """The whole split, with the fill for what its examples hold."""
-    kind = EvalPair if "same" in leaves_of(source) else EvalImage
-    return [(kind(config.data.preset), source)]
+    return [(fill_of(source, config.data.preset), source)]
 
 
-def check_leaves(config: Config, source: Source) -> None:
+def fill_of(source: Source, preset: Preset) -> EvalImage:
+    """The fill for what the examples of a split for evaluation hold: identities, or pairs."""
+    return EvalPair(preset) if "same" in leaves_of(source) else EvalImage(preset)
+
+
+def check_leaves(name: str, source: Source) -> None:
     """Raises a ConfigError if a split for evaluation has neither identities nor pairs."""
     if "same" in leaves_of(source):
         return
-    if text := missing_leaves(source, TrainImage.needs, "verification", f"data.name = {config.data.name}"):
+    if text := missing_leaves(source, TrainImage.needs, "verification", f"data.name = {name}"):
         raise ConfigError(text)
 
 
