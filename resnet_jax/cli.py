@@ -21,9 +21,11 @@ from resnet_jax.commands.data_prepare import data_prepare
 from resnet_jax.commands.data_show import data_show
 from resnet_jax.commands.diff import diff
 from resnet_jax.commands.duplicates import duplicates
+from resnet_jax.commands.enroll import enroll
 from resnet_jax.commands.evaluate import evaluate
 from resnet_jax.commands.export import export
 from resnet_jax.commands.features import features
+from resnet_jax.commands.identify import identify
 from resnet_jax.commands.maps import maps
 from resnet_jax.commands.memory import memory
 from resnet_jax.commands.models import models
@@ -33,6 +35,7 @@ from resnet_jax.commands.predict import predict
 from resnet_jax.commands.probe import probe
 from resnet_jax.commands.report import report
 from resnet_jax.commands.similarity import similarity
+from resnet_jax.commands.verify import verify
 from resnet_jax.display import print_anything
 from resnet_jax.errors import ResnetJaxError
 from resnet_jax.runtime.garbage import collect_seldom
@@ -76,9 +79,11 @@ COMMANDS: Commands = {
     "data": data,
     "diff": diff,
     "duplicates": duplicates,
+    "enroll": enroll,
     "evaluate": evaluate,
     "export": export,
     "features": features,
+    "identify": identify,
     "ladder": ladder,
     "maps": maps,
     "memory": memory,
@@ -90,6 +95,7 @@ COMMANDS: Commands = {
     "report": report,
     "similarity": similarity,
     "train": train,
+    "verify": verify,
 }
 GROUPS: dict[str, Commands] = {"anomalies": ANOMALIES, "data": DATA}
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resnet_jax.commands.evaluate_masks import show_masks
+from resnet_jax.commands.evaluate_pairs import show_pairs
 from resnet_jax.commands.sheet import check_picture
 from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
@@ -39,6 +40,7 @@ def evaluate(
     checkpoint: Literal["last", "best"] = "last",
     per_class: bool = False,
     confusion: Path | None = None,
+    roc: Path | None = None,
     as_json: bool = False,
     weights: str | None = None,
     model: str | None = None,
@@ -51,13 +53,16 @@ def evaluate(
 ) -> None:
     """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
 
-    Of a network for segmentation it prints mIoU, the share of the pixels that are right, and the loss.
+    Of a network for segmentation it prints mIoU, the share of the pixels that are right, and the loss. Of a network for
+    embeddings it prints how well pairs of images are told apart: accuracy over ten folds, rank-1, mAP, and the pairs of
+    one identity that are accepted at each rate of false accepts.
 
     Args:
         workdir: The folder that `train.py --workdir` filled.
-        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy or mIoU.
+        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy, mIoU or accuracy of verification.
         per_class: Also print the accuracy of each class, or of a segmentation its IoU, the worst first.
-        confusion: Also draw the confusion matrix and the calibration as this PNG; not of a segmentation.
+        confusion: Also draw the confusion matrix and the calibration as this PNG; of a classification.
+        roc: Also draw the accepted pairs at each rate of false accepts, and the cosines, as this PNG; of embeddings.
         as_json: Print one JSON object instead of tables.
         weights: Instead of a run: a published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository
             of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
@@ -73,15 +78,16 @@ def evaluate(
     """
     from resnet_jax.compress import fold as fold_norms
     from resnet_jax.errors import ConfigError
-    from resnet_jax.run.named import segments
+    from resnet_jax.run.named import embeds, segments
 
     if (workdir is None) == (weights is None):
         raise ConfigError(
             "evaluate the folder of a run, or weights on a data set: resnet_jax evaluate DIR, or resnet_jax evaluate "
             "--model resnet50 --weights IMAGENET1K_V2 --data.name folder:PATH"
         )
-    if confusion is not None:
-        check_picture(confusion)
+    for picture in (confusion, roc):
+        if picture is not None:
+            check_picture(picture)
     if workdir is not None:
         if model or entry or prefix or data != EvalData() or preset != AS_PUBLISHED:
             raise ConfigError(
@@ -95,6 +101,7 @@ def evaluate(
         title, note = f"{trained.title}, on {trained_on.name} {trained_on.eval_split}", ""
         if segments(trained):
             _refuse_confusion(confusion, trained.title)
+            _refuse_roc(roc, trained.title)
             if fold:
                 raise ConfigError(
                     f"--fold is for networks that name one class for a whole image, and for --weights; {trained.title} "
@@ -107,10 +114,19 @@ def evaluate(
             title = trained.title if any(several) else title
             show_masks(numbers, several, title=title, note=note, step=step, per_class=per_class, as_json=as_json)
             return
-        from resnet_jax.run.evaluate import evaluate_in_detail
-
         folded = fold_norms(trained.model, trained.state.eval_variables) if fold else None
         note = _counted(folded) if folded else ""
+        if embeds(trained):
+            _refuse_classes(confusion, per_class, trained.title)
+            from resnet_jax.run.verification import verify_evaluation
+
+            verified = {one.name: verify_evaluation(trained, one, folded) for one in trained.config.evaluations}
+            title = trained.title if any(verified) else title
+            show_pairs(verified, title=title, note=note, step=step, roc=roc, as_json=as_json)
+            return
+        from resnet_jax.run.evaluate import evaluate_in_detail
+
+        _refuse_roc(roc, trained.title)
         report, class_names = evaluate_in_detail(trained.config, trained.state, folded), trained.class_names
     else:
         assert weights is not None
@@ -133,6 +149,7 @@ def evaluate(
             note = f"{note}; {_counted(smaller)}"
         if segments(network):
             _refuse_confusion(confusion, network.title)
+            _refuse_roc(roc, network.title)
             if preset.crop or preset.interpolation:
                 raise ConfigError(
                     f"{network.title} sees whole images, resized bilinearly; leave --preset.crop and "
@@ -141,6 +158,15 @@ def evaluate(
             numbers = evaluate_masks(network, config, batch_size or 8)
             show_masks(numbers, [""], title=title, note=note, step=None, per_class=per_class, as_json=as_json)
             return
+        if embeds(network):
+            _refuse_classes(confusion, per_class, network.title)
+            from resnet_jax.run.embedding import embedder_of
+            from resnet_jax.run.verification import verify_data
+
+            found = verify_data(embedder_of(network, exif=data.exif), config, batch_size or 64)
+            show_pairs({"": found}, title=title, note=note, step=None, roc=roc, as_json=as_json)
+            return
+        _refuse_roc(roc, network.title)
         report = evaluate_network(network, config, batch_size or 64)
     if confusion is not None:
         from resnet_jax.tasks.classify.confusion import plot_confusion
@@ -189,4 +215,23 @@ def _refuse_confusion(confusion: Path | None, network: str) -> None:
         raise ConfigError(
             f"--confusion draws how often images of one class are taken for another, and {network} names a class for "
             "each pixel; leave it out, or see --per-class"
+        )
+
+
+def _refuse_roc(roc: Path | None, network: str) -> None:
+    from resnet_jax.errors import ConfigError
+
+    if roc is not None:
+        raise ConfigError(
+            f"--roc draws how well pairs of images are told apart by embeddings, and {network} gives none; leave it out"
+        )
+
+
+def _refuse_classes(confusion: Path | None, per_class: bool, network: str) -> None:
+    from resnet_jax.errors import ConfigError
+
+    if confusion is not None or per_class:
+        raise ConfigError(
+            f"--confusion and --per-class are about classes, and {network} names none; leave them out, or draw the "
+            "pairs by --roc FILE.png"
         )

@@ -98,7 +98,7 @@ def predict(
 
         masks = mask_predictor_of(opened, exif=exif)
         predict_masks(masks, paths, out, top=top, batch_size=batch_size or 4, as_json=as_json, broken=broken)
-        _end(broken, len(paths))
+        end(broken, len(paths))
         return
     if out is not None:
         raise ConfigError(
@@ -132,10 +132,10 @@ def predict(
         shown = f"{count} images" if count == len(drawn) else f"the first {len(drawn)} of {count} images"
         draw_grid(drawn, captions, f"{predictor.title}: {shown}", predictor.note, sheet)
         plain_console(stderr=as_json).print(f"{shown[0].upper()}{shown[1:]} are drawn in {sheet}", soft_wrap=True)
-    _end(broken, len(paths))
+    end(broken, len(paths))
 
 
-def _end(broken: Sequence[str], count: int) -> None:
+def end(broken: Sequence[str], count: int) -> None:
     """Exits with status 1 and the reasons where images could not be read."""
     if broken:
         reasons = "\n  ".join(broken)

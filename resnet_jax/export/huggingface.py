@@ -12,6 +12,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.export.card import Trained, model_card
 from resnet_jax.export.job import new_folder
 from resnet_jax.models import ResNet, create_model
+from resnet_jax.models.resnet import FOR_TRAINING
 from resnet_jax.run.network import Network
 from resnet_jax.weights import class_names, layout_of, save_weights
 
@@ -29,9 +30,6 @@ TIMM = (
     *("seresnext101d_32x8d", "seresnext101_64x4d"),
     *("resnetblur18", "resnetblur50", "resnetblur50d", "resnetblur101d", "resnet50_gn"),
 )
-
-# Fields of `ResNet` that change nothing of what a trained network computes.
-_TRAINING = {"stochastic_depth", "remat", "zero_init_residual", "bn_group_size", "bn_axis_name", "precision", "dtype"}
 
 
 def write_huggingface(network: Network, out: Path, trained: Trained | None = None) -> str:
@@ -64,7 +62,7 @@ def timm_name(model: Any) -> str | None:
     """timm's name of a network; None if timm has none that computes the same."""
     if not isinstance(model, ResNet):
         return None
-    fixed = {field: getattr(create_model("resnet18"), field) for field in _TRAINING}
+    fixed = {field: getattr(create_model("resnet18"), field) for field in FOR_TRAINING}
     width = {"width": round(model.width * model.width_multiplier), "width_multiplier": 1.0}
     stem = round((model.stem_width or model.width) * model.width_multiplier)
     asked = model.clone(**fixed, **width, stem_width=None if stem == width["width"] else stem)

@@ -25,6 +25,17 @@ from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stems import Stem
 
+FOR_TRAINING = {
+    "stochastic_depth",
+    "remat",
+    "zero_init_residual",
+    "bn_group_size",
+    "bn_axis_name",
+    "precision",
+    "dtype",
+}
+"""Fields of `ResNet` that change nothing of what a trained network computes, but for rounding."""
+
 
 class ResNet(nn.Module):
     """A residual network: stem, stages of blocks at half the resolution and twice the width each, pool, `fc`.

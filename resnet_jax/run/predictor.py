@@ -156,8 +156,8 @@ def predictions(
     Args:
       broken: for each image that could not be read, a text that names the file is added.
     """
-    for seen in computed(predictor.load, predictor.probabilities, paths, batch_size, broken):
-        yield Prediction(*seen)
+    for place, pixels, row in computed(predictor.load, predictor.probabilities, paths, batch_size, broken):
+        yield Prediction(paths[place], pixels, row)
 
 
 def computed(
@@ -166,14 +166,14 @@ def computed(
     paths: Sequence[Path],
     batch_size: int,
     broken: list[str],
-) -> Iterator[tuple[Path, Pixels, Float[np.ndarray, " K"]]]:
-    """Each image that can be read, its pixels and its row of what is computed. Batches and `broken` are those of
-    `predictions`."""
+) -> Iterator[tuple[int, Pixels, Float[np.ndarray, " K"]]]:
+    """Of each image that can be read, its place among `paths`, its pixels and its row of what is computed. Batches and
+    `broken` are those of `predictions`."""
     batch_size = min(batch_size, len(paths))
-    waiting: list[tuple[Path, Pixels]] = []
+    waiting: list[tuple[int, Pixels]] = []
     for place, path in enumerate(paths):
         try:
-            waiting.append((path, load(path)))
+            waiting.append((place, load(path)))
         except DataError as error:
             broken.append(str(error))
         if waiting and (len(waiting) == batch_size or place == len(paths) - 1):

@@ -98,30 +98,46 @@ def verified(rows: Rows) -> Verified:
     Raises:
       DataError: embeddings that are not finite.
     """
+    embeddings = finite(rows)
+    every, kinds = every_pair(rows)
+    everything = curve(every, kinds)
+    found: dict[str, Any] = {}
+    if "same" in rows:
+        scores, same = every, kinds
+    else:
+        kept = looked_at(rows["label"])
+        labels, embeddings = rows["label"][kept], embeddings[kept]
+        pairs, same = draw_pairs(labels)
+        scores = np.sum(embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]], axis=1)
+        found["rank1"], found["map"] = identification(embeddings, labels)
+    accuracy, deviation = ten_folds(scores, same)
+    rates = {f"tar_{rate:g}": at[0] for rate in FALSE_ACCEPT_RATES if (at := everything.at(rate))}
+    numbers = {"loss": everything.equal_error, "accuracy": accuracy, "deviation": deviation, **rates, **found}
+    return Verified(numbers, everything, every, kinds, len(embeddings))
+
+
+def finite(rows: Rows) -> Float[np.ndarray, "N E"]:
+    """The embeddings of a split in float64, if all are finite.
+
+    Raises:
+      DataError: some are not.
+    """
     embeddings = np.asarray(rows["embedding"], np.float64)
     if bad := int(np.sum(~np.isfinite(embeddings).all(axis=1))):
         raise DataError(
             f"{bad} of {len(embeddings)} embeddings are not finite; training may have diverged. Use an earlier "
             "checkpoint, or a smaller learning rate"
         )
-    found: dict[str, Any] = {}
+    return embeddings
+
+
+def every_pair(rows: Rows) -> tuple[Float[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
+    """The cosines of all pairs of a split that are compared, and whether they are of one identity."""
+    embeddings = finite(rows)
     if "same" in rows:  # examples 2i and 2i + 1 are a pair
-        first, second = embeddings[::2], embeddings[1::2]
-        same = np.asarray(rows["same"][::2], bool)
-        scores = np.sum(first * second, axis=1)
-        every, kinds = scores, same
-    else:
-        kept = looked_at(np.asarray(rows["label"]))
-        labels, embeddings = np.asarray(rows["label"])[kept], embeddings[kept]
-        pairs, same = draw_pairs(labels)
-        scores = np.sum(embeddings[pairs[:, 0]] * embeddings[pairs[:, 1]], axis=1)
-        found["rank1"], found["map"] = identification(embeddings, labels)
-        every, kinds = all_pairs(embeddings, labels)
-    everything = curve(every, kinds)
-    accuracy, deviation = ten_folds(scores, same)
-    rates = {f"tar_{rate:g}": at[0] for rate in FALSE_ACCEPT_RATES if (at := everything.at(rate))}
-    numbers = {"loss": everything.equal_error, "accuracy": accuracy, "deviation": deviation, **rates, **found}
-    return Verified(numbers, everything, every, kinds, len(embeddings))
+        return np.sum(embeddings[::2] * embeddings[1::2], axis=1), np.asarray(rows["same"][::2], bool)
+    kept = looked_at(rows["label"])
+    return all_pairs(embeddings[kept], rows["label"][kept])
 
 
 def all_pairs(
