@@ -22,8 +22,9 @@ from resnet_jax.analysis.features import features, rows_of, stages_of
 from resnet_jax.analysis.logistic import check_classes, check_finite, fit
 from resnet_jax.analysis.neighbours import NEIGHBOURS, knn_predict
 from resnet_jax.analysis.store import Features, check_folder
+from resnet_jax.compress.fold import with_options
 from resnet_jax.config import DataConfig
-from resnet_jax.errors import DataError
+from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import init
 from resnet_jax.run.network import Network
 
@@ -113,7 +114,7 @@ def probe(
       tell: is told of progress: of what, and how many are done, of how many.
 
     Raises:
-      ConfigError: a stage that the network lacks, or a folder that belongs to something else.
+      ConfigError: a stage that the network lacks, splits of other classes, or a folder that belongs to something else.
       DataError: data that cannot be read, an empty split, fewer than two classes, or features that are not finite.
       StorageError: the folder cannot be written to.
     """
@@ -124,6 +125,13 @@ def probe(
     source = data.load_source(config, config.train_split)
     if "label" in data.leaves_of(source):  # what it lacks, `features` says
         check_classes(source.labels())
+        others = data.load_source(config, config.eval_split).class_names
+        if others != source.class_names:
+            raise ConfigError(
+                f"the classes of {config.name} {config.train_split} and {config.eval_split} are not the same, and a "
+                "probe tells on one which class of the other it is; name two splits of the same classes, by "
+                "--data.train-split and --data.eval-split"
+            )
 
     def splits(of: Network, prefix: str, finite: bool) -> tuple[Features, Features]:
         made = []
@@ -166,7 +174,7 @@ def probe(
 def untrained(network: Network, seed: int) -> Network:
     """The network with random parameters, and running statistics as initialised. It computes in float32: without
     normalisation, activations grow from block to block."""
-    model = network.model.clone(dtype=jnp.float32)
+    model = with_options(network.model, dtype=jnp.float32)
     variables = init(model, jax.random.key(seed), channels=network.preset.channels)
     return replace(network, title=f"{network.title}, untrained", model=model, variables=variables)
 

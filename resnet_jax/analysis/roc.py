@@ -1,4 +1,4 @@
-"""The picture of a verification: the pairs that are accepted at each rate of false accepts, and the cosines of pairs."""
+"""The picture of a verification: the pairs accepted at each rate of false accepts, and the cosines of pairs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,9 +80,9 @@ def _draw_cosines(axes: "Axes", found: Verified) -> None:
         axes.stairs(shares, edges, color=colour, linewidth=1.4, label=f"{len(scores):,} pairs {name}")
     measured = [(rate, at) for rate in FALSE_ACCEPT_RATES if (at := found.curve.at(rate))]
     top = axes.get_ylim()[1]
-    for place, (rate, (_, threshold)) in enumerate(measured):
+    for rate, (_, threshold) in measured:
         axes.axvline(threshold, color=INK, linewidth=0.8, linestyle=":")
-        axes.text(threshold, top * (1.0 - 0.055 * place), f" FAR {rate:g}", fontsize=8, color=INK, va="top")
+        axes.text(threshold, top, f"FAR {rate:g} ", fontsize=8, color=INK, va="top", ha="right", rotation=90)
     axes.set_xlabel("cosine of the embeddings")
     axes.set_ylabel("% of the pairs of this kind, in a bin")
     axes.spines[["top", "right"]].set_visible(False)

@@ -24,7 +24,8 @@ def benchmark(
         model: A name that `python -m resnet_jax models` lists.
         batch_size: Images per step, over all devices.
         dtype: Type of activations and products; parameters are float32.
-        image_size: Height and width in pixels; by default 224, or 32 for networks with the CIFAR stem.
+        image_size: Height and width in pixels; by default 224, 112 for an iresnet, or 32 for networks with the CIFAR
+            stem.
         rounds: Number of measurements; the medians are shown.
         profile: Write a trace of training steps to this folder, for TensorBoard's profile plug-in or xprof.
     """
@@ -42,7 +43,7 @@ def benchmark(
         raise ConfigError(f"--batch-size {batch_size} is not a positive multiple of the {len(devices)} device(s)")
     net = create_model(model, dtype=jnp.dtype(dtype))
     size = image_size or usual_size(net)
-    images, labels = speed.synthetic_batch(batch_size, size, 3, net.num_classes)
+    images, labels = speed.synthetic_batch(batch_size, size, 3, speed.outputs_of(net))
     programs = [speed.forward_program(net, images), speed.train_program(net, images, labels)]
     seconds = speed.time_in_turns({program.name: program.turn for program in programs}, rounds)
     cost, peak = measure(net, image_size=size), peak_of(devices[0])

@@ -113,8 +113,8 @@ def decide(which: Comparing, enough: Enough, opened: "Run | Network") -> Decisio
         )
     at = operating_point(opened, which.network, USUAL_FAR if enough.far is None else enough.far)
     words = (
-        f"FAR {at.far:g}: it accepts {at.far:.3%} of {at.others:,} pairs of different identities at most, and "
-        f"{at.accepted:.2%} of {at.pairs - at.others:,} pairs of one identity, on {at.split}"
+        f"FAR {at.far:g}: at most {100 * at.far:g} % of {at.others:,} pairs of different identities reach it, and "
+        f"{100 * at.accepted:.2f} % of {at.pairs - at.others:,} pairs of one identity, on {at.split}"
     )
     facts = {"threshold": at.threshold, "far": at.far, "tar": at.accepted, "split": at.split, "pairs": at.pairs}
     return Decision(at.threshold, words, facts)

@@ -39,6 +39,7 @@ def convert(
     # Faults of a file are reported before the imports below, which take seconds.
     state_dict = {} if is_run else read_state_dict(source, entry=entry, prefix=prefix)
     from resnet_jax.models import create_model
+    from resnet_jax.run.named import network_of
     from resnet_jax.run.network import fitting
     from resnet_jax.run.predict import load_run
     from resnet_jax.weights import head_and_channels, layout_of, options_in, to_torchvision, translate
@@ -48,7 +49,7 @@ def convert(
     if is_run:
         trained = load_run(source, checkpoint)
         network, name = trained.model, trained.config.model.name
-        state_dict = to_torchvision(trained.state.eval_variables, num_batches_tracked=int(trained.state.step))
+        state_dict = to_torchvision(network_of(trained).variables, num_batches_tracked=int(trained.state.step))
         channels: int | None = trained.config.data.channels
     else:
         found, *others = [model] if model else fitting(state_dict, source)

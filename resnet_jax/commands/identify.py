@@ -53,12 +53,15 @@ def identify(
     """
     from resnet_jax.analysis.index import identify as search
     from resnet_jax.analysis.index import read_index
+    from resnet_jax.errors import DataError
     from resnet_jax.run.embedding import embeddings
     from resnet_jax.run.predictor import expand
     from resnet_jax.runtime.programs import remember_programs
 
     check_enough(enough)
     check_counts([("--top", top)])
+    if not asked.images:
+        raise DataError(f"no images given; name one or more: resnet_jax identify {which.network} {asked.index} IMAGE")
     paths = expand(asked.images)
     remember_programs()
     embedder, opened = open_embedder(which)

@@ -23,17 +23,19 @@ def memory(
     """
     import jax
 
-    from resnet_jax.config import Config, DataConfig, ModelConfig
+    from resnet_jax.config import Classify, Config, DataConfig, Embed, ModelConfig
     from resnet_jax.cost.forecast import forecast
     from resnet_jax.display import bytes_of
+    from resnet_jax.models.embed.table import is_embedder
 
     data = DataConfig(name="synthetic", image_size=image_size, eval_resize=image_size)
+    task = Embed() if is_embedder(name) else Classify()
     device = jax.devices()[:1]
     images = f"{batch_size} images of {image_size} pixels"
     print(f"One update of {name} with {images} in {dtype} on one {device[0].platform}:")
     for remat in ((), stages):
         model = ModelConfig(name=name, dtype=dtype, remat=remat)
-        found = forecast(Config(model=model, data=data, batch_size=batch_size), device)
+        found = forecast(Config(model=model, data=data, task=task, batch_size=batch_size), device)
         what = f"remat of stages {', '.join(map(str, remat))}" if remat else "without remat"
         print(
             f"  {what:<28} peak {bytes_of(found.peak_bytes)}: state {bytes_of(found.state_bytes)}, batch "

@@ -20,8 +20,8 @@ def models(
 
     Args:
         pattern: A shell wildcard, such as 'resnet*'.
-        image_size: Height and width in pixels, for counting; by default 224, 520 for segmentation, or 32
-            for networks with the CIFAR stem.
+        image_size: Height and width in pixels, for counting; by default 224, 520 for segmentation, 112
+            for an iresnet, or 32 for networks with the CIFAR stem.
         layers: Print each network layer by layer.
     """
     facts = stored_facts()

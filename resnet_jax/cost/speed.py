@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from resnet_jax.compress.fold import resnet_in
 from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
@@ -61,6 +62,11 @@ def synthetic_batch(batch_size: int, image_size: int, channels: int, num_classes
     return jax.device_put((images, jnp.arange(batch_size) % num_classes), sharding)
 
 
+def outputs_of(model: Any) -> int:
+    """Columns of what a network puts out. A step of a network for embeddings is timed as if these were classes."""
+    return model.num_classes or getattr(model, "embedding_size", 0)
+
+
 def forward_program(model: ResNet, images: Array, name: str = "forward") -> Program:
     """The forward pass in evaluation, to logits."""
     variables = init(model, jax.random.key(0), channels=images.shape[-1])
@@ -77,10 +83,10 @@ def train_program(model: ResNet, images: Array, labels: Array, name: str = "trai
     state = new_state(init(model, jax.random.key(0), channels=images.shape[-1]), optimizer, jax.random.key(0))
 
     def take_as_they_are(key: Array | None, batch: dict[str, Array]) -> dict[str, Array]:
-        return {**batch, "target": one_hot(batch["label"], model.num_classes)}
+        return {**batch, "target": one_hot(batch["label"], outputs_of(model))}
 
     loss = make_loss(model, take_as_they_are)
-    step = make_train_step(loss, optimizer, mesh, bn_group_size=model.bn_group_size)
+    step = make_train_step(loss, optimizer, mesh, bn_group_size=resnet_in(model).bn_group_size)
     state = jax.device_put(state, replicated(mesh))
     batch = {"image": images, "label": labels}
     compiled, seconds = compile_for(step, state, batch)

@@ -48,9 +48,10 @@ def open_named(
 
 
 def network_of(run: Run) -> Network:
-    """A run's network, as evaluation uses it: with the run's own preparation of images."""
-    variables = without_own(run.state.eval_variables)
-    return Network(run.title, run.model, variables, run.config.data.preset, run.class_names)
+    """A run's network, as evaluation uses it: with the run's own preparation of images, and without what only the loss
+    needs. A network for embeddings names no class, so it has no names of those that it was trained on."""
+    variables, names = without_own(run.state.eval_variables), () if embeds(run) else run.class_names
+    return Network(run.title, run.model, variables, run.config.data.preset, names)
 
 
 def segments(opened: Run | Network) -> bool:

@@ -106,9 +106,8 @@ def load_network(
         )
     labels = None if published or path == Path(weights) else hub_labels(weights)
     names = published.class_names if published else labels or class_names()
-    classes = getattr(net, "num_classes", 0)  # a network for embeddings has none
-    if classes != len(names):
-        names = tuple(map(str, range(classes)))
+    if net.num_classes != len(names):
+        names = tuple(map(str, range(net.num_classes)))
     title = f"{model}, {published.name}" if published else f"{model} of {weights}"
     kept = {name: variables[name] for name in ("params", "batch_stats") if name in variables}
     return Network(title, net, kept, prepared, names)

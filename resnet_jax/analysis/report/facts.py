@@ -120,7 +120,7 @@ def gather(
     source = data.load_source(config, split)
     if 0 < len(source) < LEAST:
         raise DataError(f"{config.name} {split} has {len(source)} images; a report needs at least {LEAST}. Bring more")
-    stages = (FEATURES, "logits") if getattr(network.model, "num_classes", 0) else (FEATURES,)
+    stages = (FEATURES, "logits") if network.model.num_classes else (FEATURES,)
     preset = replace(network.preset, exif=config.exif)
     kept = features(*(network, config, split, stages, folder), batch_size=batch_size, tell=partial(tell, "images"))
     labels = np.asarray(kept.labels)
@@ -148,7 +148,7 @@ def gather(
 def _verdicts(network: Network, kept: Features, where: str) -> tuple[Verdicts | None, str]:
     """What the network says, or why that cannot be compared with the classes of the data."""
     if not network.model.num_classes:
-        return None, f"{network.title} has no last layer, so nothing is said here about mistakes."
+        return None, f"{network.title} names no class, so nothing is said here about mistakes."
     try:
         in_network = labels_of(kept.class_names, network.class_names, where)
     except ConfigError as error:

@@ -48,6 +48,11 @@ class Embedder(nn.Module):
         return self.trunk
 
     @property
+    def num_classes(self) -> int:
+        """None, as of a `ResNet` without `fc`."""
+        return 0
+
+    @property
     def param_dtype(self) -> Dtype:
         return self.trunk.param_dtype
 
