@@ -40,7 +40,7 @@ class Curve:
     def at(self, rate: float) -> tuple[float, float] | None:
         """(TAR, threshold) where FAR is the largest that does not exceed `rate`. None if fewer than `LEAST_ACCEPTED`
         false accepts are allowed, so that the set has too few pairs to say."""
-        if rate * self.others < LEAST_ACCEPTED:
+        if round(rate * self.others, 6) < LEAST_ACCEPTED:
             return None
         last = int(np.searchsorted(self.false, rate, side="right")) - 1
         if last < 0:  # even the highest score is a false accept too many
