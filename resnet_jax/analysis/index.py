@@ -67,8 +67,9 @@ def describe_embedder(embedder: ImageEmbedder) -> dict[str, Any]:
 
 
 def _lasting(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the options of training, which a file of the same weights does not have."""
-    kept = {name: value for name, value in options.items() if name not in (*FOR_TRAINING, "dropout")}
+    """Without the options that a file of the same weights does not have: those of training, and the size of images,
+    which their preparation says."""
+    kept = {name: value for name, value in options.items() if name not in (*FOR_TRAINING, "dropout", "sides")}
     return {name: _lasting(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 

@@ -14,6 +14,7 @@ from resnet_jax.tasks.embed.centres import unit
 from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.embed.verification import (
     FALSE_ACCEPT_RATES,
+    FOLDS,
     Curve,
     curve,
     draw_pairs,
@@ -96,7 +97,7 @@ def verified(rows: Rows) -> Verified:
       rows: `embedding`, of length 1, and `label` or `same`.
 
     Raises:
-      DataError: embeddings that are not finite.
+      DataError: embeddings that are not finite, or too few pairs of one kind.
     """
     embeddings = finite(rows)
     every, kinds = every_pair(rows)
@@ -132,12 +133,23 @@ def finite(rows: Rows) -> Float[np.ndarray, "N E"]:
 
 
 def every_pair(rows: Rows) -> tuple[Float[np.ndarray, " P"], Bool[np.ndarray, " P"]]:
-    """The cosines of all pairs of a split that are compared, and whether they are of one identity."""
+    """The cosines of all pairs of a split that are compared, and whether they are of one identity.
+
+    Raises:
+      DataError: embeddings that are not finite, or too few pairs of one kind.
+    """
     embeddings = finite(rows)
     if "same" in rows:  # examples 2i and 2i + 1 are a pair
-        return np.sum(embeddings[::2] * embeddings[1::2], axis=1), np.asarray(rows["same"][::2], bool)
-    kept = looked_at(rows["label"])
-    return all_pairs(embeddings[kept], rows["label"][kept])
+        scores, same = np.sum(embeddings[::2] * embeddings[1::2], axis=1), np.asarray(rows["same"][::2], bool)
+    else:
+        kept = looked_at(rows["label"])
+        scores, same = all_pairs(embeddings[kept], rows["label"][kept])
+    if min(same.sum(), (~same).sum()) < FOLDS:
+        raise DataError(
+            f"{same.sum():,} of the {len(same):,} pairs are of one identity, and verification needs {FOLDS} pairs of "
+            f"one identity and {FOLDS} of different ones; choose a split with several images of each identity"
+        )
+    return scores, same
 
 
 def all_pairs(
