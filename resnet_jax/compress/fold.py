@@ -167,12 +167,7 @@ def _norms_left(model: Any, images: jax.ShapeDtypeStruct) -> set[Path]:
 
 def resnet_in(model: Any) -> ResNet:
     """The `ResNet` under a network's head, or the network itself."""
-    match model:
-        case ResNet():
-            return model
-        case Embedder():
-            return model.trunk
-    return model.backbone
+    return model if isinstance(model, ResNet) else model.backbone
 
 
 def with_options(model: Any, **options: Any) -> Any:

@@ -116,10 +116,11 @@ def load_network(
 def _usual_preset(net: Any) -> Preset:
     """For a network whose preparation of images nobody says."""
     side = usual_size(net)
-    if hasattr(net, "backbone"):
+    if isinstance(net, Embedder):
+        if net.head == "flat":
+            return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
+    elif hasattr(net, "backbone"):
         return Preset(resize=side, crop=0)
-    if isinstance(net, Embedder) and net.head == "flat":
-        return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
     return Preset() if side == Preset.crop else Preset(resize=side, crop=side)
 
 
