@@ -169,7 +169,7 @@ def _norms_left(model: Any, images: jax.ShapeDtypeStruct) -> set[Path]:
 
 def resnet_in(model: Any) -> ResNet:
     """The `ResNet` under a network's head, or the network itself."""
-    return getattr(model, "backbone", model)
+    return model if isinstance(model, ResNet) else model.backbone
 
 
 def with_options(model: Any, **options: Any) -> Any:

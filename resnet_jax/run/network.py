@@ -116,7 +116,10 @@ def load_network(
 def _usual_preset(net: Any) -> Preset:
     """For a network whose preparation of images nobody says."""
     side = usual_size(net)
-    if hasattr(net, "backbone"):
+    if isinstance(net, Embedder):
+        if net.head == "flat":
+            return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
+    elif hasattr(net, "backbone"):
         return Preset(resize=side, crop=0)
     if isinstance(net, Embedder) and net.head == "flat":
         return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)

@@ -1,8 +1,10 @@
 """The commands with a network for embeddings: verify, enroll, identify, evaluate, and what others say to it."""
 
+import functools
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -48,7 +50,7 @@ def save_run(where, seed=0):
     model, source = assemble.build_model(config), load_source(config.data, "unseen")
     images = np.stack([source[i]["image"] for i in range(100)]) / np.float32(255)
     network = without_own(state.eval_variables)
-    raw = jax.jit(lambda v, x: model.apply(v, x, train=False))(network, images * 4 - 1)
+    raw = looking(model)(network, images * 4 - 1)
     spread = {"mean": raw.mean(axis=0), "var": raw.var(axis=0)}
     state = state.replace(batch_stats={**state.batch_stats, "features": spread})
     with open_checkpoints(config, where, task.best) as checkpoints:
@@ -97,12 +99,17 @@ def photos(folder, tmp_path_factory):
     return root
 
 
+@functools.cache
+def looking(model):
+    return jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+
 def vectors_of(run, paths, flip=False):
     """Embeddings by hand, in the way that the docs describe."""
     images = np.stack([np.asarray(Image.open(path).convert("L"), np.float32)[..., None] for path in paths])
     images = (images / 255 - 0.25) / 0.25
     network = network_of(run)
-    look = jax.jit(lambda x: run.model.apply(network.variables, x, train=False))
+    look = partial(looking(run.model), network.variables)
     found = np.asarray(look(images) + (look(images[:, :, ::-1]) if flip else 0), np.float64)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
@@ -131,9 +138,7 @@ def test_verify_tells_the_cosine_and_the_decision_at_a_rate(run, folder, photos,
     source = load_source(run.config.data, "unseen")
     images = np.stack([source[i]["image"] for i in range(100)])
     network = network_of(run)
-    found = np.asarray(
-        jax.jit(lambda x: run.model.apply(network.variables, x, train=False))((images / 255 - 0.25) / 0.25)
-    )
+    found = np.asarray(looking(run.model)(network.variables, ((images / 255 - 0.25) / 0.25).astype(np.float32)))
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     cosines, same = found @ found.T, source.labels()[:, None] == source.labels()[None]
     others = cosines[np.triu(~same, 1)]
