@@ -20,6 +20,7 @@ def prune(
     which: Literal["inner", "all"] = "all",
     scope: Literal["layer", "global"] = "layer",
     floor: float = 0.1,
+    multiple: int = 8,
     batches: int = 16,
     checkpoint: Literal["last", "best"] = "last",
 ) -> None:
@@ -40,6 +41,7 @@ def prune(
         which: inner: the channels inside blocks. all: also those that blocks add to, which a whole stage shares.
         scope: layer: the same share of each layer. global: the worst of all layers.
         floor: With --scope global: the share of each layer that stays at least.
+        multiple: What stays of each layer is rounded to multiples of it, since other numbers of channels are slow.
         batches: With --by taylor: batches of training images for the gradients.
         checkpoint: Of the run: the newest, or the one with the best top-1 accuracy or mIoU.
     """
@@ -56,8 +58,8 @@ def prune(
         raise ConfigError(
             f"--floor = {floor:g} is the share of each layer that stays; it must be at least 0 and below 1"
         )
-    if batches < 1:
-        raise ConfigError(f"--batches = {batches} must be at least 1")
+    if min(multiple, batches) < 1:
+        raise ConfigError(f"--multiple = {multiple} and --batches = {batches} must be at least 1")
     check_out(out)
 
     from resnet_jax.compress import prune as remove
@@ -82,11 +84,13 @@ def prune(
         which=which,
         scope=scope,
         floor=floor,
+        multiple=multiple,
         gradients=gradients_of(trained, batches) if by == "taylor" else None,
     )
     before, smaller = measured(trained), smaller_run(trained, pruned.model, pruned.variables)
     after = measured(smaller)
     how = {"sparsity": sparsity, "macs": macs, "by": by, "which": which, "scope": scope, "floor": floor}
+    how |= {"multiple": multiple}
     with new_folder(out) as folder:
         write_run(smaller, folder, after.report, pruned={**how, "parameters": after.parameters, "of_macs": whole})
 

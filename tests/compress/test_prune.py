@@ -182,6 +182,16 @@ def test_global_scope_keeps_the_floor():
     assert len(prune(model, variables, 0.4, scope="global", floor=0).kept["layer1_0/conv1"]) == 1
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_widths_are_rounded(scope):
+    model = create_model("cifar_resnet20", stage_sizes=(1, 1))
+    rounded = prune(model, random_variables(model), 0.6, scope=scope, multiple=8).model.widths
+    assert {width % 8 for width in rounded} == {0}
+    if scope == "layer":
+        assert rounded == (8, 8, 8, 16, 16)  # of 9.6 and 19.2
+    assert prune(model, random_variables(model), 0.1, scope=scope, multiple=8).model.widths == (8, 8, 8, 8, 16)
+
+
 def test_as_large_as_may_be():
     model = create_model("cifar_resnet20", stage_sizes=(1, 1))
     pruned = prune(model, random_variables(model), lambda net: sum(net.widths) <= 60)
@@ -237,6 +247,12 @@ def test_networks_that_pruning_does_not_know(model, text):
     [
         ({"keep": 0}, "keep = 0 is the share of the channels that stay; it must be above 0 and at most 1"),
         ({"keep": 1.5}, "keep = 1.5 is the share"),
+        ({"keep": 0.99}, "no channel goes: 0.99 of each layer, rounded to a multiple of 1, is all of it. Remove more"),
+        (
+            {"keep": 0.8, "multiple": 8},
+            "no channel goes: 0.8 of each layer, rounded to a multiple of 8, .*--multiple 1",
+        ),
+        ({"multiple": 0}, "multiple = 0 must be at least 1"),
         ({"floor": 1}, "floor = 1 is the share of each layer that stays; it must be at least 0 and below 1"),
         ({"by": "taylor"}, "by = 'taylor' needs the gradients of at least one batch; pass them, or choose"),
     ],

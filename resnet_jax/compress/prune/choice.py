@@ -16,7 +16,16 @@ Kept = Bool[np.ndarray, " U"]
 
 
 def choose(
-    spaces: Spaces, scores: Scores, hidden: Scores, *, keep: float, which: Which, scope: Scope, floor: float, ratio: int
+    spaces: Spaces,
+    scores: Scores,
+    hidden: Scores,
+    *,
+    keep: float,
+    which: Which,
+    scope: Scope,
+    floor: float,
+    multiple: int,
+    ratio: int,
 ) -> Kept:
     """For each unit, whether it stays.
 
@@ -27,6 +36,7 @@ def choose(
       which: `inner` = those inside the stem and the blocks; `all` = also those that blocks add to.
       scope: `layer` = this share of each layer; `global` = the best of all layers.
       floor: `global`: the share of each layer that stays at least. One channel of each layer always stays.
+      multiple: what stays of a layer is rounded to multiples of it, at least one.
       ratio: of squeeze-and-excitation.
     """
     kept = np.ones(spaces.count, bool)
@@ -41,6 +51,10 @@ def choose(
         wanted = math.floor(keep * len(units) + 0.5) - np.count_nonzero(kept[units])
         dropped = units[~kept[units]]
         kept[dropped[np.argsort(-scores[dropped], kind="stable")[: max(0, wanted)]]] = True
+    for pool in chosen:
+        count = max(1, math.floor(kept[pool.units].sum() / multiple + 0.5)) * multiple
+        kept[pool.units] = False
+        _keep_best(kept, pool, scores, count)
     _keep_apart(spaces, scores, kept)
     for pool, scaled in spaces.gates:
         kept[pool.units] = False

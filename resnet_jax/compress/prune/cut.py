@@ -41,6 +41,7 @@ def prune(
     which: Which = "all",
     scope: Scope = "layer",
     floor: float = 0.1,
+    multiple: int = 1,
     gradients: Sequence[PyTree[Array]] | None = None,
 ) -> Pruned:
     """Removes the channels that matter least. What stays computes what it did when the others were zero.
@@ -57,16 +58,19 @@ def prune(
       which: `inner` = the channels inside blocks and inside a deep stem; `all` = also those that blocks add to.
       scope: `layer` = this share of each layer; `global` = the best of all layers.
       floor: with `global`, the share of each layer that stays at least. One channel always stays.
+      multiple: round what stays of each layer to multiples of it: some programs are slow with other numbers.
       gradients: for `by="taylor"`, the gradients of the loss with respect to the parameters, of one batch each.
 
     Raises:
-      ConfigError: a share out of range, no network that is small enough, or `taylor` without gradients.
+      ConfigError: a number out of range, nothing goes, no network is small enough, or `taylor` without gradients.
       ModelError: a part of the network mixes channels in a way that pruning does not know; names the layer.
     """
     if not callable(keep) and not 0 < keep <= 1:
         raise ConfigError(f"keep = {keep:g} is the share of the channels that stay; it must be above 0 and at most 1")
     if not 0 <= floor < 1:
         raise ConfigError(f"floor = {floor:g} is the share of each layer that stays; it must be at least 0 and below 1")
+    if multiple < 1:
+        raise ConfigError(f"multiple = {multiple} must be at least 1")
     spaces = spaces_of(model)
     if which == "all" and not isinstance(model, ResNet):
         raise ModelError(
@@ -78,13 +82,19 @@ def prune(
     ratio = check_known(model).se_ratio
 
     def kept_at(share: float) -> Kept:
-        return choose(spaces, scores, hidden, keep=share, which=which, scope=scope, floor=floor, ratio=ratio)
+        options: Any = {"which": which, "scope": scope, "floor": floor, "multiple": multiple, "ratio": ratio}
+        return choose(spaces, scores, hidden, keep=share, **options)
 
     def smaller(kept: Kept) -> Any:
         return with_options(model, widths=tuple(int(kept[space.units].sum()) for space in spaces.widths))
 
     share = _largest(lambda share: keep(smaller(kept_at(share)))) if callable(keep) else keep
     kept = kept_at(share)
+    if kept.all():
+        raise ConfigError(
+            f"no channel goes: {share:.3g} of each layer, rounded to a multiple of {multiple}, is all of it. Remove "
+            "more, or round less (--multiple 1)"
+        )
     orders = {name: space.order(kept) for name, space in spaces.made.items()}
     return Pruned(smaller(kept), _cut(variables, spaces, kept), orders)
 
