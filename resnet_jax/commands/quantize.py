@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from resnet_jax.commands.analysed import ITS_OWN, Which, open_analysed, split_of
@@ -45,6 +44,8 @@ def quantize(
         sensitivity: Also quantise each layer alone, and draw which one costs how much: sensitivity.png.
         as_json: Print one JSON object instead of tables.
     """
+    from flax.traverse_util import flatten_dict
+
     from resnet_jax.compress.quantize.calibrate import quantize as quantize_all
     from resnet_jax.compress.quantize.network import bytes_of_arrays
     from resnet_jax.compress.quantize.sensitivity import sensitivity as measure
