@@ -76,7 +76,10 @@ CASES = {  # what, its options, norms that are folded and that stay
 
 
 # Those whose layers the others have too.
-SLOW = ("resnet26", "resnext50_32x4d", "resnet50_v1", "cifar_resnet20", "cifar_plain20", "fcn_resnet18")
+SLOW = (
+    *("resnet26", "resnext50_32x4d", "resnet50_v1", "cifar_resnet20", "cifar_plain20", "fcn_resnet18"),
+    "embed_resnet26t",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])

@@ -93,7 +93,7 @@ class Embedder(nn.Module):
             x = norm(name="bn2")(out.get("activated", out[stages_of(self.trunk)[-1]]))
             self._check_size(images, x)
             # Channels first, as the weights of a flattened (N, C, H, W) in PyTorch are.
-            x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+            x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # a batch of any number has no `len`
         else:
             x = out["pooled"]
         if train and self.dropout:
