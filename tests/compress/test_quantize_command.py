@@ -16,11 +16,14 @@ from resnet_jax.compress.quantize import Scales, in_float32
 from resnet_jax.compress.quantize.sensitivity import ALL, parts_of
 from resnet_jax.compress.quantize.store import FILE, load
 from resnet_jax.config import DataConfig, PresetChange, QuantizeConfig
+from resnet_jax.data.sources import digit_scenes
 from resnet_jax.models import create
 from resnet_jax.run import evaluate
 from resnet_jax.run.calibrate import calibration
 from resnet_jax.run.network import load_network
 from resnet_jax.runtime.mesh import make_mesh
+
+from ..weights.networks import calm, random_variables
 
 WEIGHTS = str(Path(__file__).parent / "digits.safetensors")
 ROOT = Path(__file__).parents[2]
@@ -154,6 +157,21 @@ def test_a_run_is_calibrated_on_its_own_images(short_runs, tmp_path, capsys):
     one, other = ((folder / "model.onnx").read_bytes() for folder in exports)
     assert one == other
     assert json.loads((exports[0] / "export.json").read_text())["quantization"] == said["calibration"]
+
+
+@pytest.mark.slow
+def test_segmentation_is_measured_by_its_own_numbers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digit_scenes, "LENGTHS", {"train": 32, "test": 32})
+    monkeypatch.setattr(digit_scenes.DigitScenes, "class_names", tuple(map(str, range(11))))
+    variables = calm(random_variables(create.create_model("unet_cifar_narrow8", num_classes=11), channels=1))
+    rn.save_weights(tmp_path / "w.safetensors", variables)
+    words = [str(tmp_path / "w.safetensors"), "--model", "unet_cifar_narrow8", "--data.name", "digit_scenes"]
+    words += ["--preset.resize", "64", "--preset.mean", "0.1", "--preset.std", "0.3", "--batch-size", "16"]
+    cli.main(["quantize", *words, "--images", "32", "--out", str(tmp_path / "q"), "--as-json"])
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["kernels"] == {"quantized": 12, "float": 0}
+    assert said["int8"]["miou"] == pytest.approx(said["float"]["miou"], abs=0.01)
+    assert said["int8"]["loss"] == pytest.approx(said["float"]["loss"], rel=0.01)
 
 
 def test_sums_are_parts_of_their_own():
