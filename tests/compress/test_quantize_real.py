@@ -48,7 +48,7 @@ def logits_of(model, variables, images):
 @pytest.mark.parametrize("method", ["mse", "minmax", "percentile"])
 def test_fashion_mnist(fashion, method):
     """At most 0.5 points are lost. By the default method the ONNX file names the same class for each of the 10,000
-    images. By the others it may name another for a few: onnxruntime multiplies by a product of scales, and a number in
+    images. By the others it may name another for a few: onnxruntime multiplies by a quotient of scales, and a number in
     the middle between two integers may be rounded to the other one.
     """
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -70,7 +70,7 @@ def test_fashion_mnist(fashion, method):
         f"images bit-equal, largest difference {np.abs(theirs - ours).max():.2g} of {np.abs(ours).max():.3g}"
     )
     assert smaller >= right - 0.005
-    assert others <= (0 if how == QuantizeConfig() else 10)
+    assert others <= (0 if how == QuantizeConfig() else 20)
 
 
 @pytest.mark.parametrize("method", ["mse", "minmax", "percentile"])
