@@ -180,6 +180,7 @@ def test_frozen_parameters_and_phases(float64):
         assert not by_name(later.params)[name][~masks[name]].any()
 
 
+@pytest.mark.slow
 def test_a_run_says_how_sparse_it_is(tmp_path, capsys):
     digits = Path(__file__).parents[2] / "configs" / "digits.py"
     words = ["--model.name", "cifar_resnet8", "--batch-size", "128", "--epochs", "0.2", "--log-every-steps", "1"]
