@@ -5,7 +5,7 @@
     python train.py configs/distil.py --data.name idx:PATH --distil.teacher "" --workdir runs/alone
 
 PATH is the folder of the data, such as /usr/share/datasets/fashion-mnist. The last line trains the same network without
-a teacher. docs/deploy.md says what a teacher gives where there are few labels (benchmarks/distil.py).
+a teacher. docs/compress.md says what a teacher gives where there are few labels (benchmarks/distil.py).
 """
 
 from dataclasses import replace

@@ -4,7 +4,7 @@ arXiv:1708.07747). The files are those of MNIST; Debian brings them in its packa
     python train.py configs/fashion.py --data.name idx:/usr/share/datasets/fashion-mnist --workdir runs/fashion
 
 The network is that of He et al. 2015, section 4.2, for CIFAR-10. Images are enlarged to 32x32 pixels, which is the size
-that it was made for. docs/deploy.md says what it reaches, and makes it smaller.
+that it was made for. docs/compress.md says what it reaches, and makes it smaller.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig

@@ -27,7 +27,7 @@ def prune(
     """Remove channels of a trained run for real, and write the smaller network as a run.
 
     It then wants fine-tuning: python train.py configs/mine.py --start.weights DIR, where mine.py is the config that the
-    run was trained with. To go on in rounds, prune what was fine-tuned. docs/deploy.md says more. Single weights
+    run was trained with. To go on in rounds, prune what was fine-tuned. docs/compress.md says more. Single weights
     become zero in training itself: train.py --optim.prune.sparsity 0.9.
 
     Args:

@@ -35,7 +35,7 @@ def serve(
     """Serve a network over HTTP, with a page where one drops a photograph.
 
     Its answers are those of `predict`. SIGTERM or Ctrl-C answers what was accepted and ends. There is no TLS and no
-    authentication: docs/deploy.md says what to put before it, and lists all paths and statuses.
+    authentication: docs/serve.md says what to put before it, and lists all paths and statuses.
 
     Args:
         network: The folder that `train.py --workdir` filled; a folder that `export` wrote; a weight file; or the name
