@@ -13,7 +13,6 @@ from resnet_jax.compress.quantize.placement import Layer, is_kept, placed, with_
 from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation, largest_weight, of_channels
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
-from resnet_jax.errors import ModelError
 from resnet_jax.weights.families import family_of
 
 GRIDS = "grids"
@@ -53,13 +52,11 @@ class FakeQuantized:
         return self.network.stage_sizes
 
     def clone(self, **options: Any) -> Self:
-        """The same: it has no statistics, so nothing depends on where the batch lies.
+        """Raises a ModelError, since the network has no other form."""
+        raise ModelError(self.as_trained)
 
-        Raises:
-          ModelError: anything else is to change.
-        """
-        if options.keys() - {"bn_axis_name"}:
-            raise ModelError(self.as_trained)
+    def on_axis(self, axis: str) -> Self:
+        """The same: it has no statistics, so nothing depends on where the batch lies."""
         return self
 
     def init(self, key: Array, images: Float[Array, "N H W C"], *, train: bool) -> PyTree[Array]:
