@@ -13,6 +13,7 @@ from resnet_jax.compress.quantize.placement import Layer, is_kept, placed, with_
 from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation, largest_weight, of_channels
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
+from resnet_jax.errors import ModelError
 from resnet_jax.weights.families import family_of
 
 GRIDS = "grids"
