@@ -60,6 +60,7 @@ def main() -> None:
         found = [run(config, loss, seed) for seed in range(asked.seeds)]
         accuracies = [100 * one["accuracy"] for one in found]
         first = first or accuracies
+        print(f"{loss} {accuracies}", file=sys.stderr, flush=True)
         means = [f"{100 * statistics.mean(one[name] for one in found):.1f}" for name in SHOWN[1:]]
         table.add_row(
             loss,
