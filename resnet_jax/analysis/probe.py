@@ -22,10 +22,10 @@ from resnet_jax.analysis.features import features, rows_of, stages_of
 from resnet_jax.analysis.logistic import check_classes, check_finite, fit
 from resnet_jax.analysis.neighbours import NEIGHBOURS, knn_predict
 from resnet_jax.analysis.store import Features, check_folder
-from resnet_jax.compress.fold import with_options
 from resnet_jax.config import DataConfig
 from resnet_jax.errors import ConfigError, DataError
 from resnet_jax.models import init
+from resnet_jax.models.headed import with_options
 from resnet_jax.run.network import Network
 
 log = logging.getLogger("resnet_jax")

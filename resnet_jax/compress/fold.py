@@ -18,11 +18,9 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models import BatchNorm, Conv, ResNet
 from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import draw
-from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.forms import forms_of
+from resnet_jax.models.headed import Headed, resnet_in, with_options
 from resnet_jax.models.layers import standardized
-from resnet_jax.models.segment.network import Segmenter
-from resnet_jax.models.segment.unet import UNet
 from resnet_jax.models.shortcuts import SHORTCUTS
 from resnet_jax.models.stems import STEMS
 from resnet_jax.weights.channels import input_conv
@@ -92,10 +90,10 @@ def check_known(model: nn.Module) -> ResNet:
     """
     if hasattr(model, "as_trained"):
         raise ModelError(model.as_trained)
-    if not isinstance(model, (ResNet, Segmenter, UNet, Embedder)):
+    if not isinstance(model, ResNet | Headed):
         raise ModelError(
             f"{type(model).__name__} is no network of create_model, so nothing is known of its layers; pass a ResNet, "
-            "or a network for segmentation or embeddings over one"
+            "or a network over one"
         )
     backbone = resnet_in(model)
     plan = draw(backbone)
@@ -165,20 +163,3 @@ def _norms_left(model: Any, images: jax.ShapeDtypeStruct) -> set[Path]:
     with forms_of("cpu"):
         shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
     return {path[:-1] for path in flatten_dict(shapes.get("batch_stats", {}))}
-
-
-def resnet_in(model: Any) -> ResNet:
-    """The `ResNet` under a network's head, or the network itself."""
-    return model if isinstance(model, ResNet) else model.backbone
-
-
-def with_options(model: Any, **options: Any) -> Any:
-    """The network with other fields of `ResNet`, or of the `ResNet` under its head."""
-    match model:
-        case Segmenter():
-            return model.clone(backbone=model.backbone.clone(**options))
-        case UNet():
-            return model.clone(encoder=model.encoder.clone(**options))
-        case Embedder():
-            return model.clone(trunk=model.trunk.clone(**options))
-    return model.clone(**options)

@@ -19,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from resnet_jax.cost.facts import Cost
 from resnet_jax.models import variable_shapes
 from resnet_jax.models.embed.network import Embedder
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
 
@@ -42,7 +43,7 @@ def usual_size(model: Any) -> int:
     """Height and width in pixels of the images that such networks are for, and for which papers state their costs."""
     if isinstance(model, Embedder):
         return int(model.sides[0]) if model.head == "flat" else usual_size(model.trunk)
-    if getattr(model, "backbone", model).stem == "cifar":
+    if resnet_in(model).stem == "cifar":
         return 32
     return 520 if isinstance(model, Segmenter | UNet) else 224
 

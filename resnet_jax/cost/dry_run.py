@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import jax
 
-from resnet_jax.compress.fold import resnet_in
 from resnet_jax.config import Config
 from resnet_jax.cost.aot import compile_ahead
 from resnet_jax.cost.forecast import TRAIN_STEP, CompileStep, forecast, forecast_for, some_devices
 from resnet_jax.cost.report import compare, describe
 from resnet_jax.cost.targets import parse_target
 from resnet_jax.errors import CompileError, ConfigError
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.tasks.assemble import build_model
 from resnet_jax.training.step import is_separable
 

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from resnet_jax.compress.fold import resnet_in
 from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
 from resnet_jax.models.forms import forms_of_this_machine
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import one_hot

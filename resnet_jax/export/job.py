@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 from resnet_jax import __version__
 from resnet_jax.compress import Folded, fold
-from resnet_jax.compress.fold import with_options
 from resnet_jax.compress.quantize import Quantized
 from resnet_jax.config import Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
-from resnet_jax.models.embed.network import Embedder
+from resnet_jax.models.headed import with_options
 from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
@@ -68,9 +67,7 @@ class Job:
     @property
     def output(self) -> str:
         """The name of what the program gives: `logits` (N, K), of each pixel `out`, or `embedding` (N, E)."""
-        if isinstance(self.network.model, Embedder):
-            return "embedding"
-        return "out" if hasattr(self.network.model, "backbone") else "logits"
+        return getattr(self.network.model, "gives", "logits")
 
     def folded(self) -> Folded:
         """The network that is exported: in float32, with batch normalisation folded into the convolutions."""

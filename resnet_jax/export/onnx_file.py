@@ -9,7 +9,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resnet_jax.compress import Folded
-from resnet_jax.compress.fold import resnet_in
 from resnet_jax.compress.quantize.network import SCALES
 from resnet_jax.export.blocks import write_resnet
 from resnet_jax.export.graph import Graph, Map
@@ -20,6 +19,7 @@ from resnet_jax.export.quantized_graph import QuantizedGraph
 from resnet_jax.models import ResNet
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.embed.network import Embedder
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.segment.network import Segmenter
 

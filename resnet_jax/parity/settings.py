@@ -7,6 +7,7 @@ from typing import Any
 
 from resnet_jax.config import Group, OptimConfig
 from resnet_jax.errors import ConfigError, unknown_name
+from resnet_jax.models.headed import resnet_in
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def names_of(optimizers: Sequence[str]) -> tuple[str, ...]:
 def setting_of(name: str, model: Any) -> Setting:
     """The setting of that name for a network."""
     setting = OPTIMIZERS[name]
-    sizes = getattr(model, "backbone", model).stage_sizes
+    sizes = resnet_in(model).stage_sizes
     block = f"layer{len(sizes)}_{sizes[-1] - 1}"
     groups = tuple(replace(group, pattern=group.pattern.replace(_LAST_BLOCK, block)) for group in setting.optim.groups)
     return replace(setting, optim=replace(setting.optim, groups=groups))

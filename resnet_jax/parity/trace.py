@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.parity.problem import by_name
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.tolerances import Tolerances
@@ -24,7 +25,7 @@ _LOGITS = ("fc", "out", "aux")
 def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
     """Input and output of every submodule of `model` in evaluation mode, by PyTorch's module names."""
     layout, family = layout_of(model), family_of(model)
-    sizes = getattr(model, "backbone", model).stage_sizes
+    sizes = resnet_in(model).stage_sizes
     roots = family.roots if family.rooted else ()
     root = next((f"{root}." for root in roots if root in variables["params"]), "")
 

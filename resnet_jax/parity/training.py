@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType
 from jaxtyping import Array, PyTree
 
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.parity.problem import Images, Targets, by_name, problem_of
 from resnet_jax.parity.report import Row, Section, compare_arrays
 from resnet_jax.parity.settings import Setting, setting_of
@@ -113,7 +114,7 @@ def _train(
     mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
     problem = problem_of(model)
     loss = problem.loss(model, setting.label_smoothing)
-    group = getattr(model, "backbone", model).bn_group_size
+    group = resnet_in(model).bn_group_size
     step = make_train_step(loss, optimizer, mesh, bn_group_size=group, groups=config.groups)
     copied = jax.tree.map(jnp.copy, {name: variables[name] for name in ("params", "batch_stats")})  # the step donates
     state = new_state(copied, optimizer, jax.random.key(0), groups=config.groups)

@@ -16,6 +16,8 @@ from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models import create_model
 from resnet_jax.models.embed.network import Embedder
+from resnet_jax.models.segment.network import Segmenter
+from resnet_jax.models.segment.unet import UNet
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
@@ -116,10 +118,7 @@ def load_network(
 def _usual_preset(net: Any) -> Preset:
     """For a network whose preparation of images nobody says."""
     side = usual_size(net)
-    if isinstance(net, Embedder):
-        if net.head == "flat":
-            return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
-    elif hasattr(net, "backbone"):
+    if isinstance(net, Segmenter | UNet):
         return Preset(resize=side, crop=0)
     if isinstance(net, Embedder) and net.head == "flat":
         return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)

@@ -17,6 +17,7 @@ from resnet_jax.config_files import save_config
 from resnet_jax.cost.count import count_macs_of
 from resnet_jax.files import write_atomically
 from resnet_jax.logs.run_log import FILE_NAME as LOG
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.run.environment import append_session, describe_environment
 from resnet_jax.run.evaluate import batching, evaluate, key, shown_names
 from resnet_jax.run.predict import CLASS_NAMES, Run, open_checkpoints
@@ -45,7 +46,7 @@ class Measured(NamedTuple):
 
 def with_widths(run: Run, model: Any) -> Config:
     """The run's config with the widths of `model`. The smaller network starts from nothing else."""
-    widths = getattr(model, "backbone", model).widths
+    widths = resnet_in(model).widths
     return replace(run.config, model=replace(run.config.model, widths=widths), start=Start())
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
-from resnet_jax.compress.fold import with_options
 from resnet_jax.config import Config, Preset, Segment
 from resnet_jax.errors import CheckpointError, ConfigError, ModelError, WeightsError
+from resnet_jax.models.headed import with_options
 from resnet_jax.run.named import network_of, open_named, segments
 from resnet_jax.run.network import Network
 from resnet_jax.run.predict import Run

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.segment.network import SCORES
 
 Rows = tuple[tuple[str, str], ...]
@@ -119,7 +120,7 @@ SEGMENT = Family(
     head=("classifier.4", "aux_classifier.4", "segmentation_head.0", *SCORES),
     stem=tuple(f"{root}.{stem}" for root in _ROOTS for stem in RESNET.stem),
     block=RESNET.block,
-    layout_of=lambda model: RESNET.layout_of(model.backbone),
+    layout_of=lambda model: RESNET.layout_of(resnet_in(model)),
     roots=_ROOTS,
 )
 """Networks for segmentation: torchvision's names, and segmentation_models_pytorch's of U-Net."""
@@ -130,7 +131,7 @@ EMBED = Family(
     head=("features",),
     stem=RESNET.stem,
     block=RESNET.block,
-    layout_of=lambda model: RESNET.layout_of(model.trunk),
+    layout_of=lambda model: RESNET.layout_of(resnet_in(model)),
     roots=("trunk",),
     rooted=False,
 )

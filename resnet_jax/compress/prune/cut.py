@@ -9,12 +9,13 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int, PyTree
 
-from resnet_jax.compress.fold import check_known, with_options
+from resnet_jax.compress.fold import check_known
 from resnet_jax.compress.prune.choice import Kept, Scope, Which, choose
 from resnet_jax.compress.prune.scores import By, scores_of
 from resnet_jax.compress.prune.spaces import Spaces, spaces_of
 from resnet_jax.errors import ConfigError, ModelError
 from resnet_jax.models import ResNet
+from resnet_jax.models.headed import with_options
 from resnet_jax.models.segment.unet import UNet
 
 STEPS = 256  # of the share that is kept, where it is searched

@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.compress.fold import Folded, fold, with_options
+from resnet_jax.compress.fold import Folded, fold
 from resnet_jax.compress.quantize.bias import check_biases, corrected
 from resnet_jax.compress.quantize.network import SCALES, QuantizedNetwork, integer_variables
 from resnet_jax.compress.quantize.placement import Images, Layer, is_kept, placed
@@ -19,6 +19,7 @@ from resnet_jax.compress.quantize.scales import Grid, Scales, grid_of, largest_w
 from resnet_jax.compress.quantize.trained import FakeQuantized, apart
 from resnet_jax.config import QuantizeConfig
 from resnet_jax.errors import ConfigError, DataError, unknown_name
+from resnet_jax.models.headed import with_options
 
 MIN_IMAGES = 16
 """Fewer say too little of the range of a tensor."""

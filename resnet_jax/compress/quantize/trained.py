@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.compress.fold import check_known, image_channels, with_options
+from resnet_jax.compress.fold import check_known, image_channels
 from resnet_jax.compress.quantize.placement import Layer, is_kept, placed, with_kernels
 from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation, largest_weight, of_channels
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
 from resnet_jax.errors import ModelError
+from resnet_jax.models.headed import with_options
 from resnet_jax.weights.families import family_of
 
 GRIDS = "grids"

@@ -1,6 +1,6 @@
 """A backbone, and a head that makes a vector of its last maps."""
 
-from typing import Any, Self
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -8,12 +8,13 @@ from jaxtyping import Array, Float, Int
 from resnet_jax.errors import ModelError
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.forms import in_halves
-from resnet_jax.models.layers import Dtype, dropout, linear_bias_init, linear_kernel_init
+from resnet_jax.models.headed import Headed
+from resnet_jax.models.layers import dropout, linear_bias_init, linear_kernel_init
 from resnet_jax.models.resnet import ResNet, tools_of
 from resnet_jax.models.segment.network import stages_of
 
 
-class Embedder(nn.Module):
+class Embedder(Headed):
     """A network that gives each image an embedding: insightface's iresnet, or any network of the family below a head.
 
     The embedding is not normalised. Compare two by their cosine.
@@ -27,6 +28,8 @@ class Embedder(nn.Module):
       dropout: rate at which training drops numbers before the linear layer.
     """
 
+    root = "trunk"
+    gives = "embedding"
     trunk: ResNet
     embedding_size: int = 512
     head: str = "pooled"
@@ -43,22 +46,9 @@ class Embedder(nn.Module):
         super().__post_init__()
 
     @property
-    def backbone(self) -> ResNet:
-        """The network below the head, by the name that it has in other networks."""
-        return self.trunk
-
-    @property
     def num_classes(self) -> int:
         """None, as of a `ResNet` without `fc`."""
         return 0
-
-    @property
-    def param_dtype(self) -> Dtype:
-        return self.trunk.param_dtype
-
-    def on_axis(self, axis: str) -> Self:
-        """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""
-        return self.clone(trunk=self.trunk.clone(bn_axis_name=axis))
 
     @nn.compact
     def __call__(

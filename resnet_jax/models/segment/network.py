@@ -1,7 +1,7 @@
 """FCN and DeepLabV3: a backbone, a head on its last maps, scores of finer maps if wanted, and bilinear enlargement."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from flax import linen as nn
 from flax.linen.initializers import zeros_init
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models.blueprint import draw
-from resnet_jax.models.layers import Dtype
+from resnet_jax.models.headed import Headed
 from resnet_jax.models.resnet import ResNet, tools_of
 from resnet_jax.models.segment.heads import HEADS, FcnHead, Tools
 from resnet_jax.models.segment.resize import bilinear
@@ -19,7 +19,7 @@ SCORES = tuple(f"scores_{2**i}" for i in range(6))
 Logits = dict[str, Float[Array, "N H W K"]]
 
 
-class Segmenter(nn.Module):
+class Segmenter(Headed):
     """A fully convolutional network (Long et al. 2015, arXiv:1411.4038) as torchvision has it: `fcn` or `deeplabv3`.
 
     Attributes:
@@ -34,6 +34,7 @@ class Segmenter(nn.Module):
         before the next enlargement (Long et al. 2015, section 4.2: 8 makes their FCN-8s); None = none do.
     """
 
+    gives = "out"
     backbone: ResNet
     head: str
     num_classes: int = 21
@@ -59,14 +60,6 @@ class Segmenter(nn.Module):
         if isinstance(self.backbone, ResNet) and self.aux_loss and len(self.backbone.stage_sizes) < 2:
             raise ModelError("the backbone has one stage, and aux_loss needs the last but one; pass aux_loss=False")
         super().__post_init__()
-
-    @property
-    def param_dtype(self) -> Dtype:
-        return self.backbone.param_dtype
-
-    def on_axis(self, axis: str) -> Self:
-        """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""
-        return self.clone(backbone=self.backbone.clone(bn_axis_name=axis))
 
     @nn.compact
     def __call__(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.blueprint import draw
-from resnet_jax.models.layers import Dtype, relu
+from resnet_jax.models.headed import Headed
+from resnet_jax.models.layers import relu
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.segment.heads import Tools
 from resnet_jax.models.segment.network import Logits, head_tools, skips_of, stages_of, strides_of
@@ -24,7 +25,7 @@ he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 xavier_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 
 
-class UNet(nn.Module):
+class UNet(Headed):
     """An encoder, and a decoder that doubles the resolution as often as the encoder halves it (Ronneberger et al. 2015,
     arXiv:1505.04597; the decoder is that of segmentation_models_pytorch).
 
@@ -36,6 +37,8 @@ class UNet(nn.Module):
       num_classes: channels of the logits.
     """
 
+    root = "encoder"
+    gives = "out"
     encoder: ResNet
     num_classes: int = 21
 
@@ -43,19 +46,6 @@ class UNet(nn.Module):
         if self.num_classes < 1:
             raise ModelError(f"num_classes = {self.num_classes} must be at least 1")
         super().__post_init__()
-
-    @property
-    def backbone(self) -> ResNet:
-        """The encoder, under the name that it has in other networks."""
-        return self.encoder
-
-    @property
-    def param_dtype(self) -> Dtype:
-        return self.encoder.param_dtype
-
-    def on_axis(self, axis: str) -> Self:
-        """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""
-        return self.clone(encoder=self.encoder.clone(bn_axis_name=axis))
 
     @nn.compact
     def __call__(

@@ -1,0 +1,40 @@
+"""Networks that are a `ResNet` below a head, and how code that does not know the head reaches the `ResNet`."""
+
+from typing import Any, ClassVar, Self
+
+from flax import linen as nn
+
+from resnet_jax.models.layers import Dtype
+from resnet_jax.models.resnet import ResNet
+
+
+class Headed(nn.Module):
+    """Base of the networks over a `ResNet`.
+
+    Attributes:
+      root: the name of the field with the `ResNet`.
+      gives: what the network is for, by the name that it has where the network gives several things.
+    """
+
+    root: ClassVar[str] = "backbone"
+    gives: ClassVar[str]
+
+    @property
+    def param_dtype(self) -> Dtype:
+        return resnet_in(self).param_dtype
+
+    def on_axis(self, axis: str) -> Self:
+        """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""
+        return with_options(self, bn_axis_name=axis)
+
+
+def resnet_in(model: Any) -> ResNet:
+    """The `ResNet` under a network's head, or the network itself."""
+    return getattr(model, model.root) if isinstance(model, Headed) else model
+
+
+def with_options(model: Any, **options: Any) -> Any:
+    """The network with other fields of `ResNet`, or of the `ResNet` under its head."""
+    if isinstance(model, Headed):
+        return model.clone(**{model.root: resnet_in(model).clone(**options)})
+    return model.clone(**options)
