@@ -145,6 +145,9 @@ class Clips(_OfClasses):
     """Of a Transformer's attention."""
     dropout: Annotated[float, Fraction] = 0.0
     """Of the head: rate at which training drops numbers."""
+    grid: Annotated[int, AtLeastOne] = 1
+    """The features of a frame are the means of grid x grid parts of the last maps, so that the head is told where
+    things are; 1 = the mean of the whole."""
     fixed_clips: bool = False
     """Training sees of each video the clip in its middle, prepared as in evaluation: always the same. Where the network
     below the head is frozen too, its features are computed once, and kept in the run's folder."""
@@ -163,5 +166,5 @@ class Clips(_OfClasses):
 
     def head(self, num_classes: int, image_size: int) -> dict[str, Any]:
         """The options of `create_model` that the task decides."""
-        own = ("frames", "hidden", "layers", "heads", "dropout") if self.frames else ()
+        own = ("frames", "hidden", "layers", "heads", "dropout", "grid") if self.frames else ()
         return {"num_classes": num_classes, **{name: getattr(self, name) for name in own}}

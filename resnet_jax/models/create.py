@@ -92,7 +92,7 @@ def _on_frames(name: str, options: dict[str, Any]) -> FrameNetwork:
     _check_options(name, options, _FIELDS | _FRAMES)
     cnn = {option: value for option, value in options.items() if option not in _FRAMES}
     own = {option: value for option, value in options.items() if option in _FRAMES}
-    return FrameNetwork(ResNet(**(VARIANTS[name] | cnn | {"num_classes": 0})), **own)
+    return FrameNetwork.over(ResNet(**(VARIANTS[name] | cnn)), **own)
 
 
 _FRAMES = FrameNetwork.__dataclass_fields__.keys() - {"parent", "name", "cnn"}

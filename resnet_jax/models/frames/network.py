@@ -1,7 +1,7 @@
 """A network for images on every frame of a clip, and a head over time that names one class for the clip."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,6 +12,7 @@ from resnet_jax.models.frames.encoder import Encoder
 from resnet_jax.models.frames.recurrent import CELLS, Recurrent
 from resnet_jax.models.headed import Headed
 from resnet_jax.models.layers import dropout, linear_bias_init, linear_kernel_init
+from resnet_jax.models.pooling import GridAverage
 from resnet_jax.models.resnet import ResNet
 
 HEADS = ("mean", *CELLS, "transformer")
@@ -37,6 +38,8 @@ class FrameNetwork(Headed):
       heads: of the encoder's attention.
       dropout: rate at which training drops numbers before the last layer, between recurrent layers, and where
         `torch.nn.TransformerEncoderLayer` does.
+      grid: the features of a frame are the means of `grid` x `grid` parts of the last maps, so that the head is told
+        where things are; 1 = the pool of the network.
       max_frames: so many frames a Transformer has positions for.
     """
 
@@ -49,12 +52,19 @@ class FrameNetwork(Headed):
     layers: int = 1
     heads: int = 8
     dropout: float = 0.0
+    grid: int = 1
     max_frames: int = 64
+
+    @classmethod
+    def over(cls, cnn: ResNet, **options: Any) -> Self:
+        """The network with these fields over a network for images."""
+        grid = options.get("grid", cls.grid)
+        return cls(cnn.clone(num_classes=0, **({"pool": GridAverage(grid)} if grid > 1 else {})), **options)
 
     def __post_init__(self) -> None:
         if self.frames not in HEADS:
             raise ModelError(f"frames = {self.frames!r} must be one of {', '.join(map(repr, HEADS))}")
-        for name in ("num_classes", "hidden", "layers", "heads", "max_frames"):
+        for name in ("num_classes", "hidden", "layers", "heads", "grid", "max_frames"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.frames == "transformer" and self.hidden % self.heads:
