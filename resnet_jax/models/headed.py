@@ -23,6 +23,11 @@ class Headed(nn.Module):
     def param_dtype(self) -> Dtype:
         return resnet_in(self).param_dtype
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The axes of a small image that the network can see, without batch and channels."""
+        return resnet_in(self).sides
+
     def on_axis(self, axis: str) -> Self:
         """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""
         return with_options(self, bn_axis_name=axis)
