@@ -1,4 +1,4 @@
-"""Examples as a source gives them, drawn for people: images with masks, boxes and instances, and clips."""
+"""Examples as a source gives them, drawn for people: images with masks, boxes and instances, and videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _NOT_COUNTED = "#ffffff"
 _DPI = 100
 _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
+_SHOWN = 8  # frames of a video, spread over it
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
 
 
@@ -30,25 +31,25 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
     """Draws the first examples of a split as a PNG. Returns how many it drew.
 
     A mask is laid over its image in colours, white where a pixel is not counted. Boxes have the names of their classes,
-    and instances have an outline. Where there are no boxes, the name of a class stands once on its pixels. A clip is a
-    row of frames.
+    and instances have an outline. Where there are no boxes, the name of a class stands once on its pixels. A video is a
+    row of frames, spread over it.
 
     Args:
       exif: turn photographs upright.
 
     Raises:
-      DataError: as `load_source` does, examples with neither image nor clip, or a mask whose size is not its image's.
+      DataError: as `load_source` does, examples with neither image nor video, or a mask whose size is not its image's.
     """
     source = load_source(DataConfig(name=name, exif=exif), split)
     leaves = leaves_of(source)
-    if not {"image", "clip"} & {*leaves}:
+    if not {"image", "video"} & {*leaves}:
         raise DataError(
-            f"{name} gives {', '.join(leaves)}; to be drawn, an example must have an image or a clip. Add one of them"
+            f"{name} gives {', '.join(leaves)}; to be drawn, an example must have an image or a video. Add one of them"
         )
     examples = [source[i] for i in range(min(count, len(source)))]
     title = f"{name}, {split}: the first {len(examples)} of {len(source):,} examples"
     named = next((leaf for leaf in ("label", "same") if leaf in leaves), "")
-    is_clip, is_scene = "clip" in leaves, bool({"mask", "boxes"} & {*leaves})
+    is_clip, is_scene = "video" in leaves, bool({"mask", "boxes"} & {*leaves})
     panels = [_frames(example, f"example {i}", exif) for i, example in enumerate(examples)]
     side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
     columns = max(map(len, panels)) if is_clip else columns_for(len(panels))
@@ -108,8 +109,9 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _frames(example: Example, name: str, exif: bool) -> Sequence[np.ndarray]:
-    if "clip" in example:
-        return list(example["clip"])
+    if "video" in example:
+        count = len(example["video"].times())
+        return list(example["video"].read(np.linspace(0, count - 1, min(count, _SHOWN)).round().astype(int)))
     image = example["image"]
     return [image if isinstance(image, np.ndarray) else decode_image(image, 3, name=name, exif=exif)]
 

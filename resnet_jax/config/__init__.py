@@ -2,6 +2,7 @@
 
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checkpoint import CheckpointConfig
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
 from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentConfig",
     "CheckpointConfig",
     "Classify",
+    "ClipConfig",
     "Config",
     "DataConfig",
     "Distil",

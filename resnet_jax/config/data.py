@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
+from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.preset import Preset
 from resnet_jax.errors import ConfigError
 
@@ -35,6 +36,7 @@ class DataConfig(Checked):
     eval_resize: Annotated[int, AtLeastOne] = 256
     """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Mean of each channel, for pixel values in [0, 1]."""
     std: tuple[Annotated[float, Positive], ...] = (0.229, 0.224, 0.225)
@@ -84,6 +86,13 @@ class DataConfig(Checked):
                 f"DataConfig.repeats = {self.repeats} and per_identity = {self.per_identity} both say which images a "
                 "batch holds; leave one of them out"
             )
+        smallest = {"train_resize": self.train_size, "eval_resize": self.image_size}
+        for name, size in smallest.items():
+            if min(getattr(self.clip, name), default=size) < size:
+                raise ConfigError(
+                    f"DataConfig.clip.{name} = {getattr(self.clip, name)} must be at least {size}, the pixels of a "
+                    "side that the network sees, or the crop would not fit"
+                )
         if self.eval_resize < self.image_size:
             raise ConfigError(
                 f"DataConfig.eval_resize = {self.eval_resize} must be at least image_size = {self.image_size}, "
@@ -98,7 +107,15 @@ class DataConfig(Checked):
     @property
     def preset(self) -> Preset:
         """How an image is prepared in evaluation."""
-        return Preset(resize=self.eval_resize, crop=self.image_size, mean=self.mean, std=self.std, exif=self.exif)
+        return Preset(
+            resize=self.eval_resize,
+            crop=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            exif=self.exif,
+            exact=self.clip.exact,
+            antialias=self.clip.antialias,
+        )
 
 
 def without_folders(name: str) -> str:

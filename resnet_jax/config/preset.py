@@ -24,6 +24,8 @@ class Preset:
         rounds to an even number.
       exif: photographs are turned upright first, as EXIF says how the camera was held. Published accuracies were
         measured without that.
+      exact: height and width that the image is resized to, whatever its shape was, instead of `resize`.
+      antialias: of the resize. False: two pixels per side, as torchvision's presets for video have it.
     """
 
     resize: int = 256
@@ -34,6 +36,8 @@ class Preset:
     squash: bool = False
     crop_rounds_down: bool = False
     exif: bool = False
+    exact: tuple[int, int] | None = None
+    antialias: bool = True
 
     @property
     def channels(self) -> int:
@@ -63,10 +67,13 @@ class PresetChange(Checked):
           ConfigError: the crop is larger than the image, or mean and std are not of the same channels.
         """
         changed = replace(preset, **{name: value for name, value in vars(self).items() if value not in (None, ())})
-        if changed.crop > changed.resize:
+        if self.resize:
+            changed = replace(changed, exact=None)
+        shorter = min(changed.exact or (changed.resize,))
+        if changed.crop > shorter:
             raise ConfigError(
-                f"preset.crop = {changed.crop} must be at most preset.resize = {changed.resize}, or the crop would not "
-                "fit; set both"
+                f"preset.crop = {changed.crop} must be at most preset.resize = {shorter}, or the crop would not fit; "
+                "set both"
             )
         if len(changed.mean) != len(changed.std) or changed.channels not in (1, 3):
             raise ConfigError(

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 
 from resnet_jax.data.sources import Source, leaves_of
+from resnet_jax.errors import ImageError
 
 SAMPLES = 16
 
@@ -22,7 +24,17 @@ def fingerprint(source: Source) -> str:
         label = int(example["label"]) if "label" in leaves else None
         for name in leaves:
             if name != "label":
-                array = np.ascontiguousarray(example[name])  # type: ignore[literal-required]
+                array = _array(example[name])  # type: ignore[literal-required]
                 digest.update(f"{array.dtype} {array.shape} {label}".encode())
                 digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """A leaf as an array; of a video its times and its first frame."""
+    if not hasattr(leaf, "times"):
+        return np.ascontiguousarray(leaf)
+    try:
+        return np.concatenate([leaf.times(), leaf.read(np.zeros(1, int)).ravel()])
+    except ImageError:  # training leaves such a video out
+        return np.zeros(0)

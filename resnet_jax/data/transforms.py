@@ -140,17 +140,35 @@ def resize_and_center_crop(image: UInt8[np.ndarray, "H W C"], preset: Preset) ->
     resized image is smaller than the square, it is padded with zeros. `normalize` does the rest, on the device.
     """
     size = preset.crop
-    shape = (preset.resize, preset.resize) if preset.squash else resized_shape(image.shape, preset.resize)
+    shape = shape_of(image.shape, preset)
+    box = center_box(shape, preset)
+    image = resize_window(image, shape, preset.interpolation, box, antialias=preset.antialias)
+    if not size or min(image.shape[:2]) == size:
+        return image
+    margins = [((size - side) // 2, (size - side + 1) // 2) for side in image.shape[:2]]
+    return np.pad(image, [*margins, (0, 0)])
+
+
+def shape_of(shape: tuple[int, ...], preset: Preset) -> tuple[int, int]:
+    """Height and width of an image of this shape once it is resized as `preset` says.
+
+    Raises:
+      ImageError: as `resize_short_side`.
+    """
+    if preset.exact:
+        return preset.exact
+    return (preset.resize, preset.resize) if preset.squash else resized_shape(shape, preset.resize)
+
+
+def center_box(shape: tuple[int, int], preset: Preset) -> Box:
+    """The central square of a resized image, or as much of it as there is; the whole image without a crop."""
+    size = preset.crop
     if not size:
-        return resize_window(image, shape, preset.interpolation, (0, 0, *shape))
+        return (0, 0, *shape)
     middle = math.floor if preset.crop_rounds_down else round
     top, left = (max(middle((side - size) / 2), 0) for side in shape)
     height, width = (min(side, size) for side in shape)
-    image = resize_window(image, shape, preset.interpolation, (top, left, height, width))
-    if min(height, width) == size:
-        return image
-    margins = [((size - side) // 2, (size - side + 1) // 2) for side in (height, width)]
-    return np.pad(image, [*margins, (0, 0)])
+    return top, left, height, width
 
 
 def resize_short_side(
@@ -180,17 +198,33 @@ def resized_shape(shape: tuple[int, ...], size: int) -> tuple[int, int]:
 
 
 def resize_window(
-    image: UInt8[np.ndarray, "H W C"], shape: tuple[int, int], interpolation: Interpolation, window: Box
+    image: UInt8[np.ndarray, "H W C"],
+    shape: tuple[int, int],
+    interpolation: Interpolation,
+    window: Box,
+    *,
+    antialias: bool = True,
 ) -> UInt8[np.ndarray, "h w C"]:
-    """A window of an image resized to `shape`, antialiased, with Pillow's bytes."""
+    """A window of an image resized to `shape`: antialiased with Pillow's bytes, or without as torch's `interpolate`."""
     top, left, height, width = window
     if shape == image.shape[:2]:
         return image[top : top + height, left : left + width]
+    if not antialias:
+        return _interpolated(image, shape, interpolation)[top : top + height, left : left + width]
     if not height_first(image.shape, shape):
         return resample(image, shape, interpolation, window=window)
     pixels = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     resized = np.asarray(pixels.resize(shape[::-1], Image.Resampling[interpolation.upper()]))
     return resized.reshape(*shape, -1)[top : top + height, left : left + width]
+
+
+def _interpolated(
+    image: UInt8[np.ndarray, "H W C"], shape: tuple[int, int], interpolation: Interpolation
+) -> UInt8[np.ndarray, "h w C"]:
+    """In float32, as torchvision resizes tensors: OpenCV's own arithmetic for bytes has eleven bits."""
+    method = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[interpolation]
+    resized = cv2.resize(image.astype(np.float32), shape[::-1], interpolation=method)
+    return np.clip(np.rint(resized), 0, 255).astype(np.uint8).reshape(*shape, -1)
 
 
 def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "H W C"]:

@@ -1,4 +1,4 @@
-"""`data show NAME` draws what a source gives: masks, boxes, instances and clips."""
+"""`data show NAME` draws what a source gives: masks, boxes, instances and videos."""
 
 import re
 import shlex
@@ -74,7 +74,7 @@ def test_a_scene_has_its_mask_boxes_and_outlines(tmp_path):
 
 def test_a_clip_is_a_row_of_frames(tmp_path):
     show("moving_digits", "--images", "2", "--out", tmp_path / "x.png")  # train is the split that is shown by itself
-    clip = load_source(DataConfig(name="moving_digits"), "train")[0]["clip"]
+    clip = load_source(DataConfig(name="moving_digits"), "train")[0]["video"].frames
     picture = pixels(tmp_path / "x.png")
     for number, frame in enumerate(clip):
         drawn = cut(picture, frame, 2, left=10 + 83 * number, top=67)[..., 0]

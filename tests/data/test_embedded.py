@@ -30,13 +30,18 @@ SHAPES = {
         "classes": (6,),
         "instances": (6, 56, 56),
     },
-    "moving_digits": {"clip": (8, 40, 40, 1), "label": ()},
+    "moving_digits": {"video": (8, 40, 40, 1), "label": ()},
     "digit_numbers": {"image": (32, 32, 1), "label": ()},
 }
 
 
 def open_source(name, split="train"):
     return load_source(DataConfig(name=name), split)
+
+
+def arrays(example):
+    """The example with the frames of its video."""
+    return {name: value.frames if name == "video" else value for name, value in example.items()}
 
 
 def same(a, b):
@@ -46,17 +51,17 @@ def same(a, b):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_depends_on_its_index_alone(name):
     source = open_source(name)
-    wanted = [source[i] for i in range(24)]
+    wanted = [arrays(source[i]) for i in range(24)]
     assert {key: np.shape(value) for key, value in wanted[0].items()} == SHAPES[name]
     assert leaves_of(source) == tuple(SHAPES[name])
-    assert all(np.asarray(wanted[0][key]).dtype == np.uint8 for key in ("image", "clip", "mask") if key in wanted[0])
+    assert all(np.asarray(wanted[0][key]).dtype == np.uint8 for key in ("image", "video", "mask") if key in wanted[0])
     again = pickle.loads(pickle.dumps(open_source(name)))  # as a worker process gets it
     with ThreadPoolExecutor(4) as pool:
-        backwards = list(pool.map(lambda i: again[i], reversed(range(24))))
+        backwards = list(pool.map(lambda i: arrays(again[i]), reversed(range(24))))
     assert all(same(a, b) for a, b in zip(wanted, reversed(backwards), strict=True))
-    first = "clip" if name == "moving_digits" else "image"
+    first = "video" if name == "moving_digits" else "image"
     assert len({example[first].tobytes() for example in wanted}) == 24
-    assert not same(wanted[0], open_source(name, "test")[0])
+    assert not same(wanted[0], arrays(open_source(name, "test")[0]))
     marks = {fingerprint(open_source(name, split)) for split in ("train", "test")}
     assert len(marks) == 2
     assert fingerprint(again) in marks
@@ -168,7 +173,7 @@ def test_a_single_frame_does_not_tell_the_class():
             assert single_frames_differ(poses[:, :, frame, column]) > 1e-5, (frame, column)
     assert np.ptp(poses[..., 3]) > 17, "sizes are from 10 to 28"
     source = open_source("moving_digits")
-    clips = np.array([[source[8 * i + label]["clip"] for i in range(100)] for label in CLASSES])
+    clips = np.array([[source[8 * i + label]["video"].frames for i in range(100)] for label in CLASSES])
     cells = clips[..., 0].reshape(8, 100, 8, 2, 20, 2, 20).mean((4, 6))  # the brightness of four quarters
     ink = (clips > clips.min((3, 4, 5), keepdims=True) + 60).mean((3, 4, 5))
     for frame in range(0, moving_digits.FRAMES, 7):
@@ -196,7 +201,7 @@ def test_a_moving_digit_moves_in_its_pixels():
     """Rolling a frame by the digit's way gives the next one, also across the border."""
     source = open_source("moving_digits")
     for index in range(0, 160, 8):  # moves right
-        clip = source[index]["clip"][..., 0].astype(int)
+        clip = source[index]["video"].frames[..., 0].astype(int)
         for before, after in itertools.pairwise(clip):
             errors = [np.abs(np.roll(before, step, 1) - after).mean() for step in range(-6, 7)]
             assert np.argmin(errors) - 6 in (1, 2, 3, 4)
@@ -218,7 +223,7 @@ def test_commands(capsys, tmp_path):
     main(["data", "info", "digit_numbers"])
     assert "10,000" in capsys.readouterr().out
     for words, text in (
-        (["check", "moving_digits"], "the data set gives no image: its examples have clip, label"),
+        (["check", "moving_digits"], "the data set gives no image: its examples have video, label"),
         (
             ["prepare", "digit_scenes", "--out", str(tmp_path / "out"), "--short-side", "32"],
             "split 'train' gives no label",

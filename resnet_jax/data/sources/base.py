@@ -12,6 +12,7 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from resnet_jax.data.video.base import Video
 from resnet_jax.errors import DataError
 
 
@@ -23,7 +24,7 @@ class Example(TypedDict):
     label: NotRequired[int]
     name: NotRequired[str]
     """The name of the image in an error."""
-    clip: NotRequired[UInt8[np.ndarray, "T H W C"]]
+    video: NotRequired[Video]
     mask: NotRequired[UInt8[np.ndarray, "H W"]]
     """The class of each pixel."""
     boxes: NotRequired[Int[np.ndarray, "M 4"]]
@@ -72,7 +73,13 @@ def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) 
     missing = [name for name in needs if name not in has]
     if not missing:
         return ""
-    examples = "digit_scenes or pairs:PATH" if "mask" in needs else "digits or digit_numbers"
+    examples = (
+        "digit_scenes or pairs:PATH"
+        if "mask" in needs
+        else "moving_digits or videos:PATH"
+        if "video" in needs
+        else "digits or digit_numbers"
+    )
     return (
         f"{where} gives no {' and no '.join(missing)}: its examples have {', '.join(has)}, and {what} needs "
         f"{' and '.join(needs)}. Choose a data set that has them, such as {examples}"

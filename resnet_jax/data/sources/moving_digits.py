@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.base import Example
 from resnet_jax.data.sources.scans import SPLITS, Scans
+from resnet_jax.data.video.base import Clip
 
 LENGTHS = {"train": 4000, "test": 800}
 FRAMES, SIDE = 8, 40
@@ -37,7 +38,7 @@ class MovingDigits:
     backwards is a clip of the opposite class, which is the fourth class after it.
 
     An example:
-      clip: uint8 (8, 40, 40, 1).
+      video: eight frames uint8 (40, 40, 1).
       label: the index of the class; example i has class i modulo 8.
 
     Raises:
@@ -46,7 +47,7 @@ class MovingDigits:
 
     class_names = tuple(MOTIONS)
     splits = SPLITS
-    leaves = ("clip", "label")
+    leaves = ("video", "label")
 
     def __init__(self, config: DataConfig, split: str) -> None:
         self._scans = Scans(split, "moving_digits")
@@ -68,7 +69,7 @@ class MovingDigits:
         for frame, (x, y, degrees, size) in zip(clip, poses, strict=True):
             frame[..., 0] = paper + (ink - paper) * _wrapped(self._scans.cut(scan, size, degrees, _CUT), x, y)
         clip += rng.integers(-12, 13, clip.shape, np.int8)
-        return {"clip": np.clip(clip, 0, 255).astype(np.uint8), "label": label}
+        return {"video": Clip(np.clip(clip, 0, 255).astype(np.uint8)), "label": label}
 
 
 def draw_poses(rng: np.random.Generator, label: int) -> Float[np.ndarray, "T 4"]:
