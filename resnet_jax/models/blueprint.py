@@ -17,6 +17,7 @@ from resnet_jax.models.layers import ACTIVATIONS, POOLS
 from resnet_jax.models.norms import NORMS, field_default
 from resnet_jax.models.shortcuts import SHORTCUTS, Shortcut
 from resnet_jax.models.stems import STEMS, Stem
+from resnet_jax.models.temporal import misfits as misfits_in_time
 
 if TYPE_CHECKING:
     from resnet_jax.models.resnet import ResNet
@@ -183,6 +184,13 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
     branches = [fields.widths for stage in plan.stages for fields in stage]
     inner, outputs = [n for branch in branches for n in branch[:-1]], [branch[-1] for branch in branches]
 
+    subsamples = net.shortcut in ("zero_pad", "zero_pad_centred", "average_pool")
+    yield from misfits_in_time(
+        net,
+        of_images=plan.stem is STEMS["space_to_depth"],
+        of_clips=plan.stem in (STEMS["r3d"], STEMS["r2plus1d"]),
+        shrinks_everywhere=subsamples,
+    )
     if not block.widens and (net.groups, net.base_width) != (1, 64):
         yield (
             f"groups = {net.groups} and base_width = {net.base_width} shape the 3x3 convolution of a bottleneck, and "

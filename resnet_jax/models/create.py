@@ -11,13 +11,13 @@ from flax import linen as nn
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError, unknown_name
-from resnet_jax.models import cifar, imagenet
+from resnet_jax.models import cifar, imagenet, video
 from resnet_jax.models.embed import table as embed
 from resnet_jax.models.frames.network import FrameNetwork
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.segment import table as segment
 
-VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS}
+VARIANTS: dict[str, dict[str, Any]] = {**imagenet.VARIANTS, **cifar.VARIANTS, **video.VARIANTS}
 
 
 # Options of torchvision's and timm's create_model, and the option or function with the same effect here.
@@ -45,14 +45,17 @@ CALLED_HERE = {
 }
 
 
-def list_models(pattern: str = "*", *, task: Literal["classify", "segment", "embed"] | None = None) -> list[str]:
+def list_models(
+    pattern: str = "*", *, task: Literal["classify", "segment", "embed", "clips"] | None = None
+) -> list[str]:
     """The names that `create_model` knows, in the order of the tables.
 
     Args:
       pattern: a shell wildcard like `resnet*`.
       task: what the networks are for; None = any.
     """
-    names = {"classify": (*VARIANTS,), "segment": segment.NAMES, "embed": embed.NAMES}
+    images = (name for name in VARIANTS if name not in video.VARIANTS)
+    names = {"classify": images, "segment": segment.NAMES, "embed": embed.NAMES, "clips": video.VARIANTS}
     return [name for of, listed in names.items() if task in (None, of) for name in listed if fnmatchcase(name, pattern)]
 
 
@@ -124,7 +127,7 @@ def init(model: nn.Module, key: Array, *, channels: int = 3, sides: tuple[int, .
       model: a network that is called as `model(images, train=False)`.
       key: from `jax.random.key`.
       channels: channels of the images that the network will see.
-      sides: the axes of a small image, or of a clip, that the network can see; None = `model.sides`, or (64, 64).
+      sides: the axes of a small image, or of a clip, that the network can see; None = `model.sides`.
     """
     own: tuple[int, ...] = getattr(model, "sides", (64, 64))
     return _init(model, key, (1, *(sides or own), channels))

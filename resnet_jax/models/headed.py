@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 from flax import linen as nn
 
+from resnet_jax.errors import ModelError
 from resnet_jax.models.layers import Dtype
 from resnet_jax.models.resnet import ResNet
 
@@ -19,9 +20,22 @@ class Headed(nn.Module):
     root: ClassVar[str] = "backbone"
     gives: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if time := resnet_in(self).time:
+            raise ModelError(
+                f"{type(self).__name__}: the network below it has time = {time!r} and sees clips, and this head is for "
+                "images; choose a network without time"
+            )
+
     @property
     def param_dtype(self) -> Dtype:
         return resnet_in(self).param_dtype
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The axes of a small image that the network can see, without batch and channels."""
+        return resnet_in(self).sides
 
     def on_axis(self, axis: str) -> Self:
         """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `ResNet.bn_axis_name`."""

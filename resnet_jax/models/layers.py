@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
 from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
+from resnet_jax.models.volume import volume
 
 Dtype = Any
 
@@ -48,6 +49,7 @@ class Conv(nn.Module):
       kernel_size, stride, dilation: one number for all axes, or one for each axis. On (N, T, H, W, C) a kernel
         of (1, 3, 3) sees one frame at a time.
       padding: (before, after) in pixels, for every axis; replaces the padding above.
+      border_in_time: of (N, T, H, W, C): the first and the last frame are repeated before and behind, instead of zeros.
       precision: of products of float32 numbers; None = the platform's default.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
@@ -61,6 +63,7 @@ class Conv(nn.Module):
     padding: tuple[int, int] | None = None
     use_bias: bool = False
     standardize: bool = False
+    border_in_time: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
     precision: lax.PrecisionLike = None
@@ -115,7 +118,10 @@ class Conv(nn.Module):
             return pointwise(x, kernel[0, 0], precision, strides[0])
         if self._is_far(x, kernel):
             return dilated(x, kernel, dilations[0], precision)
-        return lax.conv_general_dilated(x, kernel, **self.window(x), precision=precision)
+        window = self.window(x)
+        if x.ndim == 5:
+            return volume(x, kernel, window, border=self.border_in_time, precision=precision)
+        return lax.conv_general_dilated(x, kernel, **window, precision=precision)
 
     def window(self, x: Array) -> dict[str, Any]:
         """How the kernel moves over `x`, as `lax.conv_general_dilated` is told."""

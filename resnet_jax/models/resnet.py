@@ -6,6 +6,7 @@ converter only renames and transposes.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stems import Stem
+from resnet_jax.models.temporal import head_init, in_time
 
 FOR_TRAINING = {
     "stochastic_depth",
@@ -66,6 +68,11 @@ class ResNet(nn.Module):
         each block's branch; empty = as `width` says. A shortcut puts out what its branch does. Pruned networks have it.
       folded: every convolution has a bias, and no norm follows it: what `compress.fold` makes of a network. Norms that
         follow no convolution stay, as in pre-activation blocks.
+      time: None = images; otherwise the network sees clips. `"3d"`: every kernel and every stride has all three axes,
+        but the stem does not stride in time. `"mixed"`: so in the first stage, and later stages see one frame at a time
+        (torchvision's `mc3_18`). `"2+1d"`: as `"3d"`, with each convolution cut into one in space and one in time.
+      time_padding: what convolutions see before the first frame and after the last: `"zeros"`, or `"border"` = this
+        frame again.
       output_stride: 8, 16 or 32: a stage that would make the stride larger dilates instead; None = every stage strides.
       stochastic_depth: rate at which training drops the last block's branch, per image; it rises linearly from 0 at
         the first block. `apply` then needs `rngs={"dropout": key}`.
@@ -103,6 +110,8 @@ class ResNet(nn.Module):
     width_multiplier: float = 1.0
     widths: tuple[int, ...] = ()
     folded: bool = False
+    time: str | None = None
+    time_padding: str = "zeros"
     output_stride: int | None = None
     stochastic_depth: float = 0.0
     remat: tuple[int, ...] = ()
@@ -117,6 +126,11 @@ class ResNet(nn.Module):
         draw(self)  # only to refuse impossible options at once
         super().__post_init__()
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The axes of a small image or clip that the network can see, without batch and channels."""
+        return (64, 64) if self.time is None else (4, 64, 64)
+
     def on_axis(self, axis: str) -> Self:
         """The network where the whole batch lies on an axis of `jax.shard_map` or `vmap`, see `bn_axis_name`."""
         return self.clone(bn_axis_name=axis)
@@ -124,7 +138,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "N H W C"],
+        images: Float[Array, "N *S C"],
         *,
         train: bool,
         features: bool = False,
@@ -132,7 +146,8 @@ class ResNet(nn.Module):
         update_stats: bool | None = None,
         positions: Int[Array, " N"] | None = None,
     ) -> Float[Array, "N K"] | dict[str, Array]:
-        """(N, H, W, C) normalised images -> (N, num_classes) logits, or (N, C') where `num_classes` is 0.
+        """(N, H, W, C) normalised images -> (N, num_classes) logits, or (N, C') where `num_classes` is 0. With `time`,
+        clips (N, T, H, W, C).
 
         Args:
           train: normalise with batch statistics and update the running ones (`apply` then needs
@@ -156,8 +171,9 @@ class ResNet(nn.Module):
         conv, norm, norm_of_sum = tools_of(
             self, plan, train=train, use_batch_stats=use_batch_stats, update_stats=update_stats
         )
+        conv_of = in_time(self, conv, norm, plan.act)
         parts = Parts(
-            conv=conv,
+            conv=conv_of(0),
             norm=norm,
             norm_of_sum=norm_of_sum,
             act=plan.act,
@@ -177,7 +193,8 @@ class ResNet(nn.Module):
         for i, stage in enumerate(plan.stages, start=1):
             block = nn.remat(plan.block) if i in self.remat else plan.block
             for j, fields in enumerate(stage):
-                x = block(*fields, parts=parts, name=f"layer{i}_{j}")(x)
+                here = replace(parts, conv=conv_of(i, x.shape[-1], fields.width))
+                x = block(*fields, parts=here, name=f"layer{i}_{j}")(x)
             x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
@@ -186,8 +203,8 @@ class ResNet(nn.Module):
         if self.num_classes:
             x = out["logits"] = nn.Dense(
                 self.num_classes,
-                kernel_init=linear_kernel_init,
-                bias_init=linear_bias_init(x.shape[-1]),
+                kernel_init=head_init if self.time else linear_kernel_init,
+                bias_init=nn.initializers.zeros if self.time else linear_bias_init(x.shape[-1]),
                 precision=self.precision,
                 param_dtype=self.param_dtype,
                 dot_general=in_halves,
@@ -203,9 +220,9 @@ class ResNet(nn.Module):
         # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
-            return pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool, act)
+            return pooled_norm_of(conv, parts.norm(name=plan.stem.norm), x, max_pool, act)
         else:
-            x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name="bn1")(conv(x))))
+            x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name=plan.stem.norm)(conv(x))))
         if not plan.stem.pool:
             return x
         return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
@@ -217,14 +234,15 @@ class ResNet(nn.Module):
         return x if added is None else x + added
 
     def _check_call(self, images: Array, stride: int, train: bool) -> None:
-        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        seen, axes = ("images", "N, H, W, C") if self.time is None else ("clips", "N, T, H, W, C")
+        if images.ndim != len(self.sides) + 2 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ModelError(
-                f"images are {images.dtype} of shape {images.shape}; they must be floating point (N, H, W, C): "
+                f"{seen} are {images.dtype} of shape {images.shape}; they must be floating point ({axes}): "
                 "scale pixels to [0, 1] and subtract the mean first"
             )
-        if min(images.shape[1:3]) < stride:
+        if min(images.shape[-3:-1]) < stride:
             raise ModelError(
-                f"images of {images.shape[1]}x{images.shape[2]} pixels are smaller than the network's stride of "
+                f"{seen} of {images.shape[-3]}x{images.shape[-2]} pixels are smaller than the network's stride of "
                 f"{stride}, which leaves less than a pixel; enlarge them or choose stem='cifar' or an output_stride"
             )
         if train and self.stochastic_depth and not self.has_rng("dropout"):
@@ -259,6 +277,7 @@ def tools_of(
         use_bias=net.folded,
         kernel_init=plan.block.kernel_init,
         standardize=net.weight_standardization,
+        border_in_time=net.time_padding == "border",
         precision=net.precision,
         dtype=net.dtype,
         param_dtype=net.param_dtype,

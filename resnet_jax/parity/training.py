@@ -1,5 +1,6 @@
 """Both sides in training mode: gradients, running statistics, and several steps of our own training step."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -96,9 +97,12 @@ def compare_trajectory(
         for i, (a, b) in enumerate(zip(losses, theirs.losses, strict=True), 1)
     ]
     moved = jax.tree.map(lambda after, before: np.asarray(after) - np.asarray(before), ours.params, variables["params"])
+    before = _as_torch(model, {"params": variables["params"]})
     rows += _rows(
         *(_as_torch(model, {"params": moved}), theirs.moved, tolerances.trajectory, tolerances.trajectory_cosine),
         are_sums=True,
+        # A parameter is rounded in each step.
+        rounding={name: len(batches) * np.finfo(array.dtype).eps * _largest(array) for name, array in before.items()},
     )
     rows += _rows(_as_torch(model, {"batch_stats": ours.batch_stats}), theirs.statistics, tolerances.trajectory)
     rule = "AdamW" if setting.optim.optimizer == "adamw" else "SGD"
@@ -137,21 +141,28 @@ def _rows(
     min_cosine: float = -1.0,
     *,
     are_sums: bool = False,
+    rounding: Mapping[str, float] | None = None,
 ) -> list[Row]:
     """Rows in PyTorch's order. A tensor that only one side has is empty on the other side.
 
     Args:
       are_sums: the numbers are gradients. A constant before a batch normalisation changes nothing, so some gradients of
         an iresnet are 0. There each side finds the rounding of its own sums. It is measured by the largest gradient.
+      rounding: the error of numbers by itself, by the name of their tensor; None = 0.
     """
-    nothing, rounding = np.zeros((0,)), 0.0
+    nothing, of_sums = np.zeros((0,)), 0.0
     if are_sums:
-        largest = max(float(np.max(np.abs(array), initial=0.0)) for array in theirs.values())
-        rounding = 100 * max(np.finfo(array.dtype).eps for array in theirs.values()) * largest
+        eps = max(np.finfo(array.dtype).eps for array in theirs.values())
+        of_sums = 100 * eps * max(map(_largest, theirs.values()))
     names = [*theirs, *(name for name in ours if name not in theirs and "num_batches" not in name)]
     return [
         compare_arrays(
-            name, ours.get(name, nothing), theirs.get(name, nothing), tolerance, min_cosine, nothing=rounding
+            *(name, ours.get(name, nothing), theirs.get(name, nothing), tolerance, min_cosine),
+            nothing=max(of_sums, (rounding or {}).get(name, 0.0)),
         )
         for name in names
     ]
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.max(np.abs(array), initial=0.0))

@@ -64,6 +64,11 @@ class FrameNetwork(Headed):
     def __post_init__(self) -> None:
         if self.frames not in HEADS:
             raise ModelError(f"frames = {self.frames!r} must be one of {', '.join(map(repr, HEADS))}")
+        if isinstance(self.cnn, ResNet) and self.cnn.time is not None:
+            raise ModelError(
+                f"frames = {self.frames!r} looks at each frame with a network for images, and this one sees whole clips "
+                f"(time = {self.cnn.time!r}); leave frames out, or choose a network for images such as resnet50"
+            )
         for name in ("num_classes", "hidden", "layers", "heads", "grid", "max_frames"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} = {getattr(self, name)} must be at least 1")
