@@ -66,8 +66,8 @@ class FrameNetwork(Headed):
             raise ModelError(f"frames = {self.frames!r} must be one of {', '.join(map(repr, HEADS))}")
         if isinstance(self.cnn, ResNet) and self.cnn.time is not None:
             raise ModelError(
-                f"frames = {self.frames!r} looks at each frame with a network for images, and this one sees whole clips "
-                f"(time = {self.cnn.time!r}); leave frames out, or choose a network for images such as resnet50"
+                f"frames = {self.frames!r} looks at each frame with a network for images, and this one sees "
+                f"clips (time = {self.cnn.time!r}); leave frames out, or choose a network for images such as resnet50"
             )
         for name in ("num_classes", "hidden", "layers", "heads", "grid", "max_frames"):
             if getattr(self, name) < 1:
