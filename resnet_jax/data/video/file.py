@@ -141,6 +141,7 @@ class _Decoder:
         self._counted += 1
         if not by_time:
             return self._counted - 1, frame
+        assert frame.pts is not None
         number = int(np.searchsorted(pts, frame.pts))
         return (number if number < len(pts) and pts[number] == frame.pts else self._number), frame
 
