@@ -3,7 +3,9 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from resnet_jax.errors import DataError, ImageError
 
@@ -93,9 +95,8 @@ def turned_by(frame: "VideoFrame", path: str | os.PathLike[str]) -> int:
     Raises:
       ImageError: by no multiple of 90 degrees.
     """
-    import numpy as np
-
-    data = {entry.type.name: entry for entry in frame.side_data}.get("DISPLAYMATRIX")
+    entries: Any = frame.side_data  # PyAV's annotations say that it is a mapping
+    data = {entry.type.name: entry for entry in entries}.get("DISPLAYMATRIX")
     if data is None:
         return 1
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
