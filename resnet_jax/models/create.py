@@ -44,10 +44,9 @@ CALLED_HERE = {
 }
 
 
-Purpose = Literal["classify", "segment", "embed", "clips"]
-
-
-def list_models(pattern: str = "*", *, task: Purpose | None = None) -> list[str]:
+def list_models(
+    pattern: str = "*", *, task: Literal["classify", "segment", "embed", "clips"] | None = None
+) -> list[str]:
     """The names that `create_model` knows, in the order of the tables.
 
     Args:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 from flax import linen as nn
 
+from resnet_jax.errors import ModelError
 from resnet_jax.models.layers import Dtype
 from resnet_jax.models.resnet import ResNet
 
@@ -18,6 +19,14 @@ class Headed(nn.Module):
 
     root: ClassVar[str] = "backbone"
     gives: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if time := resnet_in(self).time:
+            raise ModelError(
+                f"{type(self).__name__}: the network below it has time = {time!r} and sees clips, and this head is for "
+                "images; choose a network without time"
+            )
 
     @property
     def param_dtype(self) -> Dtype:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
 from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
+from resnet_jax.models.volume import volume
 
 Dtype = Any
 
@@ -25,9 +26,6 @@ he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 # torch.nn.Linear's default: weight and bias uniform in +-1 / sqrt(fan_in).
 linear_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-# The last layer of torchvision's networks for video: normal, with a deviation of 0.01.
-normal_init = nn.initializers.normal(0.01)
 
 
 def linear_bias_init(fan_in: int) -> nn.initializers.Initializer:
@@ -121,10 +119,8 @@ class Conv(nn.Module):
         if self._is_far(x, kernel):
             return dilated(x, kernel, dilations[0], precision)
         window = self.window(x)
-        if self.border_in_time and x.ndim == 5:
-            before, *sides = window["padding"]
-            x = jnp.pad(x, [(0, 0), before, *[(0, 0)] * 3], mode="edge")
-            window["padding"] = [(0, 0), *sides]
+        if x.ndim == 5:
+            return volume(x, kernel, window, border=self.border_in_time, precision=precision)
         return lax.conv_general_dilated(x, kernel, **window, precision=precision)
 
     def window(self, x: Array) -> dict[str, Any]:

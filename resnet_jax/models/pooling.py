@@ -94,9 +94,9 @@ def halving_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 C"]:
 
 def smoothing_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
     """2x2, stride 1, with zeros beyond the last row and column, as timm's D nets pool where they dilate."""
-    along = x.ndim - 4  # of a clip each frame by itself
-    window = (1,) * along + (2, 2)
-    return nn.avg_pool(x, window, strides=(1,) * len(window), padding=((0, 0),) * along + ((0, 1),) * 2)
+    along, axes = max(x.ndim - 4, 0), min(x.ndim - 2, 2)  # of a clip each frame by itself
+    window, ends = (1,) * along + (2,) * axes, ((0, 0),) * along + ((0, 1),) * axes
+    return nn.avg_pool(x, window, strides=(1,) * len(window), padding=ends)
 
 
 def blur_pool(x: Float[Array, "N *S C"], stride: int) -> Float[Array, "N *S2 C"]:

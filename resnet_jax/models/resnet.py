@@ -20,12 +20,12 @@ from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
 from resnet_jax.models.forms import in_halves, same
-from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, normal_init, relu, trained
+from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
 from resnet_jax.models.shortcuts import Shortcut
 from resnet_jax.models.stems import Stem
-from resnet_jax.models.temporal import in_time
+from resnet_jax.models.temporal import head_init, in_time
 
 FOR_TRAINING = {
     "stochastic_depth",
@@ -203,7 +203,7 @@ class ResNet(nn.Module):
         if self.num_classes:
             x = out["logits"] = nn.Dense(
                 self.num_classes,
-                kernel_init=normal_init if self.time else linear_kernel_init,
+                kernel_init=head_init if self.time else linear_kernel_init,
                 bias_init=nn.initializers.zeros if self.time else linear_bias_init(x.shape[-1]),
                 precision=self.precision,
                 param_dtype=self.param_dtype,
@@ -220,9 +220,9 @@ class ResNet(nn.Module):
         # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.
         elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
-            return pooled_norm_of(conv, parts.norm(name="bn1"), x, max_pool, act)
+            return pooled_norm_of(conv, parts.norm(name=plan.stem.norm), x, max_pool, act)
         else:
-            x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name="bn1")(conv(x))))
+            x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name=plan.stem.norm)(conv(x))))
         if not plan.stem.pool:
             return x
         return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)

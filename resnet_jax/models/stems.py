@@ -26,6 +26,7 @@ class Stem:
       pool: whether a 3x3 max-pool of stride 2 comes next.
       shares: channels of the convolutions before the last, as shares of its.
       stage_stride: stride of the first stage.
+      norm: the name of the norm after the last convolution.
     """
 
     layers: Callable[..., tuple[Any, Image]]
@@ -33,6 +34,7 @@ class Stem:
     pool: bool
     shares: tuple[float, ...] = ()
     stage_stride: int = 1
+    norm: str = "bn1"
 
     @property
     def total_stride(self) -> int:
@@ -43,8 +45,10 @@ class Stem:
         return (*(int(channels * share) for share in self.shares), channels)
 
 
-def one_conv(parts: Parts, images: Image, channels: int, *, kernel_size: Sides, stride: Sides) -> tuple[Any, Image]:
-    return parts.conv(channels, kernel_size, stride, name="conv1"), images
+def one_conv(
+    parts: Parts, images: Image, channels: int, *, kernel_size: Sides, stride: Sides, name: str = "conv1"
+) -> tuple[Any, Image]:
+    return parts.conv(channels, kernel_size, stride, name=name), images
 
 
 def deep(parts: Parts, images: Image, first: int, second: int, channels: int) -> tuple[Any, Image]:
@@ -86,9 +90,9 @@ def _folded_he_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.flo
 
 def factored(parts: Parts, clips: Image, inner: int, channels: int) -> tuple[Any, Image]:
     """7x7 in space to 45 channels, and 3 in time, as torchvision's `R2Plus1dStem`."""
-    x = parts.conv(inner, (1, 7, 7), (1, 2, 2), name="conv1_0")(clips)
-    x = parts.act(parts.norm(name="conv1_1")(x))
-    return parts.conv(channels, (3, 1, 1), name="conv1_3"), x
+    x = parts.conv(inner, (1, 7, 7), (1, 2, 2), name="stem_0")(clips)
+    x = parts.act(parts.norm(name="stem_1")(x))
+    return parts.conv(channels, (3, 1, 1), name="stem_3"), x
 
 
 STEMS: dict[str, Stem] = {
@@ -98,6 +102,9 @@ STEMS: dict[str, Stem] = {
     "deep": Stem(deep, stride=2, pool=True, shares=(1 / 2, 1 / 2)),
     "deep_tiered": Stem(deep, stride=2, pool=True, shares=(3 / 8, 1 / 2)),
     "space_to_depth": Stem(space_to_depth, stride=2, pool=True),
-    "r3d": Stem(partial(one_conv, kernel_size=(3, 7, 7), stride=(1, 2, 2)), stride=2, pool=False),
-    "r2plus1d": Stem(factored, stride=2, pool=False, shares=(45 / 64,)),
+    # Of torchvision's networks for video, which call their stems so.
+    "r3d": Stem(
+        partial(one_conv, kernel_size=(3, 7, 7), stride=(1, 2, 2), name="stem_0"), stride=2, pool=False, norm="stem_1"
+    ),
+    "r2plus1d": Stem(factored, stride=2, pool=False, shares=(45 / 64,), norm="stem_4"),
 }

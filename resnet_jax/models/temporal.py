@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 TIMES = ("3d", "mixed", "2+1d")
 PADDINGS = ("zeros", "border")
 
+# The last layer of torchvision's networks for video begins so, with a bias of zeros.
+head_init = nn.initializers.normal(0.01)
+
 
 def in_time(
     net: "ResNet", conv: Callable[..., Any], norm: Callable[..., Any], act: Callable[[Array], Array]
@@ -111,6 +114,6 @@ def misfits(net: "ResNet", *, of_images: bool, of_clips: bool, shrinks_everywher
         )
     if net.time == "2+1d" and (net.groups > 1 or net.widths):
         yield (
-            f"time = '2+1d' cuts convolutions in two, and groups = {net.groups} or widths = {net.widths} say nothing "
-            "of what lies between; leave them out, or choose time='3d'"
+            f"time = '2+1d' cuts convolutions in two, and groups = {net.groups} or widths = {net.widths} do not say "
+            "what lies between; leave them out, or choose time='3d'"
         )

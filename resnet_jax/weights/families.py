@@ -6,7 +6,6 @@ one less, for libraries that count from 0. A module that no row names keeps its 
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from resnet_jax.models.headed import resnet_in
@@ -32,6 +31,8 @@ class Family:
       image: axes of a small image, or clip, without batch and channels.
       roots: the modules that hold the backbone. Variables with one of them are of this family.
       rooted: whether files name the root too, as in `backbone.conv1`.
+      stems: names of stems. A network with one of them, and variables and files with the stem's first convolution, are
+        of this family.
     """
 
     modules: Rows
@@ -44,6 +45,7 @@ class Family:
     image: tuple[int, ...] = (64, 64)
     roots: tuple[str, ...] = ()
     rooted: bool = True
+    stems: tuple[str, ...] = ()
 
 
 # Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
@@ -65,6 +67,8 @@ def _foreign(model: Any) -> frozenset[str]:
 
 
 _BLOCK = "layer{stage}.{block}"
+FACTORS = (("spatial", 0), ("norm", 1), ("temporal", 3))
+"""The modules of `temporal.Factored`, and torchvision's numbers of them."""
 _HF = "resnet.encoder.stages.{stage0}.layers.{block}"
 
 RESNET = Family(
@@ -137,23 +141,46 @@ EMBED = Family(
 )
 """Networks for embeddings: insightface's names of an iresnet."""
 
-FAMILIES = (EMBED, SEGMENT, RESNET)
+VIDEO = Family(
+    modules=(
+        # Of a convolution that is cut into space and time; and any block's own.
+        *((f"{_BLOCK}.conv{{n}}.{ours}", f"{_BLOCK}.conv{{n}}.0.{i}") for ours, i in FACTORS),
+        (f"{_BLOCK}.conv{{n}}", f"{_BLOCK}.conv{{n}}.0"),
+        (f"{_BLOCK}.bn{{n}}", f"{_BLOCK}.conv{{n}}.1"),
+        *RESNET.modules,
+    ),
+    layouts={"torchvision": ()},
+    head=RESNET.head,
+    stem=("stem.0",),
+    block=RESNET.block,
+    stems=("r3d", "r2plus1d"),
+)
+"""torchvision's networks for video. Networks with other stems in space and time have the names of `RESNET`."""
+
+FAMILIES = (VIDEO, EMBED, SEGMENT, RESNET)
 ROOTS = tuple(root for family in FAMILIES for root in family.roots)
 
 
 def family_in(keys: Container[str]) -> Family:
-    """The family of the network that a file with these keys is of: its head tells.
+    """The family of the network that a file with these keys is of: its stem or its head tells.
 
     A file of no known network counts as one of `RESNET`.
     """
-    heads = lambda family: (f"{module}.weight" for module in family.head)
-    return next((family for family in FAMILIES if any(key in keys for key in heads(family))), RESNET)
+    telling = lambda family: family.stem if family.stems else family.head
+    tells = lambda family: any(f"{module}.weight" in keys for module in telling(family))
+    return next(filter(tells, FAMILIES), RESNET)
 
 
 def family_of(network: Any) -> Family:
     """The family of a model, or of the variables of one."""
     if isinstance(network, Mapping):
-        has = lambda root: any(root in part for part in network.values())
+        modules = {module for part in network.values() for module in part}
+        stems = lambda family: family.stem if family.stems else ()
+        is_of = lambda family: (
+            any(stem.replace(".", "_") in modules for stem in stems(family))
+            or any(root in modules for root in family.roots)
+        )
     else:
-        has = partial(hasattr, network)
-    return next((family for family in FAMILIES if any(map(has, family.roots))), RESNET)
+        stem = getattr(network, "stem", None)
+        is_of = lambda family: stem in family.stems or any(hasattr(network, root) for root in family.roots)
+    return next(filter(is_of, FAMILIES), RESNET)

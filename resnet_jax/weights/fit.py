@@ -69,7 +69,7 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     shapes = {key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}
     found = _fixed(shapes, family)
     if not family.roots:
-        return _classifiers(found)
+        return _classifiers(found, family)
     if family is EMBED:
         body = {key: shape for key, shape in found.items() if key.split(".")[0] not in ("fc", "features")}
         sizes = stage_sizes(found)
@@ -84,15 +84,15 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name in names if _is_it(name, found, state_dict)]
 
 
-def _classifiers(found: Mapping[str, Shape], *, headless: bool = False) -> list[str]:
+def _classifiers(found: Mapping[str, Shape], family: Family = RESNET, *, headless: bool = False) -> list[str]:
     """The networks for classification that have these keys and shapes; with `headless`, apart from their heads."""
     sizes, names = stage_sizes(found), []
-    for name in list_models(task="classify"):
+    for name in list_models(task="classify") + list_models(task="clips"):
         model = create_model(name)
-        layouts = RESNET.layouts.keys() - RESNET.foreign(model)
-        if model.stage_sizes == sizes and any(
-            _keys(_leaves_in(name, short=True), layout, headless=headless).items() <= found.items()
-            and _keys(_leaves_in(name), layout, headless=headless) == found
+        layouts = family.layouts.keys() - family.foreign(model)
+        if (family_of(model), model.stage_sizes) == (family, sizes) and any(
+            _keys(_leaves_in(name, short=True), layout, family, headless=headless).items() <= found.items()
+            and _keys(_leaves_in(name), layout, family, headless=headless) == found
             for layout in layouts
         ):
             names.append(name)

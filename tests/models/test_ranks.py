@@ -139,7 +139,8 @@ def test_average_and_blur_pools_are_torchs(axes):
     functional, there = torch.nn.functional, to_torch(x)
     average = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}[axes]
     close(halving_average_pool(x), average(there, 2, 2, 0, ceil_mode=True, count_include_pad=False))
-    close(smoothing_average_pool(x), average(functional.pad(there, (0, 1) * axes), 2, 1))
+    of_frames = ((0, 1) * 2, (1, 2, 2)) if axes == 3 else ((0, 1) * axes, 2)
+    close(smoothing_average_pool(x), average(functional.pad(there, of_frames[0]), of_frames[1], 1))
     filter_ = functools.reduce(np.multiply.outer, [np.array([1, 2, 1]) / 4] * axes)
     convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[axes]
     kernel = torch.tensor(filter_)[None, None].expand(3, 1, *[3] * axes)
