@@ -78,6 +78,12 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def cache_folder() -> Path:
+    """`$RESNET_JAX_CACHE`, or else `resnet_jax` in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("RESNET_JAX_CACHE") or home / "resnet_jax")
+
+
 def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from resnet_jax.commands.sheet import SHOWN as SHEET
 from resnet_jax.commands.sheet import check_picture, cut, draw_grid, short
+from resnet_jax.commands.video_info import lengths_in_words
 from resnet_jax.display import plain_console
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 UNIONS = ("all", "trainval")  # the names of splits that hold other splits, as `digits` and Pascal VOC have them
 SHOWN = 5  # lines of each kind of finding
+_LETTERS = "trainest"  # of `train` and `test`: what is left of `test2` is the number of its division
 PER_CLASS, SIDE = 4, 180  # images of a class on a sheet, at most; pixels of their sides
 
 
@@ -31,13 +33,14 @@ def data_check(
 ) -> None:
     """Read every image of a data set before training, and report which are broken, odd, small, rare, or there twice.
 
-    Masks are read too: their sizes must be those of their images, and their values those of the classes.
+    Masks are read too: their sizes must be those of their images, and their values those of the classes. Videos are
+    decoded from beginning to end.
 
     Ends with exit status 1 if an image cannot be read, or is in two splits.
 
     Args:
         name: As in a config: folder:PATH, pairs:PATH, voc:PATH, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
-            tfds:NAME, rec:PATH, verification:PATH, lfw:PATH.
+            tfds:NAME, rec:PATH, verification:PATH, lfw:PATH, videos:PATH, ucf101:PATH, hmdb51:PATH, kinetics:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         holdout: For a folder without splits: the share that is held out for evaluation.
         few: Classes with fewer images are named.
@@ -46,8 +49,9 @@ def data_check(
         sheet: Also draw some images of each class, at most 100 in all, as this PNG.
     """
     from resnet_jax.config import DataConfig
-    from resnet_jax.data.check import Checked, check, has_masks, in_both, in_several_classes
+    from resnet_jax.data.check import Checked, check, has_masks, has_videos, in_both, in_several_classes
     from resnet_jax.data.sources import Compared, Source, list_splits, load_source
+    from resnet_jax.data.sources.video_lists import OFFICIAL_SPLITS
     from resnet_jax.errors import DataError
 
     if sheet is not None:
@@ -60,26 +64,29 @@ def data_check(
         if found.modes:
             _say("of unusual kinds: " + ", ".join(f"{n} {mode}" for mode, n in found.modes.most_common()))
         if found.turned:
-            what = "and shown upright" if exif else "which is ignored but with data.exif, as configs/photos.py has it"
-            _say(f"{found.turned} are turned by EXIF, {what}")
+            how = "and shown upright" if exif else "which is ignored but with data.exif, as configs/photos.py has it"
+            _say(f"{found.turned} are turned by EXIF, {how}")
         if found.sizes:
             shorter = sorted(min(size) for size in found.sizes)
             tiny = sum(side < small for side in shorter)
             note = f"; {tiny} below {small}" if tiny else ""
             middle = shorter[len(shorter) // 2]
+            if found.lengths:
+                _say(lengths_in_words(found.lengths))
             _say(f"shorter side: {shorter[0]} to {shorter[-1]} pixels, half have at least {middle}{note}")
         rare = sorted((n, label) for label, n in enumerate(found.per_class) if n < few)
         if rare:
             _say(
-                f"{len(rare)} classes have fewer than {few} images:", [f"{source.class_names[i]}: {n}" for n, i in rare]
+                f"{len(rare)} classes have fewer than {few} {what}:", [f"{source.class_names[i]}: {n}" for n, i in rare]
             )
         if found.repeated and not isinstance(source, Compared):  # an image may be in several pairs
             groups = [", ".join(name for name, _ in group) for group in found.repeated]
-            _say(f"{len(groups)} images are there more than once:", groups)
+            _say(f"{len(groups)} {what} are there more than once:", groups)
             if twice := in_several_classes(found):
                 _say(f"{len(twice)} of them in different classes:", [", ".join(names) for names in twice])
 
     names = list_splits(config)
+    what = "videos" if names and has_videos(load_source(config, names[0])) else "images"
     if sheet is not None and names and has_masks(load_source(config, names[0])):
         raise DataError(
             f"--sheet = {sheet} draws images by their labels, and {name} has masks; leave it out, and draw them with: "
@@ -89,24 +96,26 @@ def data_check(
     for split in names:
         source = load_source(config, split)
         found = splits[split] = check(source, exif=exif)
-        _say(f"{name}, split {split}: {found.count:,} images in {len(source.class_names):,} classes", indent="")
+        _say(f"{name}, split {split}: {found.count:,} {what} in {len(source.class_names):,} classes", indent="")
         describe(found, source)
     if sheet is not None:
         split = config.train_split if config.train_split in splits else next(iter(splits))
         _draw(load_source(config, split), f"{name}, split {split}", exif, sheet)
     bad = any(found.broken for found in splits.values())
     for first, second in combinations([split for split in splits if split not in UNIONS], 2):
+        if set(splits) == set(OFFICIAL_SPLITS) and first.strip(_LETTERS) != second.strip(_LETTERS):
+            continue  # another division of the same videos
         if both := sorted(in_both(splits[first], splits[second])):
             bad = True
-            what = f"{len(both)} images are in both {first} and {second}; leave them out of one:"
-            _say(what, [f"{a} = {b}" for a, b in both], indent="")
+            text = f"{len(both)} {what} are in both {first} and {second}; leave them out of one:"
+            _say(text, [f"{a} = {b}" for a, b in both], indent="")
     if bad:
         sys.exit(1)
 
 
 def _draw(source: "Source", where: str, exif: bool, sheet: Path) -> None:
     """Some images of each class, as many of each as a sheet has room for, with their classes and files."""
-    from resnet_jax.data.check import samples
+    from resnet_jax.data.check import has_videos, samples
     from resnet_jax.errors import DataError
 
     count = len(source.class_names)
@@ -116,9 +125,11 @@ def _draw(source: "Source", where: str, exif: bool, sheet: Path) -> None:
         raise DataError(f"{where} holds no image that can be read, and nothing to draw; mend it, or leave out --sheet")
     captions = [f"{short(source.class_names[label])}\n{cut(file, 18)}" for _, label, file in found]
     classes = f"the first {shown} of its {count:,} classes" if shown < count else f"its {count} classes"
+    what = "videos" if has_videos(source) else "images"
     notes = "turned upright as EXIF says" if exif else "EXIF's orientation is ignored"
-    draw_grid([one.pixels / np.float32(255) for one in found], captions, f"{where}: images of {classes}", notes, sheet)
-    _say(f"{len(found)} images of {classes} are drawn in {sheet}", indent="")
+    notes = "of each video the frame in the middle" if has_videos(source) else notes
+    draw_grid([one.pixels / np.float32(255) for one in found], captions, f"{where}: {what} of {classes}", notes, sheet)
+    _say(f"{len(found)} {what} of {classes} are drawn in {sheet}", indent="")
 
 
 def _say(text: str, found: list[str] | None = None, indent: str = "  ") -> None:

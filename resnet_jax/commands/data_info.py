@@ -6,6 +6,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from resnet_jax.commands.mask_info import mask_info
+from resnet_jax.commands.video_info import sample_in_words
 from resnet_jax.display import distinct, plain_console
 
 BAR = 40  # characters
@@ -15,10 +16,12 @@ MANY, FEW = 50, 10  # with more than MANY classes, only FEW at either end are sh
 def data_info(
     name: Positional[str], directory: str | None = None, all_classes: bool = False, as_json: bool = False
 ) -> None:
-    """Show the splits of a data set, their sizes, and how many images each class has.
+    """Show the splits of a data set, their sizes, and how many images or videos each class has.
 
     Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too;
     of more than 50 classes, those with the most pixels.
+
+    Of videos, the lengths of 64 of each split are shown too.
 
     Of a set of pairs, the classes are its pairs of one identity, `same`, and the others.
 
@@ -26,7 +29,8 @@ def data_info(
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
-            pairs:PATH, voc:PATH, rec:PATH, verification:PATH, lfw:PATH.
+            pairs:PATH, voc:PATH, rec:PATH, verification:PATH, lfw:PATH, videos:PATH, ucf101:PATH, hmdb51:PATH,
+            kinetics:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.
@@ -34,7 +38,7 @@ def data_info(
     import numpy as np
 
     from resnet_jax.config import DataConfig
-    from resnet_jax.data.check import classes_of, has_masks
+    from resnet_jax.data.check import classes_of, has_masks, has_videos
     from resnet_jax.data.sources import list_splits, load_source
 
     config = DataConfig(name=name, directory=directory)
@@ -46,20 +50,24 @@ def data_info(
     for split, source in sources.items():
         histogram = np.bincount(classes_of(source), minlength=len(source.class_names))
         counts[split] = dict(zip(distinct(source.class_names), histogram.tolist(), strict=True))
+    what = "videos" if any(map(has_videos, sources.values())) else "images"
     if as_json:
-        report = {split: {"images": sum(classes.values()), "classes": classes} for split, classes in counts.items()}
+        report = {split: {what: sum(classes.values()), "classes": classes} for split, classes in counts.items()}
         print(json.dumps({"name": name, "splits": report}))
         return
     console = plain_console()
     splits = Table(title=name)
-    for heading in ("split", "images", "classes", "fewest in a class", "most in a class"):
+    for heading in ("split", what, "classes", "fewest in a class", "most in a class"):
         splits.add_column(heading, justify="left" if heading == "split" else "right")
     for split, classes in counts.items():
         numbers = [sum(classes.values()), len(classes), min(classes.values()), max(classes.values())]
         splits.add_row(split, *(f"{number:,}" for number in numbers))
     console.print(splits)
+    if what == "videos":
+        for split, source in sources.items():
+            console.print(f"{split}: {sample_in_words(source)}")
     for split, classes in counts.items():
-        histogram_table = Table("class", "images", "", title=f"{name}, split {split}", box=None)
+        histogram_table = Table("class", what, "", title=f"{name}, split {split}", box=None)
         most = max(classes.values())
         shown, left_out = dict(classes), 0
         if len(classes) > MANY and not all_classes:
@@ -72,7 +80,7 @@ def data_info(
             histogram_table.add_row(label, f"{number:,}", "█" * round(BAR * number / max(most, 1)))
         console.print(histogram_table)
         if left_out:
-            console.print(f"The classes with fewest and most images of {len(classes):,}; --all-classes shows all.")
+            console.print(f"The classes with fewest and most {what} of {len(classes):,}; --all-classes shows all.")
 
 
 def shown_range(classes: dict[str, int], shown: dict[str, int]) -> str:

@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from resnet_jax.errors import DataError
+from resnet_jax.errors import DataError, ImageError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,32 @@ class BrokenImages:
         """Raises a DataError if `broken` images are too many."""
         if broken > self._max_fraction * self._count:
             raise too_many(self.reasons, self._count, self._max_fraction, broken)
+
+
+def take_readable(
+    indices: Iterable[int], read: Callable[[int], None], known: dict[int, str], count: int, max_fraction: float
+) -> list[Broken]:
+    """Calls `read` with the first of these images that can be read. Returns those that were passed over before it.
+
+    Args:
+      indices: of images, in the order in which they are tried.
+      read: raises ImageError where an image cannot be read.
+      known: why images cannot be read, of those that were tried before. New ones are added.
+      count: the number of all images.
+
+    Raises:
+      DataError: none of them can be read.
+    """
+    passed_over: list[Broken] = []
+    for index in indices:
+        if index not in known:
+            try:
+                read(index)
+                return passed_over
+            except ImageError as error:
+                known[index] = str(error)
+        passed_over.append((index, known[index]))
+    raise too_many(dict(passed_over), count, max_fraction)
 
 
 def too_many(reasons: Mapping[int, str], count: int, max_fraction: float, broken: int | None = None) -> DataError:

@@ -1,4 +1,4 @@
-"""Reads every image and mask of a data set once before training: which are broken, odd, small, rare, or there twice."""
+"""Reads every image, mask and video of a data set once: which are broken, odd, small, rare, or there twice."""
 
 import hashlib
 import io
@@ -21,6 +21,8 @@ from resnet_jax.data.masks import NOT_COUNTED, check_size, check_values
 from resnet_jax.data.orientation import orientation
 from resnet_jax.data.sources import Compared, Source, leaves_of, missing_leaves
 from resnet_jax.data.transforms import decode
+from resnet_jax.data.video.base import Video
+from resnet_jax.data.video.survey import Length, digest_of, length_of
 from resnet_jax.errors import DataError
 
 PLAIN = ("RGB", "L", "1", "P")
@@ -34,6 +36,7 @@ class _Looked(NamedTuple):
     mode: str = ""
     size: tuple[int, int] = (0, 0)
     turned: bool = False
+    length: Length | None = None
     error: str = ""
 
 
@@ -46,6 +49,7 @@ class Checked:
       modes: how many images have each of Pillow's modes that is not in `PLAIN`. Alpha is dropped, CMYK converted.
       turned: how many images EXIF says to turn. Training does so if `data.exif` is set.
       sizes: (height, width) in pixels of every image that can be read.
+      lengths: of every video that can be read.
       per_class: number of images that show each class, in the order of the labels; with masks, of those that can be
         read.
       digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, labels).
@@ -56,6 +60,7 @@ class Checked:
     modes: Counter[str] = field(default_factory=Counter)
     turned: int = 0
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    lengths: list[Length] = field(default_factory=list)
     per_class: list[int] = field(default_factory=list)
     digests: dict[str, list[tuple[str, tuple[int, ...]]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -66,14 +71,15 @@ class Checked:
 
 
 def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
-    """Reads and decodes every image of a split, and every mask if there are masks instead of labels.
+    """Reads and decodes every image or video of a split, and every mask if there are masks instead of labels.
 
     Raises:
       DataError: examples without image, or with neither label, mask nor pair.
     """
     masked = has_masks(source)
     target = "mask" if masked else "same" if isinstance(source, Compared) else "label"
-    if text := missing_leaves(source, ("image", target), "data check", "the data set"):
+    shown = "video" if has_videos(source) else "image"
+    if text := missing_leaves(source, (shown, target), "data check", "the data set"):
         raise DataError(text)
     count = len(source.class_names)
     per_class = np.zeros(count, int) if masked else np.bincount(classes_of(source), minlength=count)
@@ -84,6 +90,7 @@ def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
                 found.broken.append(looked.error)
                 continue
             found.sizes.append(looked.size)
+            found.lengths += [looked.length] if looked.length else []
             found.turned += looked.turned
             found.digests[looked.digest].append((looked.name, looked.labels))
             if masked:
@@ -112,6 +119,11 @@ def check_some(config: DataConfig, source: Source, threads: int = 8) -> None:
 def has_masks(source: Source) -> bool:
     """Whether a mask, and no label, says what an image shows."""
     return "mask" in leaves_of(source) and "label" not in leaves_of(source)
+
+
+def has_videos(source: Source) -> bool:
+    """Whether the examples are videos."""
+    return "video" in leaves_of(source)
 
 
 def classes_of(source: Source) -> Int[np.ndarray, " N"]:
@@ -170,7 +182,8 @@ class Sample(NamedTuple):
 
 
 def samples(source: Source, per_class: int, classes: int, side: int, *, exif: bool = False) -> list[Sample]:
-    """Some images of each of the first classes, spread over the class, without those that cannot be read.
+    """Some images of each of the first classes, spread over the class, without those that cannot be read. Of a video it
+    is the frame in the middle.
 
     Args:
       side: pixels that neither side has more of.
@@ -187,7 +200,8 @@ def samples(source: Source, per_class: int, classes: int, side: int, *, exif: bo
             try:
                 example = source[int(index)]
                 name = example.get("name", f"image {index}")
-                image = Image.fromarray(decode(example["image"], 3, name=name, exif=exif))
+                data = _middle(example["video"]) if has_videos(source) else example["image"]
+                image = Image.fromarray(decode(data, 3, name=name, exif=exif))
             except DataError:
                 continue
             image.thumbnail((side, side))
@@ -196,10 +210,20 @@ def samples(source: Source, per_class: int, classes: int, side: int, *, exif: bo
     return found
 
 
+def _middle(video: Video) -> UInt8[np.ndarray, "H W C"]:
+    return video.read(np.array([len(video.times()) // 2]))[0]
+
+
 def _look(source: Source, index: int, exif: bool) -> _Looked:
     try:
         example = source[index]
-        name, data = example.get("name", f"image {index}"), example["image"]
+        name = example.get("name", f"image {index}")
+        if has_videos(source):
+            digest, (height, width, channels) = digest_of(example["video"])
+            labels, length = (example["label"],), length_of(example["video"])
+            mode = "L" if channels == 1 else "RGB"
+            return _Looked(name, labels, digest, mode, (height, width), length=length)
+        data = example["image"]
         pixels = data if isinstance(data, np.ndarray) else decode_image(data, 3, name=name, exif=exif)
         if has_masks(source):
             mask, count = example["mask"], len(source.class_names)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.data.broken import Broken, too_many
+from resnet_jax.data.broken import Broken, take_readable
 from resnet_jax.data.fills import SHUFFLE
-from resnet_jax.errors import DataError, ImageError
+from resnet_jax.errors import DataError
 
 _IMAGES = 1  # of the random streams after SHUFFLE: 0 would be the order of the classes
 
@@ -69,17 +69,8 @@ class ClassOrder:
         label = int(self._classes_of(number)[turn * self._classes + slot])
         mine = self._of_class[label]
         drawn = np.random.default_rng([SHUFFLE, self._seed, number, label, _IMAGES]).permutation(len(mine))
-        passed_over: list[Broken] = []
-        for step in range(copy, copy + len(mine)):
-            index = int(mine[drawn[step % len(mine)]])
-            if index not in self._broken:
-                try:
-                    read(index)
-                    return passed_over
-                except ImageError as error:
-                    self._broken[index] = str(error)
-            passed_over.append((index, self._broken[index]))
-        raise too_many(dict(passed_over), self._length, self._max_broken_fraction)
+        places = (int(mine[drawn[step % len(mine)]]) for step in range(copy, copy + len(mine)))
+        return take_readable(places, read, self._broken, self._length, self._max_broken_fraction)
 
     def _classes_of(self, number: int) -> Int[np.ndarray, " C"]:
         known, order = self._round

@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.data.broken import Broken, too_many
+from resnet_jax.data.broken import Broken, take_readable
 from resnet_jax.data.fills import SHUFFLE, Draws, Fill, Row
 from resnet_jax.data.identities import ClassOrder
 from resnet_jax.data.sources import Source
-from resnet_jax.errors import ImageError
 
 Batch = dict[str, np.ndarray]
 """N rows of every array that a fill writes and, in evaluation, `weight` float32 (N,)."""
@@ -58,17 +57,8 @@ class Order:
         batch_number, place_in_batch = divmod(position, self._batch_size)
         epoch, offset = divmod(batch_number * self._batch_size + int(self._spread[place_in_batch]), self._length)
         order, first = self._order(epoch), offset // self._repeats
-        passed_over: list[Broken] = []
-        for place in range(first, first + self._length):
-            index = int(order[place % self._length])
-            if index not in self._broken:
-                try:
-                    read(index)
-                    return passed_over
-                except ImageError as error:
-                    self._broken[index] = str(error)
-            passed_over.append((index, self._broken[index]))
-        raise too_many(dict(passed_over), self._length, self._max_broken_fraction)
+        places = (int(order[place % self._length]) for place in range(first, first + self._length))
+        return take_readable(places, read, self._broken, self._length, self._max_broken_fraction)
 
     def _order(self, epoch: int) -> Int[np.ndarray, " N"]:
         order = self._orders.get(epoch)

@@ -1,9 +1,9 @@
 """Weights from PyTorch and back to it, and the published sets."""
 
 from resnet_jax.config import Preset
+from resnet_jax.files import cache_folder
 from resnet_jax.weights.catalog import WEIGHT_SETS, WeightSet, class_names, find_weight_set
 from resnet_jax.weights.channels import adapt_input_conv
-from resnet_jax.weights.download import cache_folder
 from resnet_jax.weights.families import RESNET, Family, family_of
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in

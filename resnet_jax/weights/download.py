@@ -12,17 +12,12 @@ from urllib.request import Request, urlopen
 from rich.progress import Progress
 
 from resnet_jax.errors import WeightsError
+from resnet_jax.files import cache_folder
 from resnet_jax.weights.catalog import WeightSet
 
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 30
-
-
-def cache_folder() -> Path:
-    """`$RESNET_JAX_CACHE`, or else `resnet_jax` in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("RESNET_JAX_CACHE") or home / "resnet_jax")
 
 
 def find_file(weights: WeightSet) -> Path:

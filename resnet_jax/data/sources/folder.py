@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,10 @@ class Folder:
         if empty:
             raise DataError(
                 f"{len(empty)} class folders of {folder} hold no image: {', '.join(empty)}; each must hold at "
-                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them{_endings(left_out)}"
+                f"least one file ending in {', '.join(IMAGE_SUFFIXES)}. Fill or remove them{endings(left_out)}"
             )
         if left_out:
-            log.warning("of folder:%s, %s, files that are no images are not read%s", root, what, _endings(left_out))
+            log.warning("of folder:%s, %s, files that are no images are not read%s", root, what, endings(left_out))
         self._paths = [path for paths in files for path in paths]
         self._labels = np.repeat(np.arange(len(files)), [len(paths) for paths in files])
 
@@ -120,10 +121,10 @@ def _advise_holdout(root: Path) -> str:
     return ""
 
 
-def folder_splits(root: Path) -> list[str]:
-    """The splits of a folder of images."""
+def folder_splits(root: Path, kind: str = "folder", ending: str = "jpg") -> list[str]:
+    """The splits of a folder of images, or of another kind of files."""
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder; it must hold SPLIT/CLASS/*.jpg. Correct `folder:PATH`")
+        raise DataError(f"{root} is not a folder; it must hold SPLIT/CLASS/*.{ending}. Correct `{kind}:PATH`")
     return list_folders(root)
 
 
@@ -146,12 +147,20 @@ def list_folders(path: Path) -> list[str]:
 
 
 def image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
-    """The images under a folder, sorted as torchvision does. `left_out` counts the endings of the other files.
+    """The images under a folder, sorted as torchvision does. `left_out` counts the endings of the other files."""
+    found = []
+    for at, names in walk(folder, root):
+        found.append((at, sorted(name for name in names if is_data(name) and is_image(name))))
+        left_out.update(os.path.splitext(name)[1].lower() for name in names if is_data(name) and not is_image(name))
+    return [os.path.join(at, name) for at, names in sorted(found) for name in names]
 
-    A link to a folder that holds the link, or that was read already, is not followed, so each image is there once.
+
+def walk(folder: Path, root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from `folder` down and the names of its files.
+
+    A link to a folder that holds the link, or that was read already, is not followed, so each file is there once.
     """
     seen = {os.path.realpath(path) for path in (root, *folder.parents)}
-    found = []
     for at, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         here = os.path.realpath(at)
         if here in seen:
@@ -160,12 +169,11 @@ def image_files(folder: Path, root: Path, left_out: Counter[str]) -> list[str]:
         seen.add(here)
         # Links come last, in a fixed order: if two ways lead to a folder, every machine takes the same one.
         folders[:] = sorted(filter(is_data, folders), key=lambda name: (os.path.islink(os.path.join(at, name)), name))
-        found.append((at, sorted(name for name in names if is_data(name) and is_image(name))))
-        left_out.update(os.path.splitext(name)[1].lower() for name in names if is_data(name) and not is_image(name))
-    return [os.path.join(at, name) for at, names in sorted(found) for name in names]
+        yield at, names
 
 
-def _endings(left_out: Counter[str]) -> str:
+def endings(left_out: Counter[str]) -> str:
+    """The commonest endings of files that are not read, in brackets; empty if there are none."""
     listed = ", ".join(
         f"{count} {ending or 'without an ending'}"
         for ending, count in sorted(left_out.items(), key=lambda item: (-item[1], item[0]))[:8]

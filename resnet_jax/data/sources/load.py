@@ -28,6 +28,14 @@ from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
 from resnet_jax.data.sources.tfds import Tfds, open_builder
 from resnet_jax.data.sources.verification import open_verification, verification_splits
+from resnet_jax.data.sources.video_lists import (
+    OFFICIAL_SPLITS,
+    kinetics_splits,
+    open_hmdb51,
+    open_kinetics,
+    open_ucf101,
+)
+from resnet_jax.data.sources.videos import open_videos
 from resnet_jax.data.sources.voc import open_voc, voc_splits
 from resnet_jax.errors import DataError, unknown_name
 
@@ -51,7 +59,9 @@ _WITH_PATH = {
         lambda c: (c.train_split, c.eval_split) if c.holdout else folder_splits(_path(c)),
         lambda c, split: HeldOut(_path(c), split, c) if c.holdout else Folder(_path(c), split, _both(c)),
     ),
+    "hmdb51": _Kind(lambda c: OFFICIAL_SPLITS, lambda c, split: open_hmdb51(_path(c), split, c)),
     "idx": _Kind(lambda c: idx_splits(_path(c)), lambda c, split: open_idx(_path(c), split)),
+    "kinetics": _Kind(lambda c: kinetics_splits(_path(c)), lambda c, split: open_kinetics(_path(c), split, c)),
     "lfw": _Kind(lambda c: LFW_SPLITS, lambda c, split: open_lfw(_path(c), split)),
     "npz": _Kind(lambda c: npz_splits(_path(c)), lambda c, split: open_npz(_path(c), split)),
     "pairs": _Kind(lambda c: pairs_splits(_path(c)), lambda c, split: open_pairs(_path(c), split, c)),
@@ -66,7 +76,11 @@ _WITH_PATH = {
         lambda c: open_builder(_rest(c), c.directory).info.splits,
         lambda c, split: open_tfds_masks(_rest(c), split, c),
     ),
+    "ucf101": _Kind(lambda c: OFFICIAL_SPLITS, lambda c, split: open_ucf101(_path(c), split, c)),
     "verification": _Kind(lambda c: verification_splits(_path(c)), lambda c, split: open_verification(_path(c), split)),
+    "videos": _Kind(
+        lambda c: folder_splits(_path(c), "videos", "mp4"), lambda c, split: open_videos(_path(c), split, c)
+    ),
     "voc": _Kind(lambda c: voc_splits(_path(c)), lambda c, split: open_voc(_path(c), split, c)),
 }
 

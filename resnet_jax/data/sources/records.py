@@ -19,7 +19,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from jaxtyping import Int
 
 from resnet_jax.data.broken import BrokenImages
-from resnet_jax.data.sources.base import Example, Source, check_labels, missing_leaves
+from resnet_jax.data.sources.base import Example, Source, check_labels, leaves_of, missing_leaves
 from resnet_jax.data.transforms import decode, resize_short_side
 from resnet_jax.errors import DataError, ImageError, unknown_name
 from resnet_jax.files import write_atomically
@@ -124,6 +124,11 @@ def write_records(
         unreadable images, or shards that do not hold as many images as were written.
     """
     for split, source in sources.items():
+        if "video" in leaves_of(source):
+            raise DataError(
+                f"split {split!r} has videos, and records hold images; only the frames of a clip are decoded, so read "
+                "the videos from where they are, without preparing them"
+            )
         if text := missing_leaves(source, ("image", "label"), "data prepare", f"split {split!r}"):
             raise DataError(text)
     class_names = next(iter(sources.values())).class_names

@@ -70,7 +70,7 @@ class _Grid(NamedTuple):
             times, places = np.arange(len(times), dtype=float), len(times)
         else:
             # A place counts if it ends before the video does, as in torchvision.
-            places = max(int(_duration(times) * config.rate + 1e-6), 1)
+            places = max(int(duration(times) * config.rate + 1e-6), 1)
             times = times * config.rate
         return cls(times, places, max(places - (config.frames - 1) * config.step, 1))
 
@@ -85,7 +85,7 @@ def _uniform(times: Float[np.ndarray, " F"], frames: int, places: Float[np.ndarr
     if len(times) < frames:
         all_frames = np.minimum(np.arange(frames), len(times) - 1)
         return Shown(np.tile(all_frames, (len(places), 1)), np.full(len(places), len(times)))
-    return Shown(_shown_at(times, places * (_duration(times) / frames)), np.full(len(places), frames))
+    return Shown(_shown_at(times, places * (duration(times) / frames)), np.full(len(places), frames))
 
 
 def _shown_at(times: Float[np.ndarray, " F"], moments: Float[np.ndarray, "V T"]) -> Int[np.ndarray, "V T"]:
@@ -94,7 +94,7 @@ def _shown_at(times: Float[np.ndarray, " F"], moments: Float[np.ndarray, "V T"])
     return np.clip(found, 0, len(times) - 1)
 
 
-def _duration(times: Float[np.ndarray, " F"]) -> float:
+def duration(times: Float[np.ndarray, " F"]) -> float:
     """How long a video lasts. Its last frame is taken to last as long as most."""
     return float(times[-1]) + _interval(times)
 
