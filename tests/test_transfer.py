@@ -110,6 +110,7 @@ def test_the_commands_of_the_page_and_of_the_headers_name_what_there_is():
             }
 
 
+@pytest.mark.usefixtures("short_runs")
 def test_the_ladder_trains_each_rung_once_and_compares_them(tmp_path, capsys):
     weights = tmp_path / "start.safetensors"
     save_weights(weights, rn.init(rn.create_model("cifar_resnet8", num_classes=7), jax.random.key(1), channels=1))

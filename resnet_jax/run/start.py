@@ -31,6 +31,7 @@ from resnet_jax.weights.files import read_state_dict
 from resnet_jax.weights.narrowing import first_few
 
 SHOWN = 10  # arrays that do not fit, in an error
+_PARTS = ("params", "batch_stats")
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,13 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     weights = _read(config)
     lifted, above, lifting = _below_the_head(like, inflated_if(config, like, weights.arrays))
     found, adapting = _with_channels_of(like, lifted)
-    head = tuple(f"params/{module}/" for module in task.head)
+    of_head = lambda name: f"{name}/".startswith(tuple(f"{part}/{head}/" for part in _PARTS for head in task.head))
     rest = {name: leaf for name, leaf in like.items() if name not in above}
-    last, remark = _new_head(config.start.head, head, rest, found, weights.class_names, class_names)
+    last, remark = _new_head(
+        config.start.head, tuple(filter(of_head, rest)), rest, found, weights.class_names, class_names
+    )
     new = above + last
-    body = {name: array for name, array in found.items() if not name.startswith(head) or name in like}
+    body = {name: array for name, array in found.items() if not of_head(name) or name in like}
     trees = ({name: x for name, x in tree.items() if name not in new} for tree in (like, body))
     _check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
@@ -172,7 +175,7 @@ def _read(config: Config) -> _Weights:
         raise WeightsError(f"start.weights = {weights!r} for model.name = {name!r}: {error}") from error
     sets = (known for known in WEIGHT_SETS if known.model == network and weights in (known.name, "DEFAULT"))
     published = next(sets, None) or next((known for known in WEIGHT_SETS if Path(weights).name == known.file), None)
-    variables = {part: variables[part] for part in ("params", "batch_stats")}
+    variables = {part: variables[part] for part in _PARTS}
     return _Weights(_arrays(_folded_if(config, model, variables)), "", published.class_names if published else None)
 
 
@@ -235,7 +238,7 @@ def _with_channels_of(
 
 def _new_head(
     wanted: str,
-    head: tuple[str, ...],
+    all_of_it: tuple[str, ...],
     like: Mapping[str, Any],
     found: Mapping[str, np.ndarray],
     theirs: Sequence[str] | None,
@@ -245,11 +248,10 @@ def _new_head(
 
     Args:
       wanted: `start.head`.
-      head: how the names of these arrays begin.
+      all_of_it: the names of these arrays.
       theirs: the names of the classes of the weights; None = nothing says them.
       ours: those of the data set.
     """
-    all_of_it = tuple(name for name in like if name.startswith(head))
     misfits = tuple(name for name in all_of_it if name not in found or found[name].shape != like[name].shape)
     listed = ", ".join(misfits or all_of_it)
     if misfits:

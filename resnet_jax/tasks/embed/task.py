@@ -51,7 +51,7 @@ def embed(config: Config, model: Any) -> Task:
         predict=make_predict(look, prepare),
         best=BEST,
         names=NAMES,
-        head=(CENTRES,),
+        head=(CENTRES, NORMS),
         split=(rf"^{CENTRES}$",) if options.has_centres else (),
         group_size=1 if options.has_centres else 0,
         fixed=("^features/scale$",),
