@@ -18,6 +18,8 @@ from resnet_jax.models.resnet import ResNet
 HEADS = ("mean", *CELLS, "transformer")
 """How the features of the frames become those of the clip."""
 FEATURES = "features"
+HEAD = ("classifier", *CELLS, "transformer", "project", "token", "positions")
+"""The modules above the network for images. A network has some of them."""
 
 
 class FrameNetwork(Headed):

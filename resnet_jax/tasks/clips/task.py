@@ -15,7 +15,7 @@ from resnet_jax.data.fills import Draws, Fill, Leaves, Row
 from resnet_jax.data.video import EvalClip, TrainClip
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
-from resnet_jax.models.frames.network import FrameNetwork
+from resnet_jax.models.frames.network import HEAD, FrameNetwork
 from resnet_jax.models.headed import resnet_in
 from resnet_jax.tasks.clips.look import CLIP, FEATURES, LENGTH, Look, make_look, of_videos
 from resnet_jax.tasks.clips.loss import make_loss
@@ -50,7 +50,7 @@ def clips(config: Config, model: Any) -> Task:
         predict=make_predict(look),
         best=BEST,
         names=NAMES,
-        head=("classifier",) if isinstance(model, FrameNetwork) else ("fc",),
+        head=HEAD if isinstance(model, FrameNetwork) else ("fc",),
         distance=lambda logits, wanted, _, temperature: divergence(logits, wanted, temperature),
         check_source=partial(check_source, config),
         sees=CLIP,
