@@ -15,6 +15,7 @@ from resnet_jax.data import load_source
 from resnet_jax.data.fills import Draws
 from resnet_jax.data.video import Clip
 from resnet_jax.errors import ConfigError
+from resnet_jax.files import open_folder
 from resnet_jax.models import create_model, init
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.tasks.assemble import assemble, init_state_of
@@ -183,9 +184,8 @@ def test_frames_of_a_clip_are_augmented_alike():
     task = clips(config, tiny_model(SPACE_TIME))
     batch = random_batch(0)
     batch = {**batch, "clip": np.repeat(batch["clip"][:, :1], T, axis=1), "position": np.arange(N)}
-    seen = task.prepare(jax.random.key(0), batch)
+    seen = jax.jit(task.prepare)(jax.random.key(0), batch)
     np.testing.assert_array_equal(seen["clip"], np.repeat(seen["clip"][:, :1], T, axis=1))
-    assert np.std(seen["target"].max(axis=1)) >= 0
     plain = task.prepare(None, batch)["clip"]
     assert np.abs(seen["clip"] - plain).max() > 0.1
 
@@ -204,7 +204,7 @@ def test_fixed_clips_are_those_of_the_evaluation():
 
 def test_the_config_is_saved_and_read(tmp_path):
     config = make_config(Clips(frames="transformer", hidden=64, heads=4))
-    save_config(config, rn.files.open_folder(tmp_path) if hasattr(rn, "files") else tmp_path)
+    save_config(config, open_folder(tmp_path))
     assert saved_config(tmp_path) == config
 
 
