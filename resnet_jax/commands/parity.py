@@ -39,9 +39,10 @@ def parity(
         weights: A weight file for both sides; by default random weights that hide no error.
         dtype: One or several of float32, float64 and bfloat16.
         images: Image files for the forward comparison; by default noise.
-        image_sizes: Sizes of the noise, in pixels; by default 224 and 97, and 112 and 97 for an iresnet.
-        train_image_size: Size of the noise for gradients, statistics and training steps, in pixels; by default 65, and
-            97 for an iresnet.
+        image_sizes: Sizes of the noise, in pixels; by default 224 and 97, 112 and 97 for an iresnet, and 97 for clips,
+            which are 7 frames of this height.
+        train_image_size: Size of the noise for gradients, statistics and training steps, in pixels; by default 65,
+            97 for an iresnet, and 49 for clips.
         batch_size: Images of noise in every comparison.
         steps: Number of training steps.
         argmax_images: Number of further images of noise for which both sides must name the same class.

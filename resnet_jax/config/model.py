@@ -24,6 +24,11 @@ class ModelConfig(Checked):
     output_stride: Literal[8, 16, 32] | None = None
     """A stage that would make the stride of the network larger dilates its convolutions instead; None = as the name
     says."""
+    time: Literal["3d", "mixed", "2+1d"] | None = None
+    """The network sees clips: every kernel has an axis of time too (`3d`), those of the first stage alone (`mixed`), or
+    each convolution is cut into one in space and one in time (`2+1d`); None = as the name says."""
+    time_padding: Literal["zeros", "border"] = "zeros"
+    """What a network of clips sees before the first frame and after the last: zeros, or this frame again."""
     zero_init_residual: bool = True
     """Start the last BatchNorm scale of every residual branch at 0 (Goyal et al. 2017, section 5.1)."""
     bn_group_size: Annotated[int, NotNegative] = 0

@@ -20,3 +20,7 @@ class Start(Checked):
     (a published set or a run) name other classes than the data. `fitting`: wherever its shape fits. `new`: never."""
     checkpoint: Literal["best", "last"] = "best"
     """Which checkpoint, where `weights` is the folder of a run."""
+    inflate: Literal["centred", "repeated"] | None = None
+    """The weights are those of the network for images, which has the same name and no `model.time`: how they become
+    kernels in space and time. `centred`: in the middle, with zeros around. `repeated`: at each place, divided by their
+    number, as I3D does."""

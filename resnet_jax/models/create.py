@@ -44,9 +44,10 @@ CALLED_HERE = {
 }
 
 
-def list_models(
-    pattern: str = "*", *, task: Literal["classify", "segment", "embed", "clips"] | None = None
-) -> list[str]:
+Purpose = Literal["classify", "segment", "embed", "clips"]
+
+
+def list_models(pattern: str = "*", *, task: Purpose | None = None) -> list[str]:
     """The names that `create_model` knows, in the order of the tables.
 
     Args:

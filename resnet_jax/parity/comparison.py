@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.models import create_model
+from resnet_jax.models import create_model, list_models
 from resnet_jax.models.embed.table import IRESNETS
 from resnet_jax.parity.problem import outputs_of, problem_of, without_dropout
 from resnet_jax.parity.reference import make_reference, randomize
@@ -25,6 +25,8 @@ DType = Literal["float32", "float64", "bfloat16"]
 Check = Literal["forward", "gradients", "statistics", "trajectory"]
 SIZES, TRAIN_SIZE = ((224, 97), (112, 97)), (65, 97)
 """Of images, in pixels: of most networks, and of an iresnet."""
+CLIP_SIZES, CLIP_TRAIN_SIZE, FRAMES = (97,), 49, 7
+"""Of clips: their height, and their length."""
 CHECKS: tuple[Check, ...] = ("forward", "gradients", "statistics", "trajectory")
 
 
@@ -33,7 +35,7 @@ def compare(
     *,
     weights: str | Path | None = None,
     dtype: DType = "float32",
-    images: Float[np.ndarray, "N H W C"] | None = None,
+    images: Float[np.ndarray, "N *S C"] | None = None,
     image_sizes: Sequence[int] = (),
     train_image_size: int | None = None,
     batch_size: int = 4,
@@ -52,9 +54,10 @@ def compare(
       dtype: of parameters and arithmetic on both sides; `bfloat16` = only our activations, compared with float32.
       images: normalised images for the forward comparison, instead of noise.
       image_sizes: of the noise for the forward comparison, in pixels; an odd one shows errors of padding. Empty =
-        (224, 97), and for an iresnet, whose head fixes the size of the maps, (112, 97).
-      train_image_size: of the noise for gradients, statistics and trajectory, in pixels; None = 65, and 97 for an
-        iresnet.
+        (224, 97), and for an iresnet, whose head fixes the size of the maps, (112, 97). Clips have 7 frames of this
+        height and two thirds of its width; empty = (97,).
+      train_image_size: of the noise for gradients, statistics and trajectory, in pixels; None = 65, 97 for an
+        iresnet, and 49 for clips.
       batch_size: images of noise in every comparison.
       steps: of the trajectory.
       optimizers: names from `OPTIMIZERS` or `settings.SEVERAL`; each setting gives a trajectory.
@@ -68,12 +71,15 @@ def compare(
     import torch
 
     names_of(optimizers)
-    sizes, train_image_size = image_sizes or SIZES[name in IRESNETS], train_image_size or TRAIN_SIZE[name in IRESNETS]
+    clips = name in list_models(task="clips")
+    sizes = image_sizes or (CLIP_SIZES if clips else SIZES[name in IRESNETS])
+    train_image_size = train_image_size or (CLIP_TRAIN_SIZE if clips else TRAIN_SIZE[name in IRESNETS])
+    sides = lambda size: (FRAMES, size, size - size // 3) if clips else (size, size)
 
     with jax.enable_x64(dtype == "float64"):
         rng = np.random.default_rng(seed)
         float_type = np.float64 if dtype == "float64" else np.float32
-        draw = lambda size: rng.normal(size=(batch_size, size, size, 3)).astype(float_type)
+        draw = lambda size: rng.normal(size=(batch_size, *sides(size), 3)).astype(float_type)
         torch.manual_seed(seed)
         state_dict = read_state_dict(weights) if weights else None
         model = create_model(
@@ -111,12 +117,12 @@ def compare_networks(
     variables: PyTree[Array],
     module: Any,
     *,
-    images: Sequence[Float[np.ndarray, "N H W C"]],
-    train_images: Sequence[Float[np.ndarray, "N H W C"]],
+    images: Sequence[Float[np.ndarray, "N *S C"]],
+    train_images: Sequence[Float[np.ndarray, "N *S C"]],
     tolerances: Tolerances,
     optimizers: Sequence[str] = ("all together",),
     checks: Sequence[Check] = CHECKS,
-    argmax_images: Sequence[Float[np.ndarray, "N H W C"]] = (),
+    argmax_images: Sequence[Float[np.ndarray, "N *S C"]] = (),
     title: str = "comparison",
 ) -> Report:
     """Compares any network of ours with any `torch.nn.Module` whose parameters carry the same names.

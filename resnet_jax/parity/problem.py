@@ -19,7 +19,7 @@ from resnet_jax.tasks.segment.losses import IGNORED
 from resnet_jax.training.losses import one_hot
 from resnet_jax.training.step import Loss
 
-Images: TypeAlias = Float[np.ndarray, "N H W C"]
+Images: TypeAlias = Float[np.ndarray, "N *S C"]
 Targets: TypeAlias = Int[np.ndarray, "N *S"]
 
 

@@ -114,15 +114,17 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
     def draw(like: Any, low: float, high: float) -> Any:
         return torch.empty(like.shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(like.dtype)
 
-    kinds = torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
+    kinds = torch.nn.BatchNorm1d | torch.nn.BatchNorm2d | torch.nn.BatchNorm3d
     norms: list[Any] = [norm for norm in module.modules() if isinstance(norm, kinds)]
-    last = {getattr(block, "bn3", None) or getattr(block, "bn2", None) for block in module.modules()}
+    last = {_last_norm(block) for block in module.modules()}
     with torch.no_grad():
         for norm in norms:
             norm.weight.copy_(draw(norm.weight, *((0.1, 0.3) if norm in last else (0.5, 1.5))))
             norm.bias.copy_(draw(norm.bias, -0.5, 0.5))
             norm.momentum = 1.0  # one pass then sets the running statistics to those of `images`
-        layers = (part for part in module.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d))
+        layers = (
+            part for part in module.modules() if isinstance(part, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d)
+        )
         for bias in (layer.bias for layer in layers if layer.bias is not None):
             bias.copy_(draw(bias, -0.5, 0.5))
         for slope in (part.weight for part in module.modules() if isinstance(part, torch.nn.PReLU)):
@@ -133,3 +135,17 @@ def randomize(module: Any, images: Any, seed: int = 0) -> None:
             norm.running_mean.add_(draw(norm.running_mean, -0.5, 0.5) * norm.running_var.sqrt())
             norm.running_var.mul_(draw(norm.running_var, 0.5, 2.0))
             norm.num_batches_tracked.fill_(int(torch.randint(1, 1_000_000, (), generator=generator)))
+
+
+def _last_norm(block: Any) -> Any:
+    """The norm that ends the branch of a residual block; None of other modules."""
+    import torch
+
+    for name in ("bn3", "bn2", "conv3", "conv2"):
+        if (part := getattr(block, name, None)) is None:
+            continue
+        if not name.startswith("conv"):
+            return part
+        if isinstance(part, torch.nn.Sequential):  # of torchvision's networks for video: convolution and norm
+            return part[1]
+    return None

@@ -8,6 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
+from resnet_jax.models.blueprint import draw
 from resnet_jax.models.headed import resnet_in
 from resnet_jax.parity.problem import by_name
 from resnet_jax.parity.report import Row, Section, compare_arrays
@@ -18,14 +19,15 @@ from resnet_jax.weights.names import torch_module
 Trace = dict[str, tuple[np.ndarray, np.ndarray]]  # torch's module name: (input, output)
 
 # torchvision's and timm's names of steps that have no module of their own here.
-_STEM, _MAX_POOL, _POOL = ("relu", "act1"), "maxpool", ("avgpool", "global_pool")
+_STEM, _MAX_POOL, _POOL = ("relu", "act1", "stem"), "maxpool", ("avgpool", "global_pool")
 _LOGITS = ("fc", "out", "aux")
 
 
-def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W C"]) -> Trace:
+def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N *S C"]) -> Trace:
     """Input and output of every submodule of `model` in evaluation mode, by PyTorch's module names."""
     layout, family = layout_of(model), family_of(model)
     sizes = resnet_in(model).stage_sizes
+    after_stem = draw(resnet_in(model)).stem.norm.replace("_", ".")
     roots = family.roots if family.rooted else ()
     root = next((f"{root}." for root in roots if root in variables["params"]), "")
 
@@ -42,7 +44,7 @@ def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W
         with nn.intercept_methods(record):
             stages = model.apply(variables, images, train=False, features=True)
         for name in _STEM:
-            seen[root + name] = (seen[f"{root}bn1"][1], stages["stem"])
+            seen[root + name] = (seen[root + after_stem][1], stages["stem"])
         first_block = seen[f"{root}layer1.0"][0]
         seen[root + _MAX_POOL] = (stages["stem"], first_block)
         for i in range(1, len(sizes) + 1):
@@ -56,7 +58,7 @@ def trace(model: Any, variables: PyTree[Array], images: Float[np.ndarray, "N H W
 
 
 def compare_forward(
-    ours: Trace, module: Any, images: Float[np.ndarray, "N H W C"], tolerances: Tolerances
+    ours: Trace, module: Any, images: Float[np.ndarray, "N *S C"], tolerances: Tolerances
 ) -> tuple[Section, str | None]:
     """Runs `module` in evaluation mode and compares the output of every submodule with `ours`.
 
@@ -101,7 +103,7 @@ def compare_forward(
 
 
 def compare_argmax(
-    model: Any, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N H W C"]]
+    model: Any, variables: PyTree[Array], module: Any, batches: Sequence[Float[np.ndarray, "N *S C"]]
 ) -> Section:
     """Whether both sides name the same class for every image, or for every pixel. The relative error is the fraction
     where they do not."""
@@ -121,27 +123,28 @@ def compare_argmax(
 
 
 def to_nchw(array: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) -> (N, C, H, W); other ranks as they are."""
-    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
+    """(N, H, W, C) -> (N, C, H, W), (N, T, H, W, C) -> (N, C, T, H, W); other ranks as they are."""
+    return np.moveaxis(array, -1, 1) if array.ndim in (4, 5) else array
 
 
-def to_torch(images: Float[np.ndarray, "N H W C"]) -> Any:
-    """(N, H, W, C) -> a contiguous (N, C, H, W) tensor."""
+def to_torch(images: Float[np.ndarray, "N *S C"]) -> Any:
+    """(N, H, W, C) -> a contiguous (N, C, H, W) tensor, and likewise of clips."""
     import torch
 
     return torch.from_numpy(np.array(to_nchw(np.asarray(images)), order="C"))
 
 
-def _size(images: Float[np.ndarray, "N H W C"]) -> str:
-    _, height, width, _ = images.shape
-    return f"{height} px" if height == width else f"{height} x {width} px"
+def _size(images: Float[np.ndarray, "N *S C"]) -> str:
+    *frames, height, width = images.shape[1:-1]
+    pixels = f"{height} px" if height == width else f"{height} x {width} px"
+    return f"{frames[0]} frames of {pixels}" if frames else pixels
 
 
 def _squeeze(tensor: Any, like: np.ndarray) -> np.ndarray:
-    """Drops the last two axes of PyTorch's pool, which keeps (N, C, 1, 1) where ours gives (N, C)."""
+    """Drops the last axes of PyTorch's pool, which keeps (N, C, 1, 1) where ours gives (N, C)."""
     array = tensor.detach().numpy()
     return (
-        array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim == 4 and array[0, 0].size == 1 else array.copy()
+        array.reshape(array.shape[:2]) if like.ndim == 2 and array.ndim > 2 and array[0, 0].size == 1 else array.copy()
     )
 
 

@@ -18,6 +18,7 @@ from resnet_jax.config_files import FILE_NAME
 from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models.create import backbone_of
+from resnet_jax.run.inflated import inflated_if, time_of
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
 from resnet_jax.tasks.assemble import freezes, groups_and_phases
 from resnet_jax.tasks.task import Task
@@ -121,7 +122,7 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     grids = tuple(name for name in wanted if name.startswith(f"params/{GRIDS}/"))
     like = {name: leaf for name, leaf in wanted.items() if name not in grids}
     weights = _read(config)
-    lifted, above, lifting = _below_the_head(like, weights.arrays)
+    lifted, above, lifting = _below_the_head(like, inflated_if(config, like, weights.arrays))
     found, adapting = _with_channels_of(like, lifted)
     of_head = lambda name: f"{name}/".startswith(tuple(f"{part}/{head}/" for part in _PARTS for head in task.head))
     rest = {name: leaf for name, leaf in like.items() if name not in above}
@@ -169,7 +170,7 @@ def _read(config: Config) -> _Weights:
         return _Weights(_arrays(variables), run.config.model.name, run.class_names)
     try:
         network = _network_of(name, weights)
-        model, variables = load_pretrained(network, weights)
+        model, variables = load_pretrained(network, weights, **time_of(config))
     except WeightsError as error:
         raise WeightsError(f"start.weights = {weights!r} for model.name = {name!r}: {error}") from error
     sets = (known for known in WEIGHT_SETS if known.model == network and weights in (known.name, "DEFAULT"))

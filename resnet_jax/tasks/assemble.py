@@ -73,10 +73,12 @@ def build_model(config: Config) -> Any:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    shape = {"widths": options.widths, "stage_sizes": options.stage_sizes, "output_stride": options.output_stride}
+    shape: dict[str, Any] = {
+        name: getattr(options, name) for name in ("widths", "stage_sizes", "output_stride", "time", "time_padding")
+    }
     model = create_model(
         options.name,
-        **{name: value for name, value in shape.items() if value},
+        **{name: value for name, value in shape.items() if value and value != "zeros"},
         **config.task.head(options.num_classes, config.data.image_size),
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,

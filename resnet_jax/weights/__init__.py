@@ -8,6 +8,7 @@ from resnet_jax.weights.families import RESNET, Family, family_of
 from resnet_jax.weights.files import read_state_dict, to_tensors, write_state_dict
 from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
 from resnet_jax.weights.hub import hub_preset
+from resnet_jax.weights.inflate import inflate
 from resnet_jax.weights.load import find_weights, load_pretrained, load_weights, save_weights
 from resnet_jax.weights.names import layout_of
 from resnet_jax.weights.preprocess import preprocess
@@ -30,6 +31,7 @@ __all__ = [
     "head_and_channels",
     "hub_preset",
     "identify",
+    "inflate",
     "layout_of",
     "load_pretrained",
     "load_weights",
