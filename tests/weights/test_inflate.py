@@ -14,7 +14,6 @@ from resnet_jax.weights import inflate
 from .networks import random_variables
 
 
-
 @pytest.fixture(autouse=True)
 def float64():
     with jax.enable_x64(True):
