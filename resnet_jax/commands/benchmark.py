@@ -11,6 +11,7 @@ def benchmark(
     batch_size: int = 16,
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     image_size: int | None = None,
+    frames: int = 16,
     rounds: int = 5,
     profile: Path | None = None,
 ) -> None:
@@ -24,8 +25,9 @@ def benchmark(
         model: A name that `python -m resnet_jax models` lists.
         batch_size: Images per step, over all devices.
         dtype: Type of activations and products; parameters are float32.
-        image_size: Height and width in pixels; by default 224, 112 for an iresnet, or 32 for networks with the CIFAR
-            stem.
+        image_size: Height and width in pixels; by default 224, 112 for an iresnet and for clips, or 32 for networks
+            with the CIFAR stem.
+        frames: Length of the clips that a network in space and time sees.
         rounds: Number of measurements; the medians are shown.
         profile: Write a trace of training steps to this folder, for TensorBoard's profile plug-in or xprof.
     """
@@ -33,7 +35,7 @@ def benchmark(
     import jax.numpy as jnp
 
     from resnet_jax.cost import speed
-    from resnet_jax.cost.count import measure, usual_size
+    from resnet_jax.cost.count import axes_of, measure, usual_size
     from resnet_jax.cost.peaks import peak_of
     from resnet_jax.errors import ConfigError
     from resnet_jax.models import create_model
@@ -43,12 +45,16 @@ def benchmark(
         raise ConfigError(f"--batch-size {batch_size} is not a positive multiple of the {len(devices)} device(s)")
     net = create_model(model, dtype=jnp.dtype(dtype))
     size = image_size or usual_size(net)
-    images, labels = speed.synthetic_batch(batch_size, size, 3, speed.outputs_of(net))
+    clips = len(axes_of(net, size)) == 3
+    outputs, length = speed.outputs_of(net), frames if clips else None
+    images, labels = speed.synthetic_batch(batch_size, size, 3, outputs, frames=length)
     programs = [speed.forward_program(net, images), speed.train_program(net, images, labels)]
     seconds = speed.time_in_turns({program.name: program.turn for program in programs}, rounds)
-    cost, peak = measure(net, image_size=size), peak_of(devices[0])
+    cost, peak = measure(net, image_size=size, frames=frames), peak_of(devices[0])
 
-    print(f"{model}, {size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}")
+    print(
+        f"{model}, {f'{frames} frames of ' * clips}{size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}"
+    )
     print(f"{'':8}  images/s   ms/step  compile s   peak GB     MFU  floor, images/s")
     for program in programs:
         train = program.name == "train"

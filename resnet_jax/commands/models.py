@@ -21,7 +21,7 @@ def models(
     Args:
         pattern: A shell wildcard, such as 'resnet*'.
         image_size: Height and width in pixels, for counting; by default 224, 520 for segmentation, 112
-            for an iresnet, or 32 for networks with the CIFAR stem.
+            for an iresnet and for clips (of 16 frames), or 32 for networks with the CIFAR stem.
         layers: Print each network layer by layer.
     """
     facts = stored_facts()

@@ -57,7 +57,7 @@ def parity(
     from resnet_jax.weights import WEIGHT_SETS, Preset, preprocess
 
     if models == ("torchvision",):
-        models = tuple(dict.fromkeys(found.model for found in WEIGHT_SETS if "top1" in found.accuracy))
+        models = tuple(dict.fromkeys(found.model for found in WEIGHT_SETS if found.classes == "imagenet"))
     pixels = preprocess(images, Preset()) if images else None
     reports = []
     for name in models:

@@ -24,13 +24,23 @@ from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
 
 
-def measure(model: nn.Module, *, image_size: int = 224, channels: int = 3) -> Cost:
-    """Counts the operations of `model` on one image of `image_size` x `image_size` pixels.
+FRAMES = 16
+"""The length of the clips for which torchvision and Hara et al. 2018 (arXiv:1711.09577) state costs."""
+
+
+def axes_of(model: Any, image_size: int, frames: int = FRAMES) -> tuple[int, ...]:
+    """The axes of an image, or of a clip where the network sees clips, without batch and channels."""
+    clips = len(getattr(model, "sides", (64, 64))) == 3
+    return (frames, image_size, image_size) if clips else (image_size, image_size)
+
+
+def measure(model: nn.Module, *, image_size: int = 224, channels: int = 3, frames: int = FRAMES) -> Cost:
+    """Counts the operations of `model` on one image of `image_size` x `image_size` pixels, or on one clip.
 
     Raises:
       ModelError: the image is smaller than the network's stride.
     """
-    variables, operations = _trace(model, image_size, channels)
+    variables, operations = _trace(model, axes_of(model, image_size, frames), channels)
     return Cost(
         parameters=_size(variables["params"]),
         macs=sum(map(_macs, operations)),
@@ -45,6 +55,8 @@ def usual_size(model: Any) -> int:
         return int(model.sides[0]) if model.head == "flat" else usual_size(model.trunk)
     if resnet_in(model).stem == "cifar":
         return 32
+    if len(axes_of(model, 0)) == 3:
+        return 112
     return 520 if isinstance(model, Segmenter | UNet) else 224
 
 
@@ -58,9 +70,10 @@ def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
     return sum(map(_macs, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
 
 
-def count_macs(model: nn.Module, *, image_size: int = 224, channels: int = 3) -> int:
-    """Multiply-accumulates of one image's forward pass: convolutions and matrix products, as papers count "FLOPs"."""
-    return measure(model, image_size=image_size, channels=channels).macs
+def count_macs(model: nn.Module, *, image_size: int = 224, channels: int = 3, frames: int = FRAMES) -> int:
+    """Multiply-accumulates of the forward pass of one image or clip: convolutions and matrix products, as papers count
+    "FLOPs"."""
+    return measure(model, image_size=image_size, channels=channels, frames=frames).macs
 
 
 def summary(model: nn.Module, *, image_size: int = 224, channels: int = 3, depth: int | None = None) -> str:
@@ -69,7 +82,7 @@ def summary(model: nn.Module, *, image_size: int = 224, channels: int = 3, depth
     Args:
       depth: 1 = a row per block and per layer outside blocks, as in Table 1 of the paper; None = a row per layer.
     """
-    variables, operations = _trace(model, image_size, channels)
+    variables, operations = _trace(model, axes_of(model, image_size), channels)
     params = variables["params"]
     shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
     macs: Counter[tuple[str, ...]] = Counter()
@@ -115,10 +128,10 @@ class Operation:
     outputs: tuple[Value, ...]
 
 
-def _trace(model: nn.Module, image_size: int, channels: int) -> tuple[Any, list[Operation]]:
+def _trace(model: nn.Module, axes: tuple[int, ...], channels: int) -> tuple[Any, list[Operation]]:
     """The shapes of the variables, and the operations of one image's forward pass in order."""
     variables = variable_shapes(model, channels=channels)
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, channels), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *axes, channels), jnp.float32)
     traced = jax.make_jaxpr(lambda variables, image: model.apply(variables, image, train=False))(variables, image)
     return variables, list(_operations(traced.jaxpr, {}, ()))
 

@@ -13,7 +13,7 @@ FILE = Path(__file__).with_name("facts.json")
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one image's forward pass in evaluation.
+    """The cost of one image's forward pass in evaluation, or of one clip of 16 frames.
 
     Attributes:
       parameters: trainable numbers, without BatchNorm's running statistics.

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from resnet_jax.config import Config, Group
 from resnet_jax.cost.aot import Compiled, compile_ahead
 from resnet_jax.cost.collectives import Collective, read_collectives
-from resnet_jax.cost.count import count_macs, count_macs_of
+from resnet_jax.cost.count import axes_of, count_macs, count_macs_of
 from resnet_jax.cost.peaks import training_flops
 from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
@@ -152,7 +152,7 @@ def _batch_bytes(config: Config, devices: int) -> int:
 
 def _flops(config: Config, model: ResNet, devices: int) -> int:
     side, channels = config.data.train_size, config.data.channels
-    forward = count_macs(model, image_size=side, channels=channels)
+    forward = count_macs(model, image_size=side, channels=channels, frames=config.data.clip.frames)
     if all(group.rate for group in _groups(config)):
         return training_flops(forward) * config.batch_size // devices
     # Two images, since a norm without pixels has no variance of one; their statistics are as good as those of groups.
@@ -183,7 +183,8 @@ def _gradient(config: Config, model: ResNet, images: int) -> tuple[Callable[...,
     """A function that gives the logits and, as `jax.vjp`, their gradient by the parameters that are trained; and the
     shapes of its arguments."""
     side, channels = config.data.train_size, config.data.channels
-    batch = jax.ShapeDtypeStruct((images, side, side, channels), jnp.float32)
+    axes = axes_of(model, side, config.data.clip.frames)
+    batch = jax.ShapeDtypeStruct((images, *axes, channels), jnp.float32)
     groups = _groups(config)
 
     def gradient(variables: Any, images: Array, key: Array) -> Any:

@@ -55,10 +55,13 @@ class Program:
         return (time.perf_counter() - started) / launches
 
 
-def synthetic_batch(batch_size: int, image_size: int, channels: int, num_classes: int) -> tuple[Array, Array]:
-    """Normalised float32 noise (N, H, W, C) and labels (N,), split over the devices."""
+def synthetic_batch(
+    batch_size: int, image_size: int, channels: int, num_classes: int, *, frames: int | None = None
+) -> tuple[Array, Array]:
+    """Normalised float32 noise (N, H, W, C) and labels (N,), split over the devices. With `frames`, (N, T, H, W, C)."""
     sharding = split_batch(make_mesh())
-    images = jax.random.normal(jax.random.key(0), (batch_size, image_size, image_size, channels))
+    axes = (image_size, image_size) if frames is None else (frames, image_size, image_size)
+    images = jax.random.normal(jax.random.key(0), (batch_size, *axes, channels))
     return jax.device_put((images, jnp.arange(batch_size) % num_classes), sharding)
 
 

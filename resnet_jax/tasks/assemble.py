@@ -73,13 +73,13 @@ def build_model(config: Config) -> Any:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    shape: dict[str, Any] = {
-        name: getattr(options, name) for name in ("widths", "stage_sizes", "output_stride", "time", "time_padding")
-    }
+    names = ("widths", "stage_sizes", "output_stride", "time")
+    shape: dict[str, Any] = {name: getattr(options, name) for name in names}
     model = create_model(
         options.name,
-        **{name: value for name, value in shape.items() if value and value != "zeros"},
+        **{name: value for name, value in shape.items() if value},
         **config.task.head(options.num_classes, config.data.image_size),
+        time_padding=options.time_padding,
         width_multiplier=options.width_multiplier,
         zero_init_residual=options.zero_init_residual,
         bn_group_size=options.bn_group_size,

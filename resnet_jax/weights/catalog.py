@@ -2,7 +2,8 @@
 
 Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one). Those of classification
 were measured on the 50,000 validation images of ImageNet, those of segmentation on the images of COCO's val2017 that
-have one of Pascal VOC's classes. The last eight digits of a file name are the start of its SHA-256.
+have one of Pascal VOC's classes. Those of videos are of whole videos of Kinetics-400: the mean over 5 clips of 16
+frames each, at 15 frames per second. The last eight digits of a file name are the start of its SHA-256.
 """
 
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ _FCN_50 = _GITHUB + "tree/main/references/segmentation#fcn_resnet50"
 _FCN_101 = _GITHUB + "tree/main/references/segmentation#fcn_resnet101"
 _DEEPLAB_50 = _GITHUB + "tree/main/references/segmentation#deeplabv3_resnet50"
 _DEEPLAB_101 = _GITHUB + "tree/main/references/segmentation#deeplabv3_resnet101"
+_VIDEO = _GITHUB + "tree/main/references/video_classification"
 _NEW_FIXRES = _GITHUB + "issues/3995#new-recipe-with-fixres"
 
 
-ClassList = Literal["imagenet", "voc"]
+ClassList = Literal["imagenet", "voc", "kinetics"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class WeightSet:
     Attributes:
       num_params: number of parameters, without BatchNorm's running statistics.
       accuracy: by the names of `evaluate`, in percent; the first one decides which set is the best. `top1` and `top5`
-        of classification; `miou` and `pixel_accuracy` of segmentation.
+        of classification and of videos; `miou` and `pixel_accuracy` of segmentation.
       recipe: address of the description of the training.
       classes: of the logits.
     """
@@ -70,6 +72,13 @@ class WeightSet:
 V1 = Preset()
 V2 = Preset(resize=232)
 WHOLE = Preset(resize=520, crop=0)
+CLIPS = Preset(
+    exact=(128, 171),
+    crop=112,
+    mean=(0.43216, 0.394666, 0.37645),
+    std=(0.22803, 0.22145, 0.216989),
+    antialias=False,
+)
 COCO = "COCO_WITH_VOC_LABELS_V1"
 
 # The V1 files of the two wide networks are float16. torchvision exchanges the addresses of the two deep networks for
@@ -100,6 +109,11 @@ _SEGMENT = (
     ("deeplabv3_resnet50", "deeplabv3_resnet50_coco-cd0a2569.pth", 42_004_074, 66.4, 92.4, _DEEPLAB_50),
     ("deeplabv3_resnet101", "deeplabv3_resnet101_coco-586e9e4e.pth", 60_996_202, 67.4, 92.4, _FCN_101),
 )
+_VIDEOS = (
+    ("r3d_18", "KINETICS400_V1", "r3d_18-b3b3357e.pth", 33_371_472, 63.2, 83.479),
+    ("mc3_18", "KINETICS400_V1", "mc3_18-a90a0ba3.pth", 11_695_440, 63.96, 84.13),
+    ("r2plus1d_18", "KINETICS400_V1", "r2plus1d_18-91a641e6.pth", 31_505_325, 67.463, 86.175),
+)
 # fmt: on
 
 WEIGHT_SETS: tuple[WeightSet, ...] = (
@@ -108,6 +122,7 @@ WEIGHT_SETS: tuple[WeightSet, ...] = (
         WeightSet(row[0], COCO, *row[1:3], {"miou": row[3], "pixel_accuracy": row[4]}, WHOLE, row[5], "voc")
         for row in _SEGMENT
     ),
+    *(WeightSet(*row[:4], {"top1": row[4], "top5": row[5]}, CLIPS, _VIDEO, "kinetics") for row in _VIDEOS),
 )
 
 # In the order of Pascal VOC, whose background is the first class.
@@ -141,7 +156,8 @@ def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
 
 @cache
 def class_names(of: ClassList = "imagenet") -> tuple[str, ...]:
-    """Classes in the order of the logits, as torchvision calls them: ImageNet's 1000, or Pascal VOC's 21 (`voc`)."""
+    """Classes in the order of the logits, as torchvision calls them: ImageNet's 1000, Pascal VOC's 21 (`voc`), or
+    Kinetics' 400 (`kinetics`)."""
     if of == "voc":
         return _VOC
-    return tuple(resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())
+    return tuple(resources.files(__package__).joinpath(f"{of}_classes.txt").read_text("utf-8").splitlines())

@@ -14,8 +14,9 @@ def test_the_catalogue_is_torchvisions(torchvision):
     names = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"]
     names += ["resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
     names += ["fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"]
+    names += ["r3d_18", "mc3_18", "r2plus1d_18"]
     published = [(name, weights) for name in names for weights in theirs(torchvision, name)]
-    assert len(published) == len(WEIGHT_SETS) == 17 + 4
+    assert len(published) == len(WEIGHT_SETS) == 17 + 4 + 3
     called = {"top1": "acc@1", "top5": "acc@5", "miou": "miou", "pixel_accuracy": "pixel_acc"}
     for ours, (name, weights) in zip(WEIGHT_SETS, published, strict=True):
         assert (ours.model, ours.name) == (name, weights.name)
@@ -26,8 +27,8 @@ def test_the_catalogue_is_torchvisions(torchvision):
         assert list(ours.class_names) == weights.meta["categories"]
         assert ours.recipe == weights.meta["recipe"]
         transform = weights.transforms()
-        assert [ours.preset.resize] == transform.resize_size
-        assert [ours.preset.crop] == getattr(transform, "crop_size", [0])
+        assert [*(ours.preset.exact or [ours.preset.resize])] == transform.resize_size
+        assert {ours.preset.crop} == {*getattr(transform, "crop_size", [0])}
         assert ours.preset.interpolation == transform.interpolation.value
         assert list(ours.preset.mean) == transform.mean
         assert list(ours.preset.std) == transform.std
@@ -44,6 +45,7 @@ def test_class_names_are_torchvisions(torchvision):
 def test_default_is_the_most_accurate():
     assert find_weight_set("resnet50").name == "IMAGENET1K_V2"
     assert find_weight_set("resnet18").name == "IMAGENET1K_V1"
+    assert find_weight_set("r2plus1d_18").name == "KINETICS400_V1"
     assert find_weight_set("fcn_resnet101").name == "COCO_WITH_VOC_LABELS_V1"
 
 
