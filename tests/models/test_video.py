@@ -106,8 +106,8 @@ def test_middle_channels_are_torchvisions():
 
 
 def hara(depths, width, expansion):
-    """github.com/kenshohara/3D-ResNets-PyTorch, `models/resnet.py`, without its options: conv1 of 7x7x7, a max-pool, and
-    shortcut A (`expansion` 1) or B."""
+    """github.com/kenshohara/3D-ResNets-PyTorch, `models/resnet.py`, without its options: conv1 of 7x7x7, a max-pool,
+    and shortcut A (`expansion` 1) or B."""
     from torch import nn
 
     norm = nn.BatchNorm3d
