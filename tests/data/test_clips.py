@@ -17,6 +17,7 @@ from resnet_jax.data.fills import Draws
 from resnet_jax.data.video import Clip, EvalClip, TrainClip, VideoFile
 from resnet_jax.data.video.sampling import eval_frames, train_frames
 from resnet_jax.errors import ConfigError, DataError, ImageError
+from resnet_jax.run.network import describe
 from tests.data.video_files import pictures
 
 T = 4
@@ -287,3 +288,15 @@ def test_a_change_of_the_resize_replaces_exact_sides():
     assert PresetChange(resize=140).applied(preset).exact is None
     with pytest.raises(ConfigError, match="preset.crop = 130 must be at most preset.resize = 128"):
         PresetChange(crop=130).applied(preset)
+
+
+def test_a_preparation_of_images_is_saved_as_before():
+    """Stores of features that were made before videos are compared with it."""
+    old = {"resize", "crop", "interpolation", "mean", "std", "squash", "crop_rounds_down", "exif"}
+    assert Preset().as_json().keys() == old
+    preset = Preset(crop=112, exact=(128, 171), antialias=False)
+    saved = json.loads(json.dumps(preset.as_json()))
+    assert (
+        Preset(**{name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}) == preset
+    )
+    assert describe(preset) == "images: 128 x 171 pixels (bilinear), centre 112"
