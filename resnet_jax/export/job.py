@@ -96,7 +96,7 @@ class Job:
             },
             "output": {"name": self.output, "dtype": "float32"},
             "preparation": {"outside": self.outside, "inside": self.inside},
-            "preset": dataclasses.asdict(self.preset),
+            "preset": self.preset.as_json(),
             "classes": list(net.class_names),
             "resnet_jax": __version__,
         }

@@ -2,7 +2,9 @@
 
 import os
 from collections import deque
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from resnet_jax.data.video.opened import explained, open_video
 from resnet_jax.errors import ImageError
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame
 
 
 class VideoFile:
@@ -99,20 +101,27 @@ class _Decoder:
         self._skipped: Literal["NONREF", "DEFAULT"] = "DEFAULT"
         self._begin()
 
-    def _go(self, key: Key | None) -> None:
-        if key is None:
-            self._open()
-        else:
-            self._container.seek(key.decoded, stream=self._stream)
-            self._begin()
-
     def _begin(self) -> None:
-        self._packets = self._container.demux(self._stream)
+        self._packets: Iterator[Packet] = self._container.demux(self._stream)
         self._ready: deque[VideoFrame] = deque()
         self._counted = 0
         self._number = -1
         self._frame: VideoFrame | None = None
         self._before: VideoFrame | None = None
+
+    def _go(self, key: Key | None) -> None:
+        """Goes to a key frame, or to one before it."""
+        if key is None:
+            self._open()
+        else:
+            # Most demuxers find a key frame by the time when it is shown, some by its time of decoding.
+            for moment in (key.time, key.decoded):
+                self._container.seek(moment, stream=self._stream)
+                self._begin()
+                first = next(self._packets, None)
+                self._packets = chain([first] if first else [], self._packets)
+                if first and first.pts is not None and first.pts <= key.time:
+                    return
 
     def _find(self, number: int) -> "VideoFrame | None":
         """Decodes up to a frame. None if it is not among those that come, or damaged."""

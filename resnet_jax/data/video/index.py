@@ -37,10 +37,12 @@ class Key(NamedTuple):
 
     Attributes:
       number: of the first frame that is shown from it on.
-      decoded: its time of decoding, by which demuxers find it.
+      time: when it is shown, in the index's unit.
+      decoded: its time of decoding.
     """
 
     number: int
+    time: int
     decoded: int
 
 
@@ -72,7 +74,7 @@ class Index:
         if place < 0:
             return None
         time, decoded = self.keys[place].tolist()
-        return Key(int(np.searchsorted(self.pts, time)), decoded)
+        return Key(int(np.searchsorted(self.pts, time)), time, decoded)
 
     @property
     def times(self) -> Float[np.ndarray, " F"]:
