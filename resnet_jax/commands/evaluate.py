@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.commands.evaluate_pairs import show_pairs
 from resnet_jax.commands.sheet import check_picture
-from resnet_jax.config import AS_PUBLISHED, DataConfig, PresetChange
+from resnet_jax.config import AS_PUBLISHED, ClipConfig, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class EvalData:
     """The split."""
     holdout: float = 0.0
     """Of a folder without splits: evaluate the share that a run with this holdout does not train on."""
+    clip: ClipConfig = ClipConfig(rate=15.0)
+    """Of a network for videos: which frames it sees. Published accuracies are of 5 clips of 16 frames, 15 in a
+    second."""
     exif: bool = False
     """Turn photographs upright, as EXIF says how the camera was held; published accuracies are measured without."""
 
@@ -55,7 +58,8 @@ def evaluate(
 
     Of a network for segmentation it prints mIoU, the share of the pixels that are right, and the loss. Of a network for
     embeddings it prints how well pairs of images are told apart: accuracy over ten folds, rank-1, mAP, and the pairs of
-    one identity that are accepted at each rate of false accepts.
+    one identity that are accepted at each rate of false accepts. Of a network for videos it prints how often the class
+    of a video is right, by the mean over its clips, and that of a single clip.
 
     Args:
         workdir: The folder that `train.py --workdir` filled.
@@ -68,8 +72,8 @@ def evaluate(
             of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
         data: With --weights: what to evaluate on.
-        batch_size: With --weights: images that are evaluated together, 64 by default, and 8 of a segmentation. The
-            result does not depend on it.
+        batch_size: With --weights: images that are evaluated together, 64 by default, and 8 of a segmentation or of
+            videos. The result does not depend on it.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
         fold: Fold batch normalisation into the convolutions first, as export does, and say how many norms. By default
@@ -78,7 +82,7 @@ def evaluate(
     """
     from resnet_jax.compress import fold as fold_norms
     from resnet_jax.errors import ConfigError
-    from resnet_jax.run.named import embeds, segments
+    from resnet_jax.run.named import embeds, sees_videos, segments
 
     if (workdir is None) == (weights is None):
         raise ConfigError(
@@ -88,6 +92,7 @@ def evaluate(
     for picture in (confusion, roc):
         if picture is not None:
             check_picture(picture)
+    of_clips: dict[str, float] = {}
     if workdir is not None:
         if model or entry or prefix or data != EvalData() or preset != AS_PUBLISHED:
             raise ConfigError(
@@ -124,10 +129,16 @@ def evaluate(
             title = trained.title if any(verified) else title
             show_pairs(verified, title=title, note=note, step=step, roc=roc, as_json=as_json)
             return
-        from resnet_jax.run.evaluate import evaluate_in_detail
-
         _refuse_roc(roc, trained.title)
-        report, class_names = evaluate_in_detail(trained.config, trained.state, folded), trained.class_names
+        class_names = trained.class_names
+        if sees_videos(trained):
+            from resnet_jax.run.clips import evaluate_videos
+
+            report, of_clips = evaluate_videos(trained.config, trained.state, folded)
+        else:
+            from resnet_jax.run.evaluate import evaluate_in_detail
+
+            report = evaluate_in_detail(trained.config, trained.state, folded)
     else:
         assert weights is not None
         if not data.name or (batch_size is not None and batch_size < 1):
@@ -139,7 +150,7 @@ def evaluate(
         from resnet_jax.run.network import describe, load_network
 
         network, step = load_network(weights, model, entry=entry, prefix=prefix, preset=preset), None
-        config = all_of_a_folder(DataConfig(**dataclasses.asdict(data)))
+        config = all_of_a_folder(DataConfig(**vars(data)))
         split = data.eval_split if config.name == data.name else "(all)"
         title, class_names = f"{network.title}, on {data.name} {split}", tuple(network.class_names)
         note = describe(network.preset)
@@ -167,7 +178,12 @@ def evaluate(
             show_pairs({"": found}, title=title, note=note, step=None, roc=roc, as_json=as_json)
             return
         _refuse_roc(roc, network.title)
-        report = evaluate_network(network, config, batch_size or 64)
+        if sees_videos(network):
+            from resnet_jax.run.clips import evaluate_video_network
+
+            report, of_clips = evaluate_video_network(network, config, batch_size or 8)
+        else:
+            report = evaluate_network(network, config, batch_size or 64)
     if confusion is not None:
         from resnet_jax.tasks.classify.confusion import plot_confusion
 
@@ -178,13 +194,16 @@ def evaluate(
         # A class without images has no accuracy.
         accuracies = [float(x) if n else None for x, n in zip(report.per_class, images, strict=True)]
         classes = {"per_class": dict(zip(distinct(class_names), accuracies, strict=True))} if per_class else {}
-        print(json.dumps({**({} if step is None else {"step": step}), **whole, **classes}))
+        print(json.dumps({**({} if step is None else {"step": step}), **whole, **of_clips, **classes}))
         return
     table = Table(title=title, caption=note)
-    for heading in ("top-1", "top-5", "loss", "calibration error", "images"):
+    shares = {"top-1": report.top1, "top-5": report.top5}
+    if of_clips:
+        shares |= {"clips top-1": of_clips["clip_top1"], "clips top-5": of_clips["clip_top5"]}
+    for heading in (*shares, "loss", "calibration error", "videos" if of_clips else "images"):
         table.add_column(heading, justify="right")
     table.add_row(
-        *(f"{100 * value:.2f} %" for value in (report.top1, report.top5)),
+        *(f"{100 * value:.2f} %" for value in shares.values()),
         f"{report.loss:.4f}",
         f"{100 * report.calibration_error:.2f} %",
         f"{report.count}",

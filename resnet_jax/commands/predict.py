@@ -4,12 +4,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.predict_clips import predict_clips
 from resnet_jax.commands.predict_masks import check_out, predict_masks
 from resnet_jax.commands.sheet import SHOWN, check_picture, cut, draw_grid, short
 from resnet_jax.config import AS_PUBLISHED, PresetChange
@@ -36,16 +37,18 @@ def predict(
     prefix: str | None = None,
     preset: PresetChange = AS_PUBLISHED,
 ) -> None:
-    """Name what is on images, with a trained run or with published weights.
+    """Name what is on images or videos, with a trained run or with published weights.
 
-    A network for segmentation names the class of each pixel: --out says where its masks are written.
+    A network for segmentation names the class of each pixel: --out says where its masks are written. A network for
+    videos names the class of each video, and of its clips one after the other.
 
     If an image cannot be read, the others are still predicted, and the exit status is 1.
 
     Args:
         network: The folder that `train.py --workdir` filled; a weight file; or the name of a network whose weights are
             published, such as resnet50 or resnet50:IMAGENET1K_V1. With --weights this is an image too.
-        images: Image files, folders of them, or patterns such as 'photos/*.jpg'.
+        images: Image files, folders of them, or patterns such as 'photos/*.jpg'. For a network for videos: video files,
+            folders of them, or folders of the frames of one.
         weights: A published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository of the Hugging
             Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
@@ -53,9 +56,10 @@ def predict(
         checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
         out: Of a segmentation: the folder for the masks, NAME.png, whose values are the classes, and for the images
             with the masks over them, NAME_overlay.png. A file that is there is not replaced.
-        batch_size: Images that are predicted together, 32 by default; of a segmentation 4.
+        batch_size: Images that are predicted together, 32 by default; of a segmentation 4; of a video 8 clips.
         as_json: Print one JSON object per image instead of a table.
-        sheet: Also draw the images, as the network saw them, and their classes as this PNG; the first 100.
+        sheet: Also draw the images, as the network saw them, and their classes as this PNG; the first 100. Of videos,
+            frames and the probabilities below them; the first 6.
         exif: Without a run: turn photographs upright, as EXIF says how the camera was held. A run's config says so.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
@@ -64,7 +68,7 @@ def predict(
     import numpy as np
 
     from resnet_jax.errors import ConfigError, DataError
-    from resnet_jax.run.named import segments
+    from resnet_jax.run.named import sees_videos, segments
     from resnet_jax.run.network import load_network
     from resnet_jax.run.predictor import expand, open_to_predict, predictions, predictor_of
 
@@ -82,12 +86,22 @@ def predict(
         check_picture(sheet)
     if out is not None:
         check_out(out)
-    paths = expand(images)
     if weights is not None:
         opened: Run | Network = load_network(weights, model, entry=entry, prefix=prefix, preset=preset)
     else:
         opened = open_to_predict(network, checkpoint, model, exif=exif, preset=preset)
     broken: list[str] = []
+    if sees_videos(opened):
+        if out is not None:
+            raise ConfigError(f"--out is for masks, and {opened.title} names classes of videos; leave it out")
+        from resnet_jax.run.clips import video_predictor_of, videos_named
+
+        paths, over_time = videos_named(images), video_predictor_of(opened)
+        options: dict[str, Any] = {"top": top or 3, "batch_size": batch_size or 8, "as_json": as_json, "sheet": sheet}
+        predict_clips(over_time, paths, **options, broken=broken)
+        end(broken, len(paths), "videos")
+        return
+    paths = expand(images)
     if segments(opened):
         if out is None or sheet is not None or preset.crop or preset.interpolation:
             raise ConfigError(
@@ -135,8 +149,8 @@ def predict(
     end(broken, len(paths))
 
 
-def end(broken: Sequence[str], count: int) -> None:
-    """Exits with status 1 and the reasons where images could not be read."""
+def end(broken: Sequence[str], count: int, what: str = "images") -> None:
+    """Exits with status 1 and the reasons where images or videos could not be read."""
     if broken:
         reasons = "\n  ".join(broken)
-        sys.exit(f"error: {reasons}" if count == 1 else f"error: {len(broken)} of {count} images:\n  {reasons}")
+        sys.exit(f"error: {reasons}" if count == 1 else f"error: {len(broken)} of {count} {what}:\n  {reasons}")

@@ -15,7 +15,7 @@ from resnet_jax.config.prune import Prune
 from resnet_jax.config.quantize import Qat, QuantizeConfig
 from resnet_jax.config.serve import ServeConfig
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify, Embed, Segment
+from resnet_jax.config.task import Classify, Clips, Embed, Segment
 
 __all__ = [
     "AS_PUBLISHED",
@@ -23,6 +23,7 @@ __all__ = [
     "CheckpointConfig",
     "Classify",
     "ClipConfig",
+    "Clips",
     "Config",
     "DataConfig",
     "Distil",

@@ -17,7 +17,7 @@ from resnet_jax.config.model import ModelConfig
 from resnet_jax.config.optim import OptimConfig
 from resnet_jax.config.quantize import Qat
 from resnet_jax.config.start import Start
-from resnet_jax.config.task import Classify, Embed, Segment
+from resnet_jax.config.task import Classify, Clips, Embed, Segment
 from resnet_jax.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ class Config(Checked):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    task: Classify | Segment | Embed = field(default_factory=Classify)
+    task: Classify | Segment | Embed | Clips = field(default_factory=Classify)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: Start = field(default_factory=Start)

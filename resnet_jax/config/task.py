@@ -124,3 +124,47 @@ class Embed(Checked):
     def has_centres(self) -> bool:
         """Whether the loss has a centre for each class."""
         return self.loss in ("margin", "adaface", "softmax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips(_OfClasses):
+    """Classification of videos: each has one class of `model.num_classes`. `data.clip` says which frames are seen."""
+
+    kind: Literal["clips"] = "clips"
+    """The name by which `config.json` tells the tasks apart."""
+    label_smoothing: Annotated[float, Fraction] = 0.0
+    """A target t becomes (1 - e) * t + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    frames: Literal["mean", "lstm", "gru", "transformer"] | None = None
+    """None = a network of three axes, see `model.time`. Else `model.name`, a network for images, looks at each frame,
+    and this head looks at the features of the frames in their order (`mean`: of all alike)."""
+    hidden: Annotated[int, AtLeastOne] = 512
+    """Of the head: numbers of a recurrent layer's state, or of a Transformer's token."""
+    layers: Annotated[int, AtLeastOne] = 1
+    """Of the head."""
+    heads: Annotated[int, AtLeastOne] = 8
+    """Of a Transformer's attention."""
+    dropout: Annotated[float, Fraction] = 0.0
+    """Of the head: rate at which training drops numbers."""
+    grid: Annotated[int, AtLeastOne] = 1
+    """The features of a frame are the means of grid x grid parts of the last maps, so that the head is told where
+    things are; 1 = the mean of the whole."""
+    fixed_clips: bool = False
+    """Training sees of each video the clip in its middle, prepared as in evaluation: always the same. Where the network
+    below the head is frozen too, its features are computed once, and kept in the run's folder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames == "transformer" and self.hidden % self.heads:
+            raise ConfigError(
+                f"Clips.hidden = {self.hidden} must be a multiple of heads = {self.heads}; change one of them"
+            )
+        if self.fixed_clips and self.frames is None:
+            raise ConfigError(
+                "Clips.fixed_clips = True is for a head over the features of frames, and frames = None has none; set "
+                "it to False, or choose a head"
+            )
+
+    def head(self, num_classes: int, image_size: int) -> dict[str, Any]:
+        """The options of `create_model` that the task decides."""
+        own = ("frames", "hidden", "layers", "heads", "dropout", "grid") if self.frames else ()
+        return {"num_classes": num_classes, **{name: getattr(self, name) for name in own}}

@@ -30,13 +30,14 @@ def normalize(images: UInt8[Array, "N H W C"], preset: Preset) -> Float[Array, "
 
 def augment(
     key: Key[Array, ""] | UInt32[Array, "2"],
-    images: UInt8[Array, "N H W C"],
+    images: UInt8[Array, "N *T H W C"],
     labels: Int[Array, " N"],
     config: DataConfig,
     num_classes: int,
     positions: Int[Array, " N"] | None = None,
-) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
+) -> tuple[Float[Array, "N *T H W C"], Float[Array, "N K"]]:
     """The input of the network for a training batch, after the steps of `config.augment` that run on the device.
+    Clips (N, T, H, W, C) are changed as images are, all frames of a clip by the same draws.
 
     The order is: shift, flip, colour jitter, lighting, normalisation, erasing, mixing.
 
@@ -51,7 +52,8 @@ def augment(
     image_key, mix_key = jax.random.split(key)
     places = jnp.arange(len(images)) if positions is None else positions
     keys = jax.vmap(partial(jax.random.fold_in, image_key))(places)
-    seen = jax.vmap(partial(_augment_image, config=config))(keys, images)
+    change = partial(_augment_image, config=config)
+    seen = jax.vmap(change if images.ndim == 4 else jax.vmap(change, (None, 0)))(keys, images)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return mix(mix_key, seen, targets, config.augment, positions) if config.augment.mixes else (seen, targets)
 

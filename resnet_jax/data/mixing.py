@@ -15,11 +15,11 @@ BETA_QUANTILES = 2**14
 
 def mix(
     key: Key[Array, ""],
-    images: Float[Array, "N H W C"],
+    images: Float[Array, "N *T H W C"],
     targets: Float[Array, "N K"],
     config: AugmentConfig,
     positions: Int[Array, " N"] | None = None,
-) -> tuple[Float[Array, "N H W C"], Float[Array, "N K"]]:
+) -> tuple[Float[Array, "N *T H W C"], Float[Array, "N K"]]:
     """Mixes each image with a partner of its group of `config.mix_group_size` (0: the batch), by one draw per group.
 
     The draw decides whether to mix at all, by MixUp (Zhang et al. 2017, arXiv:1710.09412) or by CutMix (Yun et al.
@@ -50,8 +50,8 @@ def box_mask(
 
 
 def _mix_group(
-    key: Array, images: Float[Array, "G H W C"], targets: Float[Array, "G K"], config: AugmentConfig
-) -> tuple[Float[Array, "G H W C"], Float[Array, "G K"]]:
+    key: Array, images: Float[Array, "G *T H W C"], targets: Float[Array, "G K"], config: AugmentConfig
+) -> tuple[Float[Array, "G *T H W C"], Float[Array, "G K"]]:
     whether_key, which_key, weight_key, box_key = jax.random.split(key, 4)
     if config.mixup_alpha and config.cutmix_alpha:
         cut = jax.random.bernoulli(which_key, config.cutmix_share)
@@ -60,13 +60,14 @@ def _mix_group(
     weight = jnp.where(cut, _draw_beta(weight_key, config.cutmix_alpha), _draw_beta(weight_key, config.mixup_alpha))
 
     # Which of the two it is, is known only on the device: so both are computed, and one is chosen.
-    height, width = images.shape[1:3]
+    height, width = images.shape[-3:-1]
     outside = ~_cutmix_box(box_key, weight, height, width, config)
     weight = jnp.where(cut, jnp.mean(outside), weight)
     # How much of each pixel is the image's own: all or nothing (CutMix), or the same share everywhere (MixUp).
     own = jnp.where(cut, outside, weight)
     mixes = jax.random.bernoulli(whether_key, config.mix_probability)
-    weight, own = jnp.where(mixes, weight, 1.0), jnp.where(mixes, own, 1.0)[None, :, :, None]
+    weight, own = jnp.where(mixes, weight, 1.0), jnp.where(mixes, own, 1.0)
+    own = own.reshape(*[1] * (images.ndim - 3), height, width, 1)
     partner = (lambda x: x[::-1]) if config.mix_law == "timm" else partial(jnp.roll, shift=1, axis=0)
     return own * images + (1 - own) * partner(images), weight * targets + (1 - weight) * partner(targets)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models import cifar, imagenet, video
 from resnet_jax.models.embed import table as embed
+from resnet_jax.models.frames.network import FrameNetwork
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.segment import table as segment
 
@@ -68,7 +69,8 @@ def create_model(name: str, **options: Any) -> Any:
       **options: fields of `ResNet` that override the variant's, such as `num_classes=37`. A network for segmentation
         gives them to its backbone, except `num_classes` (21), and `aux_loss` (True) and `dropout`, which U-Net has not.
         So does a network for embeddings, except `embedding_size` (512), `dropout` (0), and `sides` (112, 112), the size
-        of the images of an `iresnet`. It has no `num_classes`.
+        of the images of an `iresnet`. It has no `num_classes`. With `frames`, such as `frames="lstm"`, a network for
+        classification looks at each frame of a clip, and further options are those of `FrameNetwork`.
 
     Raises:
       ModelError: an unknown name or option (with the near ones), or options that do not fit each other.
@@ -79,6 +81,8 @@ def create_model(name: str, **options: Any) -> Any:
     if (parts := segment.head_of(name, VARIANTS)) is None:
         if name not in VARIANTS:
             raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES, *embed.NAMES)))
+        if options.get("frames") is not None:
+            return _on_frames(name, options)
         _check_options(name, options, _FIELDS)
         return ResNet(**(VARIANTS[name] | options))
     build, own = segment.HEADS[parts[0]]
@@ -87,6 +91,15 @@ def create_model(name: str, **options: Any) -> Any:
     return build(name, backbone, **{option: value for option, value in options.items() if option in own})
 
 
+def _on_frames(name: str, options: dict[str, Any]) -> FrameNetwork:
+    """The network over the frames of clips, whose frames the network called `name` looks at."""
+    _check_options(name, options, _FIELDS | _FRAMES)
+    cnn = {option: value for option, value in options.items() if option not in _FRAMES}
+    own = {option: value for option, value in options.items() if option in _FRAMES}
+    return FrameNetwork.over(ResNet(**(VARIANTS[name] | cnn)), **own)
+
+
+_FRAMES = FrameNetwork.__dataclass_fields__.keys() - {"parent", "name", "cnn"}
 _FIELDS = ResNet.__dataclass_fields__.keys() - {"parent", "name"}
 
 

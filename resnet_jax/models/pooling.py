@@ -1,5 +1,6 @@
 """Pooling with PyTorch's semantics, in NHWC layout: what a window at the border takes in is explicit."""
 
+from dataclasses import dataclass
 from functools import partial, reduce
 
 import jax
@@ -83,6 +84,25 @@ def _nine(x: Array, stride: int, border: float) -> list[Array]:
     padded = lax.pad(x, jnp.array(border, x.dtype), [(0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)])
     starts = [(0, i, j, 0) for i in range(3) for j in range(3)]
     return [lax.slice(padded, start, (n, start[1] + h, start[2] + w, c), (1, stride, stride, 1)) for start in starts]
+
+
+@dataclass(frozen=True)
+class GridAverage:
+    """Means of `grid` x `grid` parts of the maps, as `torch.nn.AdaptiveAvgPool2d(grid)` and then `flatten`: of each
+    channel all parts, row by row.
+    """
+
+    grid: int
+
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N D"]:
+        for axis in (1, 2):
+            x = jnp.stack([self._part(x, axis, place) for place in range(self.grid)], axis=axis)
+        return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+    def _part(self, x: Array, axis: int, place: int) -> Array:
+        side = x.shape[axis]
+        start, end = place * side // self.grid, -(-(place + 1) * side // self.grid)
+        return jnp.mean(lax.slice_in_dim(x, start, end, axis=axis), axis=axis)
 
 
 def halving_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 C"]:

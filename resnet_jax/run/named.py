@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from resnet_jax.config import AS_PUBLISHED, Embed, PresetChange, Segment
+from resnet_jax.config import AS_PUBLISHED, Clips, Embed, PresetChange, Segment
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
 from resnet_jax.models.embed.network import Embedder
 from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
+from resnet_jax.tasks.clips.task import is_video_network
 from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.segment.task import is_segmenter
 from resnet_jax.weights.hub import is_repository
@@ -64,8 +65,13 @@ def embeds(opened: Run | Network) -> bool:
     return isinstance(opened.config.task, Embed) if isinstance(opened, Run) else isinstance(opened.model, Embedder)
 
 
+def sees_videos(opened: Run | Network) -> bool:
+    """Whether it names a class for a video."""
+    return isinstance(opened.config.task, Clips) if isinstance(opened, Run) else is_video_network(opened.model)
+
+
 def check_classifies(opened: Run | Network, *, or_embeds: bool = False) -> None:
-    """Raises a ConfigError for a network that names a class for each pixel, or none.
+    """Raises a ConfigError for a network that names a class for each pixel, or for a video, or none.
 
     Args:
       or_embeds: take networks for embeddings too.
@@ -74,6 +80,11 @@ def check_classifies(opened: Run | Network, *, or_embeds: bool = False) -> None:
         raise ConfigError(
             f"{opened.title} gives embeddings and names no class, and this is for networks that name one. To compare "
             "images use verify or identify, to keep embeddings use features --stages embedding (docs/embeddings.md)"
+        )
+    if sees_videos(opened):
+        raise ConfigError(
+            f"{opened.title} names a class for a video, and this is for networks that look at single images. Use "
+            "predict VIDEO, or evaluate (docs/video.md), or name another network"
         )
     if segments(opened):
         raise ConfigError(

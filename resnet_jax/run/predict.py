@@ -88,9 +88,10 @@ def open_checkpoints(config: Config, workdir: epath.Path, best: str) -> Checkpoi
     return Checkpoints(workdir / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, best=best)
 
 
-def predict(run: Run, images: UInt8[np.ndarray, "N H W C"]) -> dict[str, Array]:
+def predict(run: Run, images: UInt8[np.ndarray, "N *S C"]) -> dict[str, Array]:
     """The predictions of the run's task for uint8 images as `resnet_jax.data.load_image` prepares them, by name.
 
-    Classification predicts `probability` (N, K), for each class.
+    Classification predicts `probability` (N, K), for each class. So does that of videos, of clips (N, T, H, W, C), or
+    (N, V, T, H, W, C) for V clips of each video.
     """
-    return run.task.predict(run.state.eval_variables, {"image": jnp.asarray(images)})
+    return run.task.predict(run.state.eval_variables, {run.task.sees: jnp.asarray(images)})

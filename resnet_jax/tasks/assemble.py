@@ -73,7 +73,8 @@ def build_model(config: Config) -> Any:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    shape = {name: getattr(options, name) for name in ("widths", "stage_sizes", "output_stride", "time")}
+    names = ("widths", "stage_sizes", "output_stride", "time")
+    shape: dict[str, Any] = {name: getattr(options, name) for name in names}
     model = create_model(
         options.name,
         **{name: value for name, value in shape.items() if value},

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from resnet_jax.config import Classify, Config, Embed, Segment
+from resnet_jax.config import Classify, Clips, Config, Embed, Segment
 from resnet_jax.config_files import FILE_NAME, saved_config
 from resnet_jax.data import load_source
 from resnet_jax.files import open_folder
 from resnet_jax.models.create import backbone_of
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify.task import classify
+from resnet_jax.tasks.clips.task import clips
 from resnet_jax.tasks.embed.task import embed
 from resnet_jax.tasks.segment.task import segment
 from resnet_jax.tasks.task import Task
@@ -18,6 +19,7 @@ TASKS: dict[type, Callable[[Config], Task]] = {
     Classify: lambda config: classify(config, assemble.build_model(config)),
     Segment: lambda config: segment(config, assemble.build_model(config)),
     Embed: lambda config: embed(config, assemble.build_model(config)),
+    Clips: lambda config: clips(config, assemble.build_model(config)),
 }
 """The function for each class of `config.task`."""
 

@@ -53,6 +53,7 @@ class Task:
         than those that embeddings are trained on.
       group_size: consecutive examples of a batch whose losses depend on one another; 0 = all.
       fixed: regular expressions of parameters that are never trained.
+      sees: the leaf of a batch that the network looks at.
     """
 
     fills: "tuple[Fill, Fill]"
@@ -72,6 +73,7 @@ class Task:
     check_eval_source: "Callable[[Source], None] | None" = None
     group_size: int = 1
     fixed: tuple[str, ...] = ()
+    sees: str = "image"
 
     def __post_init__(self) -> None:
         if self.best not in self.names:

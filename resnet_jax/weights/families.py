@@ -4,7 +4,7 @@ A row has the name of a module, and its name elsewhere. `{stage}`, `{block}` and
 one less, for libraries that count from 0. A module that no row names keeps its name.
 """
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Family:
       image: axes of a small image, or clip, without batch and channels.
       roots: the modules that hold the backbone. Variables with one of them are of this family.
       rooted: whether files name the root too, as in `backbone.conv1`.
+      keys: rows of whole keys, for arrays that a file names in another way than its module and then the array.
       stems: names of stems. A network with one of them, and variables and files with the stem's first convolution, are
         of this family.
     """
@@ -45,6 +46,7 @@ class Family:
     image: tuple[int, ...] = (64, 64)
     roots: tuple[str, ...] = ()
     rooted: bool = True
+    keys: Rows = ()
     stems: tuple[str, ...] = ()
 
 
@@ -113,9 +115,9 @@ RESNET = Family(
 _ROOTS = ("backbone", "encoder")
 
 
-def _below(rows: Rows) -> Rows:
+def _below(rows: Rows, roots: Sequence[str] = _ROOTS) -> Rows:
     """The same rows for the modules of a backbone."""
-    return tuple((f"{root}.{ours}", f"{root}.{theirs}") for root in _ROOTS for ours, theirs in rows)
+    return tuple((f"{root}.{ours}", f"{root}.{theirs}") for root in roots for ours, theirs in rows)
 
 
 SEGMENT = Family(
@@ -141,6 +143,28 @@ EMBED = Family(
 )
 """Networks for embeddings: insightface's names of an iresnet."""
 
+_ARRAYS = ("weight", "bias")
+_ATTENTION = "transformer.layers.{n}.self_attn"
+
+FRAMES = Family(
+    modules=_below(RESNET.modules, ("cnn",)),
+    layouts={layout: _below(RESNET.layouts[layout], ("cnn",)) for layout in ("torchvision", "timm_d")},
+    head=("classifier",),
+    stem=tuple(f"cnn.{stem}" for stem in RESNET.stem),
+    block=RESNET.block,
+    layout_of=lambda model: RESNET.layout_of(resnet_in(model)),
+    image=(2, 64, 64),
+    roots=("cnn",),
+    keys=tuple(
+        (f"{head}.{which}_l{{n}}.{array}", f"{head}.{array}_{which}_l{{n}}")
+        for head in ("lstm", "gru")
+        for which in ("ih", "hh")
+        for array in _ARRAYS
+    )
+    + tuple((f"{_ATTENTION}.in_proj.{array}", f"{_ATTENTION}.in_proj_{array}") for array in _ARRAYS),
+)
+"""Networks over the frames of clips. The names below the head are those of torch's LSTM, GRU and TransformerEncoder."""
+
 VIDEO = Family(
     modules=(
         # Of a convolution that is cut into space and time; and any block's own.
@@ -157,7 +181,7 @@ VIDEO = Family(
 )
 """torchvision's networks for video. Networks with other stems in space and time have the names of `RESNET`."""
 
-FAMILIES = (VIDEO, EMBED, SEGMENT, RESNET)
+FAMILIES = (VIDEO, FRAMES, EMBED, SEGMENT, RESNET)
 ROOTS = tuple(root for family in FAMILIES for root in family.roots)
 
 

@@ -14,7 +14,7 @@ from resnet_jax.models import create_model, list_models, variable_shapes
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.embed.table import IRESNETS, PREFIX
 from resnet_jax.models.segment.table import HEADS
-from resnet_jax.weights.families import EMBED, RESNET, Family, family_in, family_of
+from resnet_jax.weights.families import EMBED, FRAMES, RESNET, Family, family_in, family_of
 from resnet_jax.weights.names import (
     COUNTERS,
     Path,
@@ -70,6 +70,8 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     found = _fixed(shapes, family)
     if not family.roots:
         return _classifiers(found, family)
+    if family is FRAMES:  # arrays do not tell the heads of attention, nor which head over time has none
+        return []
     if family is EMBED:
         body = {key: shape for key, shape in found.items() if key.split(".")[0] not in ("fc", "features")}
         sizes = stage_sizes(found)

@@ -22,6 +22,7 @@ _LEAVES = {
     ("params", "scale"): "weight",
     ("params", "slope"): "weight",
     ("params", "bias"): "bias",
+    ("params", "embedding"): "weight",
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
     (COUNTERS, "count"): "num_batches_tracked",
@@ -39,7 +40,7 @@ def torch_key(path: Path, layout: str = "torchvision", family: Family = RESNET) 
         raise WeightsError(
             f"{'/'.join(path)} has no name in PyTorch; known are {', '.join('/.../'.join(known) for known in _LEAVES)}"
         )
-    return f"{torch_module(modules, layout, family)}.{_LEAVES[collection, leaf]}"
+    return _rename(f"{torch_module(modules, layout, family)}.{_LEAVES[collection, leaf]}", family.keys)
 
 
 def torch_module(path: Sequence[str], layout: str = "torchvision", family: Family = RESNET) -> str:

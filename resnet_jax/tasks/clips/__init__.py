@@ -1,0 +1,1 @@
+"""Classification of videos: one class for each, from clips of it."""

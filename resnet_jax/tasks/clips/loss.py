@@ -1,0 +1,41 @@
+"""Cross entropy of clips, with targets that may be mixtures of classes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+
+from resnet_jax.tasks.clips.look import seen_by
+from resnet_jax.tasks.task import Prepare
+from resnet_jax.training.accumulate import Batch
+from resnet_jax.training.losses import cross_entropy, in_top_k
+from resnet_jax.training.step import Loss, Losses
+
+
+def make_loss(model: Any, prepare: Prepare, *, label_smoothing: float = 0.0) -> Loss:
+    """Returns the loss of a part of a batch. Its metric `top1` says how often the class with the largest target is
+    predicted.
+
+    Args:
+      prepare: gives `clip`, normalised, and `target` (N, K), a distribution over the classes for each clip.
+    """
+
+    def loss(
+        params: PyTree[Array], batch_stats: PyTree[Array], batch: Batch, key: Key[Array, ""], axis: str | None
+    ) -> Losses:
+        seen = prepare(key, batch)
+        net = model.on_axis(axis) if axis else model
+        logits, updates = net.apply(
+            {"params": params, "batch_stats": batch_stats},
+            *seen_by(model, seen),
+            train=True,
+            positions=seen["position"],
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, 1)},  # a key of its own: `prepare` draws from `key` itself
+        )
+        top1 = in_top_k(logits, jnp.argmax(seen["target"], axis=-1), 1)
+        statistics = updates.get("batch_stats", {})
+        return Losses(cross_entropy(logits, seen["target"], label_smoothing), {"top1": top1}, statistics)
+
+    return loss
