@@ -1,6 +1,5 @@
 """The features of a network: what its stages put out for every image of a split, kept on disk."""
 
-import dataclasses
 import hashlib
 import logging
 import os
@@ -153,7 +152,7 @@ def describe_network(network: Network, preset: Preset) -> dict[str, Any]:
     return {
         "weights": digest_json(digest_arrays(jax.tree.map(jnp.asarray, dict(network.variables)))),
         "network": _options_of(network.model),
-        "preparation_of_images": dataclasses.asdict(preset) | {"mean": list(preset.mean), "std": list(preset.std)},
+        "preparation_of_images": preset.as_json(),
     }
 
 

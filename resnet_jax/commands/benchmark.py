@@ -52,9 +52,8 @@ def benchmark(
     seconds = speed.time_in_turns({program.name: program.turn for program in programs}, rounds)
     cost, peak = measure(net, image_size=size, frames=frames), peak_of(devices[0])
 
-    print(
-        f"{model}, {f'{frames} frames of ' * clips}{size}x{size}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}"
-    )
+    pixels = f"{frames} frames of {size}x{size}" if clips else f"{size}x{size}"
+    print(f"{model}, {pixels}, batch {batch_size}, {dtype}, {len(devices)} x {devices[0].device_kind}")
     print(f"{'':8}  images/s   ms/step  compile s   peak GB     MFU  floor, images/s")
     for program in programs:
         train = program.name == "train"

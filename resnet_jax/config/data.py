@@ -19,7 +19,8 @@ class DataConfig(Checked):
     `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `idx:PATH`
     (MNIST's files), `npz:PATH` (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks). With masks:
     `pairs:PATH` (PATH/SPLIT/images and PATH/SPLIT/masks), `voc:PATH` (Pascal VOC's layout). For embeddings:
-    `rec:PATH` (insightface's record files), `verification:PATH` (its pairs), `lfw:PATH` (LFW's); docs/data.md."""
+    `rec:PATH` (insightface's record files), `verification:PATH` (its pairs), `lfw:PATH` (LFW's). Videos: `videos:PATH`
+    (PATH/SPLIT/CLASS/*.mp4), `ucf101:PATH`, `hmdb51:PATH`, `kinetics:PATH`; docs/data.md."""
     directory: str | None = None
     """Where TFDS data lives; None = TFDS's default (`TFDS_DATA_DIR` or ~/tensorflow_datasets)."""
     train_split: str = "train"

@@ -1,7 +1,7 @@
 """How an image is prepared for evaluation: the one description of it, of configs and of published weights."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
 
 from resnet_jax.config.checked import AtLeastOne, Checked, Positive
 from resnet_jax.errors import ConfigError
@@ -43,6 +43,13 @@ class Preset:
     def channels(self) -> int:
         """Of the image that the network sees: 1 or 3."""
         return len(self.mean)
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, with lists for tuples. What only videos need is left out where it is as for images, since older
+        stores of features do not say it."""
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {"exact": None, "antialias": True}
+        return {name: value for name, value in values.items() if name not in plain or value != plain[name]}
 
 
 @dataclass(frozen=True, kw_only=True)

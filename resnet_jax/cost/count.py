@@ -23,7 +23,6 @@ from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
 
-
 FRAMES = 16
 """The length of the clips for which torchvision and Hara et al. 2018 (arXiv:1711.09577) state costs."""
 

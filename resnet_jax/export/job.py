@@ -17,7 +17,7 @@ from resnet_jax.compress.quantize import Quantized
 from resnet_jax.config import Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
-from resnet_jax.models.headed import with_options
+from resnet_jax.models.headed import refuse_clips, with_options
 from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
@@ -48,6 +48,7 @@ class Job:
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        refuse_clips(self.network.model, "export")
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"--batch = {self.batch} must be at least 1, or symbolic for any number of images")
         if self.size is not None and min(self.size) < 1:
@@ -95,7 +96,7 @@ class Job:
             },
             "output": {"name": self.output, "dtype": "float32"},
             "preparation": {"outside": self.outside, "inside": self.inside},
-            "preset": dataclasses.asdict(self.preset),
+            "preset": self.preset.as_json(),
             "classes": list(net.class_names),
             "resnet_jax": __version__,
         }

@@ -188,7 +188,7 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
     yield from misfits_in_time(
         net,
         of_images=plan.stem is STEMS["space_to_depth"],
-        of_clips=plan.stem in (STEMS["r3d"], STEMS["r2plus1d"]),
+        of_clips=plan.stem in (STEMS["i3d"], STEMS["r3d"], STEMS["r2plus1d"]),
         shrinks_everywhere=subsamples,
     )
     if not block.widens and (net.groups, net.base_width) != (1, 64):

@@ -47,6 +47,16 @@ def resnet_in(model: Any) -> ResNet:
     return getattr(model, model.root) if isinstance(model, Headed) else model
 
 
+def refuse_clips(model: Any, what: str) -> None:
+    """Raises a ModelError for a network that sees clips, where `what` knows images alone."""
+    if len(getattr(model, "sides", ())) == 3:
+        raise ModelError(
+            f"{what} is for networks that see images, and {type(model).__name__} with time = "
+            f"{resnet_in(model).time!r} sees clips (N, T, H, W, C); use this network from Python or as a run, or take "
+            "one without time"
+        )
+
+
 def with_options(model: Any, **options: Any) -> Any:
     """The network with other fields of `ResNet`, or of the `ResNet` under its head."""
     if isinstance(model, Headed):

@@ -102,6 +102,8 @@ STEMS: dict[str, Stem] = {
     "deep": Stem(deep, stride=2, pool=True, shares=(1 / 2, 1 / 2)),
     "deep_tiered": Stem(deep, stride=2, pool=True, shares=(3 / 8, 1 / 2)),
     "space_to_depth": Stem(space_to_depth, stride=2, pool=True),
+    # Of inflated networks that see three frames at once here (github.com/hassony2/inflated_convnets_pytorch).
+    "i3d": Stem(partial(one_conv, kernel_size=(3, 7, 7), stride=(1, 2, 2)), stride=2, pool=True),
     # Of torchvision's networks for video, which call their stems so.
     "r3d": Stem(
         partial(one_conv, kernel_size=(3, 7, 7), stride=(1, 2, 2), name="stem_0"), stride=2, pool=False, norm="stem_1"

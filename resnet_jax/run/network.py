@@ -154,7 +154,8 @@ def fitting(state_dict: Mapping[str, np.ndarray], where: str | Path) -> list[str
 
 def describe(preset: Preset) -> str:
     """How images are prepared, in words."""
-    resized = f"{preset.resize} x {preset.resize} pixels" if preset.squash else f"shorter side {preset.resize} pixels"
-    whole = not preset.crop or (preset.squash and preset.crop == preset.resize)
+    sides = preset.exact or ((preset.resize, preset.resize) if preset.squash else None)
+    resized = f"{sides[0]} x {sides[1]} pixels" if sides else f"shorter side {preset.resize} pixels"
+    whole = not preset.crop or sides == (preset.crop, preset.crop)
     cut = "" if whole else f", centre {preset.crop}"
     return f"images: {resized} ({preset.interpolation}){cut}"

@@ -54,7 +54,9 @@ def open_export(folder: Path) -> Export:
     try:
         facts = json.loads((folder / DESCRIPTION).read_text())
         form, asked, output = facts["format"], facts["input"], facts["output"]["name"]
-        known = {**facts["preset"], "mean": tuple(facts["preset"]["mean"]), "std": tuple(facts["preset"]["std"])}
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in facts["preset"].items()
+        }
         preset, names, title = Preset(**known), tuple(map(str, facts["classes"])), str(facts["network"])
         shape, scaled = list(asked["shape"]), asked["name"] != PIXELS
         batch = shape[0] if isinstance(shape[0], int) else None

@@ -199,11 +199,9 @@ def family_of(network: Any) -> Family:
     """The family of a model, or of the variables of one."""
     if isinstance(network, Mapping):
         modules = {module for part in network.values() for module in part}
-        stems = lambda family: family.stem if family.stems else ()
-        is_of = lambda family: (
-            any(stem.replace(".", "_") in modules for stem in stems(family))
-            or any(root in modules for root in family.roots)
-        )
+        parts = {module.split("_")[0] for module in modules}
+        own_stem = lambda family: family.stems and family.stem[0].split(".")[0] in parts
+        is_of = lambda family: own_stem(family) or any(root in modules for root in family.roots)
     else:
         stem = getattr(network, "stem", None)
         is_of = lambda family: stem in family.stems or any(hasattr(network, root) for root in family.roots)

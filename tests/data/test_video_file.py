@@ -27,7 +27,10 @@ KINDS = {
     "refresh.mp4": {"options": {"g": "12", "x264-params": "intra-refresh=1"}},
     "stream.ts": {"options": GROUPS},
     "old.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
-    "hidden.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "25"}},
+    "hidden.webm": {
+        "codec": "libvpx",
+        "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "g": "25", "deadline": "realtime"},
+    },
     "nine.webm": {"codec": "libvpx-vp9", "options": {"lag-in-frames": "16", "g": "25", "cpu-used": "8"}},
     "moving.gif": {"codec": "gif", "pixels": "rgb8"},
     "interlaced.mp4": {"options": {**GROUPS, "x264-params": "interlaced=1"}},

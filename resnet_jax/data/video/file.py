@@ -120,7 +120,7 @@ class _Decoder:
                 self._begin()
                 first = next(self._packets, None)
                 self._packets = chain([first] if first else [], self._packets)
-                if first and (key.time >= first.pts if first.dts is None else key.decoded >= first.dts):
+                if first and first.pts is not None and first.pts <= key.time:
                     return
 
     def _find(self, number: int) -> "VideoFrame | None":
