@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST = 6
 """Videos on a picture, at most."""
-CLASSES = 5
+CLASSES = 8
 """Strips under a video: the most probable classes of any of its clips."""
 _THUMB, _STRIP, _LEFT, _GAP, _HEAD = 0.8, 0.2, 2.1, 0.65, 0.75  # inches
 _LEAST = 5.5  # inches of all thumbnails of a video together
