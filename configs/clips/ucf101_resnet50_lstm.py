@@ -3,7 +3,7 @@
     python train.py configs/clips/ucf101_resnet50_lstm.py --data.name ucf101:PATH
 
 The network below was trained on ImageNet and stays as it is. Each video is seen by one clip of 16 frames out of equal
-parts of it, always the same, so the features are computed once and kept in the run's folder.
+parts of it, always the same, so the features are computed once and kept in the cache folder.
 """
 
 from resnet_jax import (

@@ -150,7 +150,7 @@ class Clips(_OfClasses):
     things are; 1 = the mean of the whole."""
     fixed_clips: bool = False
     """Training sees of each video the clip in its middle, prepared as in evaluation: always the same. Where the network
-    below the head is frozen too, its features are computed once, and kept in the run's folder."""
+    below the head is frozen too, its features are computed once, and kept in the cache folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

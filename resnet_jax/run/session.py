@@ -20,6 +20,7 @@ from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.logs.run_log import RunLog
 from resnet_jax.run.environment import append_session, describe_environment, read_sessions
 from resnet_jax.run.evaluate import Evaluations, batching, make_evaluations
+from resnet_jax.run.kept import kept_of
 from resnet_jax.run.predict import CLASS_NAMES
 from resnet_jax.run.revisions import REVISION, changes_since
 from resnet_jax.run.start import Beginning, load_beginning
@@ -135,16 +136,23 @@ def prepare(
     """
     mesh = make_mesh()
     source = data.load_source(config.data, config.data.train_split)
-    evaluations = make_evaluations(config, task)
     task.check_source(source)
+    beginning = cache(partial(load_beginning, config, task, source.class_names))
+    kept = kept_of(config, task, beginning(), say) if task.frozen else None
+    if kept:
+        task = kept.with_kept()
+    evaluations = make_evaluations(config, task)
     teacher = load_teacher(config, source.class_names) if config.distil.teacher else None
     if teacher:
         task = teacher.teach(task, config)
     training = assemble(config, task, mesh, num_images=len(source))
     stream = data.train_batches(
-        source, config.data, seed=config.seed, fill=task.fills[0], **batching(config.batch_size)
+        kept.rows(source) if kept else source,
+        config.data,
+        seed=config.seed,
+        fill=task.fills[0],
+        **batching(config.batch_size),
     )
-    beginning = cache(partial(load_beginning, config, task, source.class_names))
     if not known and (begun := beginning()):
         for remark in begun.remarks:
             say(f"start.weights: {remark}")

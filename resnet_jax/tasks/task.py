@@ -23,6 +23,23 @@ Distance = Callable[[Any, Any, Batch, float], Float[Array, " N"]]
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """What a part of the network gives for an example, where training shows each example always alike.
+
+    Attributes:
+      module: the part, a module of the network.
+      network: what the part is, in words that tell it from all others.
+      leaf: the leaf of a batch that may stand in the place of `Task.sees`.
+      compute: `(variables of the part, a batch as the data gave it) -> rows of this leaf`.
+    """
+
+    module: str
+    network: str
+    leaf: str
+    compute: Callable[[PyTree[Array], Batch], Array]
+
+
+@dataclass(frozen=True)
 class Task:
     """The functions of a task that `training` and `data` get. They never see the task itself. No task sees another.
 
@@ -54,6 +71,7 @@ class Task:
       group_size: consecutive examples of a batch whose losses depend on one another; 0 = all.
       fixed: regular expressions of parameters that are never trained.
       sees: the leaf of a batch that the network looks at.
+      frozen: a part of the network whose outputs are computed once and kept, where that part is frozen.
     """
 
     fills: "tuple[Fill, Fill]"
@@ -74,6 +92,7 @@ class Task:
     group_size: int = 1
     fixed: tuple[str, ...] = ()
     sees: str = "image"
+    frozen: Frozen | None = None
 
     def __post_init__(self) -> None:
         if self.best not in self.names:

@@ -1,5 +1,6 @@
 """Videos as a task: the same result on any devices, recipes at full size, clips and videos counted, short videos."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
@@ -7,22 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import resnet_jax as rn
-from resnet_jax import AugmentConfig, ClipConfig, Clips, Config, DataConfig, ModelConfig, OptimConfig
+from resnet_jax import AugmentConfig, ClipConfig, Clips, Config, DataConfig, ModelConfig, OptimConfig, Start
 from resnet_jax.config_files import save_config, saved_config
 from resnet_jax.data import load_source
 from resnet_jax.data.fills import Draws
+from resnet_jax.data.sources import moving_digits
 from resnet_jax.data.video import Clip
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder
 from resnet_jax.models import create_model, init
+from resnet_jax.run import kept
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.tasks.assemble import assemble, init_state_of
 from resnet_jax.tasks.clips.look import make_look, of_videos
 from resnet_jax.tasks.clips.measure import make_measure, report
 from resnet_jax.tasks.clips.task import clips
 from resnet_jax.tasks.table import task_of
+from resnet_jax.weights import save_weights
+
+from ..weights.networks import random_variables
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "short_runs")
 
@@ -236,3 +243,43 @@ def test_data_without_videos_or_with_other_classes_are_refused():
     other = replace(other, model=replace(other.model, num_classes=5))
     with pytest.raises(ConfigError, match=r"has 8 classes; set model\.num_classes = 8"):
         clips(other, tiny_model(SPACE_TIME)).check_source(load_source(DataConfig(name="moving_digits"), "test"))
+
+
+def test_kept_features_give_the_run_that_looks_anew(tmp_path, monkeypatch):
+    """Computed once, for training and evaluation; other weights are other features."""
+    monkeypatch.setenv("RESNET_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(moving_digits, "LENGTHS", {"train": 24, "test": 10})
+    below = rn.create_model("cifar_resnet8", num_classes=3, width=16)
+    paths = [tmp_path / f"{seed}.safetensors" for seed in (1, 2)]
+    for seed, path in enumerate(paths):
+        save_weights(path, random_variables(below, channels=1, seed=seed))
+    config = make_config(Clips(frames="gru", hidden=5, fixed_clips=True), flip=False, shift_pixels=0)
+    config = replace(
+        config,
+        model=replace(config.model, name="cifar_resnet8", bn_group_size=0),
+        optim=replace(config.optim, level="head"),
+        start=Start(weights=str(paths[0])),
+        epochs=2.0,
+        eval_batch_size=8,
+    )
+    looked = []
+    compute = kept.Kept._write
+    monkeypatch.setattr(kept.Kept, "_write", lambda self, *args: (looked.append(args), compute(self, *args)))
+    train = lambda config, name: rn.train(config, tmp_path / name, console=Console(quiet=True))
+    first = train(config, "first")
+    assert len(looked) == 2
+    again = train(config, "again")
+    assert len(looked) == 2
+    jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet_jax.run.session.kept_of", lambda *args: None)
+        anew = train(config, "anew")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), anew.params, first.params)
+    logged = [(tmp_path / name / "result.json").read_text() for name in ("first", "anew")]
+    ours, theirs = (json.loads(text) for text in logged)
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert rn.evaluate(config, first)["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+    train(replace(config, start=Start(weights=str(paths[1]))), "other")
+    assert len(looked) == 4
+    train(replace(config, optim=replace(config.optim, level="all")), "trained")
+    assert len(looked) == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from resnet_jax.config import Clips, Config
 from resnet_jax.data import Source, augment, missing_leaves, normalize
@@ -20,7 +20,7 @@ from resnet_jax.models.headed import resnet_in
 from resnet_jax.tasks.clips.look import CLIP, FEATURES, LENGTH, Look, make_look, of_videos
 from resnet_jax.tasks.clips.loss import make_loss
 from resnet_jax.tasks.clips.measure import BEST, NAMES, make_measure, report
-from resnet_jax.tasks.task import Predict, Prepare, Task
+from resnet_jax.tasks.task import Frozen, Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.losses import divergence, one_hot
 
@@ -54,7 +54,20 @@ def clips(config: Config, model: Any) -> Task:
         distance=lambda logits, wanted, _, temperature: divergence(logits, wanted, temperature),
         check_source=partial(check_source, config),
         sees=CLIP,
+        frozen=frozen_part(config, model) if options.fixed_clips else None,
     )
+
+
+def frozen_part(config: Config, model: FrameNetwork) -> Frozen:
+    """The network for images, which looks at each frame."""
+
+    def compute(variables: PyTree[Array], batch: Batch) -> Float[Array, "N *V T D"]:
+        clips = normalize(batch[CLIP], config.data.preset)
+        frames = clips.reshape(-1, *clips.shape[-3:])
+        own = {name: tree[model.root] for name, tree in variables.items()}
+        return model.cnn.apply(own, frames, train=False).reshape(*clips.shape[:-3], -1)
+
+    return Frozen(model.root, f"{config.model} {model.cnn}", FEATURES, compute)
 
 
 @dataclass(frozen=True)
