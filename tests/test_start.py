@@ -301,3 +301,26 @@ def test_the_number_of_classes_comes_from_the_data(weights):
     assert settled(settled(config)) == settled(config)
     with pytest.raises(ConfigError, match="num_classes = None stands for.*set model.num_classes"):
         task_of(config)
+
+
+@pytest.mark.parametrize("how", ["centred", "repeated"])
+def test_a_network_for_clips_starts_from_weights_of_images(weights, how):
+    config = config_of(weights[0], (), "--model.time", "3d", inflate=how)
+    found = load_beginning(config, task_of(config), DIGITS)
+    kernel, still = found.arrays["params/layer1_0/conv1/kernel"], weights[1]["params/layer1_0/conv1/kernel"]
+    np.testing.assert_allclose(kernel[1], still if how == "centred" else still / 3, rtol=1e-6)
+    np.testing.assert_array_equal(kernel[0], np.zeros_like(still) if how == "centred" else kernel[1])
+    assert found.new == ("params/fc/bias", "params/fc/kernel")
+
+
+def test_what_cannot_start_from_weights_of_images(weights):
+    for time, message in (
+        ("2+1d", "start.inflate = 'centred': time = '2\\+1d' has norms and convolutions in time .*choose time='3d'"),
+        ("None", "start.inflate = 'centred': inflate makes the weights of a network for clips, and ResNet with time"),
+    ):
+        config = config_of(weights[0], (), "--model.time", time, inflate="centred")
+        with pytest.raises(ConfigError, match=message):
+            load_beginning(config, task_of(config), DIGITS)
+    config = config_of(weights[0], (), "--model.time", "3d")
+    with pytest.raises(WeightsError, match=r"of wrong shape \(file != network\)"):
+        load_beginning(config, task_of(config), DIGITS)

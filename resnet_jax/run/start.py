@@ -1,6 +1,5 @@
 """A start from existing weights: where they come from, how they fit, and which of them checkpoints need not hold."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,22 +14,20 @@ from resnet_jax.compress.quantize import in_float32
 from resnet_jax.compress.quantize.trained import GRIDS
 from resnet_jax.config import Config, Group
 from resnet_jax.config_files import FILE_NAME
-from resnet_jax.errors import CheckpointError, ConfigError, WeightsError
+from resnet_jax.errors import CheckpointError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models.create import backbone_of
+from resnet_jax.run.fitted import below_the_head, check_fit, new_head, with_channels_of
 from resnet_jax.run.inflated import inflated_if, time_of
 from resnet_jax.survival.digests import by_name, digest_arrays, digest_json
 from resnet_jax.tasks.assemble import freezes, groups_and_phases
 from resnet_jax.tasks.task import Task
 from resnet_jax.training.frozen import combine
 from resnet_jax.training.state import TrainState, trained_variables
-from resnet_jax.weights import WEIGHT_SETS, adapt_input_conv, class_names, find_weights, load_pretrained
-from resnet_jax.weights.channels import input_conv
-from resnet_jax.weights.families import RESNET, ROOTS, family_in
+from resnet_jax.weights import WEIGHT_SETS, find_weights, load_pretrained
+from resnet_jax.weights.families import RESNET, family_in
 from resnet_jax.weights.files import read_state_dict
-from resnet_jax.weights.narrowing import first_few
 
-SHOWN = 10  # arrays that do not fit, in an error
 _PARTS = ("params", "batch_stats")
 
 
@@ -122,17 +119,17 @@ def load_beginning(config: Config, task: Task, class_names: Sequence[str]) -> Be
     grids = tuple(name for name in wanted if name.startswith(f"params/{GRIDS}/"))
     like = {name: leaf for name, leaf in wanted.items() if name not in grids}
     weights = _read(config)
-    lifted, above, lifting = _below_the_head(like, inflated_if(config, like, weights.arrays))
-    found, adapting = _with_channels_of(like, lifted)
+    lifted, above, lifting = below_the_head(like, inflated_if(config, like, weights.arrays))
+    found, adapting = with_channels_of(like, lifted)
     of_head = lambda name: f"{name}/".startswith(tuple(f"{part}/{head}/" for part in _PARTS for head in task.head))
     rest = {name: leaf for name, leaf in like.items() if name not in above}
-    last, remark = _new_head(
+    last, remark = new_head(
         config.start.head, tuple(filter(of_head, rest)), rest, found, weights.class_names, class_names
     )
     new = above + last
     body = {name: array for name, array in found.items() if not of_head(name) or name in like}
     trees = ({name: x for name, x in tree.items() if name not in new} for tree in (like, body))
-    _check_fit(config, weights.model, *trees)
+    check_fit(config, weights.model, *trees)
     arrays = {name: found[name].astype(leaf.dtype) for name, leaf in like.items() if name not in new}
     groups, _ = groups_and_phases(config, task)
     return Beginning(
@@ -196,105 +193,8 @@ def _network_of(name: str, weights: str) -> str:
     return backbone if family_in(read_state_dict(find_weights(name, weights))) is RESNET else name
 
 
-def _below_the_head(
-    like: Mapping[str, Any], found: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
-    """Where the weights are those of a network for classification, and the network has one as its backbone: the arrays
-    under the backbone's name, the names of the other arrays of the network, which are made new, and what to say."""
-    root = next((root for root in ROOTS if _has(like, root)), "")
-    if not root or any(_has(found, other) for other in ROOTS):
-        return dict(found), (), ()
-    head = tuple(f"params/{module}/" for module in RESNET.head)
-    lifted = {name.replace("/", f"/{root}/", 1): x for name, x in found.items() if not name.startswith(head)}
-    new = tuple(name for name in like if name.split("/")[1] != root)
-    left = ", ".join(name for name in found if name.startswith(head))
-    parts = " and ".join(dict.fromkeys(name.split("/")[1] for name in new))
-    remark = f"the weights are of a network for classification, whose backbone is taken; {parts} are made new"
-    return lifted, new, (f"{remark}{f', and {left} are left out' * bool(left)}",)
-
-
-def _has(arrays: Mapping[str, Any], module: str) -> bool:
-    return any(name.startswith(f"params/{module}/") for name in arrays)
-
-
 def _arrays(variables: PyTree[Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in by_name(variables).items()}
-
-
-def _with_channels_of(
-    like: Mapping[str, Any], found: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays with a first convolution for the channels that the network sees, and what to say of it."""
-    stem = input_conv(like)
-    if stem not in found or like[stem].shape == found[stem].shape:
-        return dict(found), ()
-    before, after = found[stem].shape, like[stem].shape
-    if (*before[:-2], before[-1]) != (*after[:-2], after[-1]):
-        return dict(found), ()  # another stem
-    how = "their sum" if after[-2] == 1 else f"repeated, times {before[-2]}/{after[-2]}"
-    remark = f"{stem} is made from that of {before[-2]} channels for {after[-2]}, as timm does ({how})"
-    return {**found, stem: adapt_input_conv(found[stem], after[-2])}, (remark,)
-
-
-def _new_head(
-    wanted: str,
-    all_of_it: tuple[str, ...],
-    like: Mapping[str, Any],
-    found: Mapping[str, np.ndarray],
-    theirs: Sequence[str] | None,
-    ours: Sequence[str],
-) -> tuple[tuple[str, ...], str]:
-    """The arrays of the last layer that are made new, and what to say of it.
-
-    Args:
-      wanted: `start.head`.
-      all_of_it: the names of these arrays.
-      theirs: the names of the classes of the weights; None = nothing says them.
-      ours: those of the data set.
-    """
-    misfits = tuple(name for name in all_of_it if name not in found or found[name].shape != like[name].shape)
-    listed = ", ".join(misfits or all_of_it)
-    if misfits:
-        return all_of_it if wanted == "new" else misfits, f"{listed} do not fit, and are made new"
-    if not all_of_it or wanted == "fitting":
-        return (), ""
-    if wanted == "new":
-        return all_of_it, f"{listed} are made new, as start.head = 'new' says"
-    if theirs is None or (tuple(theirs) == tuple(ours) and all(name.isdecimal() for name in ours)):
-        return (), (
-            f"{listed} are kept: they fit, and nothing names the classes of the weights. Where they are other classes, "
-            "add --start.head new"
-        )
-    if tuple(theirs) == tuple(ours) or is_imagenet(theirs, ours):
-        return (), ""
-    return all_of_it, (
-        f"{listed} are made new, since their classes ({first_few(theirs, 3)}) are not those of the data set "
-        f"({first_few(ours, 3)}). --start.head fitting keeps them"
-    )
-
-
-def is_imagenet(theirs: Sequence[str], ours: Sequence[str]) -> bool:
-    """Whether both are ImageNet's classes, and the data set calls them by their WordNet numbers, as folders do."""
-    numbers = all(re.fullmatch(r"n\d{8}", name) for name in ours)
-    return tuple(theirs) == class_names() and len(ours) == len(theirs) and numbers and list(ours) == sorted(ours)
-
-
-def _check_fit(config: Config, of: str, like: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
-    lines = [f"{name}: not in the weights" for name in like if name not in found]
-    lines += [f"{name}: only in the weights" for name in found if name not in like]
-    lines += [
-        f"{name}: {found[name].shape} (weights) != {leaf.shape} (network)"
-        for name, leaf in like.items()
-        if name in found and found[name].shape != leaf.shape
-    ]
-    if lines:
-        shown = lines[:SHOWN] + [f"and {len(lines) - SHOWN} more"] * (len(lines) > SHOWN)
-        raise ConfigError(
-            f"start.weights = {config.start.weights!r}{f', of {of},' * bool(of)} does not fit {config.model.name}; "
-            f"{len(lines)} arrays differ:"
-            + "".join(f"\n  {line}" for line in shown)
-            + "\nSet model.name to that of the weights, or name other weights."
-        )
 
 
 def _name(path: Any) -> str:

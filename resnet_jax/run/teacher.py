@@ -14,10 +14,10 @@ from jaxtyping import Array, PyTree
 from resnet_jax.config import Config, Preset, Segment
 from resnet_jax.errors import CheckpointError, ConfigError, ModelError, WeightsError
 from resnet_jax.models.headed import with_options
+from resnet_jax.run.fitted import is_imagenet
 from resnet_jax.run.named import network_of, open_named, segments
 from resnet_jax.run.network import Network
 from resnet_jax.run.predict import Run
-from resnet_jax.run.start import is_imagenet
 from resnet_jax.runtime.mesh import replicated
 from resnet_jax.survival.digests import digest_arrays, digest_json
 from resnet_jax.tasks.distil import TEACHER, distilled

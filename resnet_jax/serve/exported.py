@@ -54,9 +54,8 @@ def open_export(folder: Path) -> Export:
     try:
         facts = json.loads((folder / DESCRIPTION).read_text())
         form, asked, output = facts["format"], facts["input"], facts["output"]["name"]
-        known: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in facts["preset"].items()
-        }
+        known: dict[str, Any] = {**facts["preset"]}
+        known |= {name: tuple(known[name]) for name in ("mean", "std", "exact") if name != "exact" or name in known}
         preset, names, title = Preset(**known), tuple(map(str, facts["classes"])), str(facts["network"])
         shape, scaled = list(asked["shape"]), asked["name"] != PIXELS
         batch = shape[0] if isinstance(shape[0], int) else None

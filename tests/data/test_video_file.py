@@ -160,12 +160,12 @@ def test_files_that_are_no_whole_video_are_named(tmp_path):
                 out.mux(packet)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("no video " * 50)
-    (tmp_path / "list.avi").write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{whole}\n")  # a playlist that names other files
+    (tmp_path / "list.avi").write_text("ffconcat version 1.0\nfile whole.mp4\n")  # a list that names another file
     cases = {
         tmp_path / "gone.mp4": "cannot read .*gone.mp4: No such file or directory; it was there when",
         tmp_path / "empty.mp4": "cannot read .*empty.mp4: Invalid data found .*; it must be a whole video",
         tmp_path / "text.mp4": "cannot read .*text.mp4: Invalid data found",
-        tmp_path / "list.avi": "cannot read .*list.avi: Invalid data found",
+        tmp_path / "list.avi": "cannot read .*list.avi: Invalid argument; it must be a whole video",
         cut(whole, tmp_path / "cut.mp4", 0.6): "cannot read .*cut.mp4: Invalid data found",
         cut(tmp_path / "fast.mp4", tmp_path / "half.mp4", 0.5): "half.mp4 was cut short: it says that it has 40 frames",
         cut(write_video(tmp_path / "x.avi", pictures(40), codec="mpeg4"), tmp_path / "cut.avi", 0.5): "was cut short",

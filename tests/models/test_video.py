@@ -1,13 +1,20 @@
 """Networks in space and time against torchvision's, and against Hara et al. 2018 as its authors' code has it."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax.compress.fold import fold
+from resnet_jax.compress.prune.spaces import spaces_of
+from resnet_jax.compress.quantize.calibrate import quantize
+from resnet_jax.config.quantize import QuantizeConfig
 from resnet_jax.cost.count import count_macs, count_parameters
 from resnet_jax.cost.facts import stored_facts
 from resnet_jax.errors import ModelError
+from resnet_jax.export.job import Job
 from resnet_jax.models import create_model, list_models
 from resnet_jax.models.temporal import middle_channels
 from resnet_jax.parity import compare_networks, randomize, tolerances_for
@@ -51,7 +58,9 @@ def compare_with(module, model, *, sides, train_sides, steps, checks=("forward",
     return {row.name for section in report.sections for row in section.rows}
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize(
+    "name", ["r2plus1d_18", *(pytest.param(name, marks=pytest.mark.slow) for name in TORCHVISION[:2])]
+)
 def test_the_forward_pass_is_torchvisions(torchvision, name):
     """Of odd clips, at every stage and every layer."""
     model = create_model(name, stage_sizes=(1, 1, 1, 1), num_classes=5, param_dtype=jnp.float64)
@@ -106,6 +115,7 @@ def test_middle_channels_are_torchvisions():
     assert [middle("layer2_0", "conv1"), middle("layer2_0", "conv2"), middle("layer2_1", "conv1")] == [230, 230, 288]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expansion"), [("r3d_34", 1), ("r3d_50", 4)])
 def test_the_deeper_networks_are_haras(name, expansion):
     model = create_model(name, stage_sizes=(2, 1, 1, 1), width=8, num_classes=5, param_dtype=jnp.float64)
@@ -167,3 +177,31 @@ def test_images_are_no_clips():
         ModelError, match=r"clips are float32 of shape \(1, 8, 8, 3\); they must be .*\(N, T, H, W, C\)"
     ):
         jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False))
+
+
+@pytest.mark.parametrize("time", ["3d", "2+1d"])
+def test_a_folded_network_gives_the_same(time):
+    options = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5, "param_dtype": jnp.float64}
+    model = create_model("resnet18", time=time, **options)
+    with jax.enable_x64(True):
+        variables = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64), random_variables(model, image=model.sides)
+        )
+        clips = np.random.default_rng(0).normal(size=(1, 3, 17, 15, 3))
+        folded = fold(model, variables)
+        assert folded.kept == 0
+        apply = lambda model, v: np.asarray(jax.jit(lambda v, x: model.apply(v, x, train=False))(v, clips))
+        expected = apply(model, variables)
+        np.testing.assert_allclose(apply(folded.model, folded.variables), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("what", ["export", "quantize", "prune"])
+def test_what_knows_images_alone_refuses_clips(what):
+    model = create_model("resnet18", time="3d", stage_sizes=(1,), width=4)
+    call = {
+        "export": lambda: Job(SimpleNamespace(model=model)),
+        "quantize": lambda: quantize(model, {}, list, QuantizeConfig()),
+        "prune": lambda: spaces_of(model),
+    }[what]
+    with pytest.raises(ModelError, match=f"{what} is for networks that see images, and ResNet with time = '3d' sees"):
+        call()
