@@ -83,41 +83,41 @@ class EvalClip:
 
     Attributes:
       preset: how frames are prepared.
-      clips: which frames are taken.
+      clip: which frames are taken.
       labels: the class that is written for each class of the data set; None = the same class.
     """
 
     preset: Preset
-    clips: ClipConfig
+    clip: ClipConfig
     labels: tuple[int, ...] | None = None
     needs = ("video", "label")
 
     @property
     def leaves(self) -> Leaves:
-        count, size = self.clips.eval_clips * self.clips.eval_crops, self.preset.crop
-        shape = (count, self.clips.frames, size, size, self.preset.channels)
+        count, size = self.clip.eval_clips * self.clip.eval_crops, self.preset.crop
+        shape = (count, self.clip.frames, size, size, self.preset.channels)
         return {"clip": (shape, np.uint8), "length": ((count,), np.int32), "label": ((), np.int32)}
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        row["length"][...] = write_clips(row["clip"], example, self.preset, self.clips)
+        row["length"][...] = write_clips(row["clip"], example, self.preset, self.clip)
         row["label"][...] = example["label"] if self.labels is None else self.labels[example["label"]]
 
 
 def write_clips(
-    out: UInt8[np.ndarray, "V T S S C"], example: Mapping[str, Any], preset: Preset, clips: ClipConfig
+    out: UInt8[np.ndarray, "V T S S C"], example: Mapping[str, Any], preset: Preset, clip: ClipConfig
 ) -> np.ndarray:
     """Writes the clips of `EvalClip`. Returns the lengths (V,)."""
-    video, crops = example["video"], clips.eval_crops
-    indices, length = eval_frames(video.times(), clips)
-    places = out.reshape(clips.eval_clips, crops, *out.shape[1:])
+    video, crops = example["video"], clip.eval_crops
+    indices, length = eval_frames(video.times(), clip)
+    places = out.reshape(clip.eval_clips, crops, *out.shape[1:])
     wanted = np.unique(indices)  # a frame of several clips is decoded and resized once
     # In parts, since all frames together may need much memory before they are resized.
-    for part in np.split(wanted, np.arange(clips.frames, len(wanted), clips.frames)):
+    for part in np.split(wanted, np.arange(clip.frames, len(wanted), clip.frames)):
         for index, frame in zip(part, video.read(part), strict=True):
             frame = to_channels(frame, preset.channels, name=example["name"])
-            clip, time = np.nonzero(indices == index)
+            which, time = np.nonzero(indices == index)
             for crop, pixels in enumerate(_crops(frame, preset, crops)):
-                places[clip, crop, time] = pixels
+                places[which, crop, time] = pixels
     return np.repeat(length, crops)
 
 
