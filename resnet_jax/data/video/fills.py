@@ -77,7 +77,7 @@ class TrainClip:
 class EvalClip:
     """Writes all clips and crops of a video into one row, so that an evaluation counts each video once.
 
-    The row, V being `clips.eval_clips * clips.eval_crops`, the crops of the first clip first: `clip` uint8
+    The row, V being `clip.eval_clips * clip.eval_crops`, the crops of the first clip first: `clip` uint8
     (V, T, S, S, C). `length` int32 (V,), how many frames are the video's; the others repeat the last of them. `label`
     int32.
 
