@@ -61,6 +61,11 @@ def test_config_json_made_to_hurt(tmp_path, text):
     assert built_or_refused(lambda: saved_config(tmp_path)) is None
 
 
+def test_a_kind_that_is_no_name():
+    with pytest.raises(ConfigError, match=r"unknown kind '\[\]'. Known: .*classify"):
+        from_dict(Config, {"task": {"kind": []}})
+
+
 options = st.sampled_from([f"--{name}" for name in OWN] + [f"--{s}.{name}" for s in SECTIONS for name in SECTIONS[s]])
 words = options | st.text(max_size=10) | st.integers().map(str) | st.floats().map(str) | st.just("--help")
 

@@ -89,7 +89,7 @@ def _chosen(hint: Any, value: Any) -> Any:
     if get_origin(hint) not in (Union, UnionType) or not isinstance(value, Mapping):
         return hint
     kinds = {getattr(option, "kind"): option for option in get_args(hint) if dataclasses.is_dataclass(option)}  # noqa: B009
-    if value.get("kind") not in kinds:
+    if str(value.get("kind")) not in kinds:  # a list is no key of a dictionary
         raise ConfigError(unknown_name("kind", str(value.get("kind")), kinds))
     return kinds[value["kind"]]
 

@@ -105,7 +105,7 @@ RESNET = Family(
         ),
     },
     head=("fc",),
-    stem=("conv1", "conv1.0"),
+    stem=("conv1", "conv1.0", "conv1.spatial", "conv1.0.spatial"),
     block=r"(?:layer|encoder\.stages\.)(\d+)\.(?:layers\.)?(\d+)\.",
     layout_of=lambda model: "timm_d" if getattr(model, "shortcut", None) == "average_pool" else "torchvision",
     foreign=_foreign,

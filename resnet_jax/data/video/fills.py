@@ -77,47 +77,47 @@ class TrainClip:
 class EvalClip:
     """Writes all clips and crops of a video into one row, so that an evaluation counts each video once.
 
-    The row, V being `which.eval_clips * which.eval_crops`, the crops of the first clip first: `clip` uint8
+    The row, V being `clip.eval_clips * clip.eval_crops`, the crops of the first clip first: `clip` uint8
     (V, T, S, S, C). `length` int32 (V,), how many frames are the video's; the others repeat the last of them. `label`
     int32.
 
     Attributes:
       preset: how frames are prepared.
-      which: which frames are taken.
+      clip: which frames are taken.
       labels: the class that is written for each class of the data set; None = the same class.
     """
 
     preset: Preset
-    which: ClipConfig
+    clip: ClipConfig
     labels: tuple[int, ...] | None = None
     needs = ("video", "label")
 
     @property
     def leaves(self) -> Leaves:
-        count, size = self.which.eval_clips * self.which.eval_crops, self.preset.crop
-        shape = (count, self.which.frames, size, size, self.preset.channels)
+        count, size = self.clip.eval_clips * self.clip.eval_crops, self.preset.crop
+        shape = (count, self.clip.frames, size, size, self.preset.channels)
         return {"clip": (shape, np.uint8), "length": ((count,), np.int32), "label": ((), np.int32)}
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
-        row["length"][...] = write_clips(row["clip"], example, self.preset, self.which)
+        row["length"][...] = write_clips(row["clip"], example, self.preset, self.clip)
         row["label"][...] = example["label"] if self.labels is None else self.labels[example["label"]]
 
 
 def write_clips(
-    out: UInt8[np.ndarray, "V T S S C"], example: Mapping[str, Any], preset: Preset, which: ClipConfig
+    out: UInt8[np.ndarray, "V T S S C"], example: Mapping[str, Any], preset: Preset, clip: ClipConfig
 ) -> np.ndarray:
     """Writes the clips of `EvalClip`. Returns the lengths (V,)."""
-    video, crops = example["video"], which.eval_crops
-    indices, length = eval_frames(video.times(), which)
-    places = out.reshape(which.eval_clips, crops, *out.shape[1:])
+    video, crops = example["video"], clip.eval_crops
+    indices, length = eval_frames(video.times(), clip)
+    places = out.reshape(clip.eval_clips, crops, *out.shape[1:])
     wanted = np.unique(indices)  # a frame of several clips is decoded and resized once
     # In parts, since all frames together may need much memory before they are resized.
-    for part in np.split(wanted, np.arange(which.frames, len(wanted), which.frames)):
+    for part in np.split(wanted, np.arange(clip.frames, len(wanted), clip.frames)):
         for index, frame in zip(part, video.read(part), strict=True):
             frame = to_channels(frame, preset.channels, name=example["name"])
-            clip, time = np.nonzero(indices == index)
+            which, time = np.nonzero(indices == index)
             for crop, pixels in enumerate(_crops(frame, preset, crops)):
-                places[clip, crop, time] = pixels
+                places[which, crop, time] = pixels
     return np.repeat(length, crops)
 
 

@@ -38,7 +38,7 @@ def train_frames(times: Float[np.ndarray, " F"], config: ClipConfig, rng: np.ran
     grid = _Grid.of(times, config)
     # On the video's own frames a clip begins with a frame; otherwise between two of them too.
     start = rng.integers(grid.starts) if config.rate is None else rng.random() * grid.starts
-    return grid.shown(np.array([start]), config)
+    return grid.indices(np.array([start]), config)
 
 
 def eval_frames(times: Float[np.ndarray, " F"], config: ClipConfig) -> Shown:
@@ -48,7 +48,7 @@ def eval_frames(times: Float[np.ndarray, " F"], config: ClipConfig) -> Shown:
     if config.sampling == "uniform":
         return _uniform(times, config.frames, np.arange(config.frames) + (np.arange(count)[:, None] + 0.5) / count)
     grid = _Grid.of(times, config)
-    return grid.shown(np.floor(np.linspace(0, grid.starts - 1, count) + 1e-9), config)
+    return grid.indices(np.floor(np.linspace(0, grid.starts - 1, count) + 1e-9), config)
 
 
 class _Grid(NamedTuple):
@@ -74,7 +74,7 @@ class _Grid(NamedTuple):
             times = times * config.rate
         return cls(times, places, max(places - (config.frames - 1) * config.step, 1))
 
-    def shown(self, starts: Float[np.ndarray, " V"], config: ClipConfig) -> Shown:
+    def indices(self, starts: Float[np.ndarray, " V"], config: ClipConfig) -> Shown:
         length = min(config.frames, -(-self.places // config.step))
         steps = np.minimum(np.arange(config.frames), length - 1) * config.step
         return Shown(_shown_at(self.times, starts[:, None] + steps), np.full(len(starts), length))
