@@ -118,7 +118,7 @@ def test_a_video_is_predicted_over_time(folder, videos, frames, capsys, tmp_path
 def test_what_cannot_be_read_is_said(folder, videos, capsys):
     with pytest.raises(SystemExit, match=r"1 of 2 videos:\n.*bad\.mp4"):
         cli.main(["predict", str(folder), str(videos / "frames"), str(videos / "bad.mp4")])
-    assert "frames" in capsys.readouterr().out
+    assert "0.0 to 0.3" in capsys.readouterr().out  # the name of the folder may be cut in two lines
 
 
 @pytest.mark.parametrize(
