@@ -25,7 +25,7 @@ def small(name, **options):
     """A network of the kind of `name`, with a block per stage and few channels."""
     row = {**imagenet.VARIANTS, **cifar.VARIANTS}[name]
     width = 32 if row.get("norm") == "group" else 16 if row.get("se_ratio") else 4
-    narrow = {"base_width": 64 * 2 * row["groups"] // width} if row.get("groups", 1) > 1 else {}
+    narrow = {"base_width": 64 * 2 // width} if row.get("groups", 1) > 1 else {}
     stages = (1,) * len(row["stage_sizes"])
     return create_model(
         name,
