@@ -24,7 +24,6 @@ from resnet_jax.models.layers import standardized
 from resnet_jax.models.shortcuts import SHORTCUTS
 from resnet_jax.models.stems import STEMS
 from resnet_jax.weights.channels import input_conv
-from resnet_jax.weights.families import family_of
 
 Path = tuple[str, ...]  # of a module, such as ("layer1_0", "conv1")
 
@@ -144,8 +143,7 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
         return result
 
     channels = image_channels(model, variables)
-    sides = getattr(model, "sides", family_of(model).image)
-    images = jax.ShapeDtypeStruct((1, *sides, channels), model.param_dtype)
+    images = jax.ShapeDtypeStruct((1, *model.sides, channels), model.param_dtype)
     with nn.intercept_methods(watch), forms_of("cpu"):  # to trace one form of each layer takes half of the time
         jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images)
     return _Layers([path for path, _ in convolutions], before, epsilon, images)

@@ -28,7 +28,6 @@ class Family:
       layout_of: the layout in which the library that has this network writes it.
       foreign: layouts in which this network is not written: a file of such a layout is of another network, even if all
         names and shapes agree.
-      image: axes of a small image, or clip, without batch and channels.
       roots: the modules that hold the backbone. Variables with one of them are of this family.
       rooted: whether files name the root too, as in `backbone.conv1`.
       keys: rows of whole keys, for arrays that a file names in another way than its module and then the array.
@@ -43,7 +42,6 @@ class Family:
     block: str
     layout_of: Callable[[Any], str] = lambda model: "torchvision"
     foreign: Callable[[Any], frozenset[str]] = lambda model: frozenset()
-    image: tuple[int, ...] = (64, 64)
     roots: tuple[str, ...] = ()
     rooted: bool = True
     keys: Rows = ()
@@ -153,7 +151,6 @@ FRAMES = Family(
     stem=tuple(f"cnn.{stem}" for stem in RESNET.stem),
     block=RESNET.block,
     layout_of=lambda model: RESNET.layout_of(resnet_in(model)),
-    image=(2, 64, 64),
     roots=("cnn",),
     keys=tuple(
         (f"{head}.{which}_l{{n}}.{array}", f"{head}.{array}_{which}_l{{n}}")

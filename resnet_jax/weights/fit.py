@@ -30,9 +30,9 @@ from resnet_jax.weights.narrowing import first_few
 Shape = tuple[int, ...]
 
 
-def leaves_of(model: nn.Module, channels: int = 3, family: Family = RESNET) -> dict[Path, Shape]:
+def leaves_of(model: nn.Module, channels: int = 3) -> dict[Path, Shape]:
     """Every leaf of the model's variables, and of the counters, with the shape that PyTorch gives it."""
-    shapes = variable_shapes(model, channels=channels, sides=getattr(model, "sides", family.image))
+    shapes = variable_shapes(model, channels=channels)
     paths = {}
     for path, leaf in flatten_dict(shapes).items():
         paths[path] = to_torch_axes(np.broadcast_to(np.float32(0), leaf.shape), path).shape
@@ -107,7 +107,7 @@ def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.nd
     except ModelError:  # a backbone that does not go with this head
         return False
     family = family_of(model)
-    leaves = leaves_of(model, family=family)
+    leaves = leaves_of(model)
     return any(_keys(leaves, layout, family) == found for layout in family.layouts)
 
 

@@ -116,7 +116,7 @@ def translate(
 
 def _match(state_dict: Mapping[str, np.ndarray], model: nn.Module, channels: int, family: Family) -> dict[str, Path]:
     """Where each key of the file belongs. Raises WeightsError unless every key is used and every array fits."""
-    leaves = leaves_of(model, channels, family)
+    leaves = leaves_of(model, channels)
     by_layout = {layout: {torch_key(path, layout, family): path for path in leaves} for layout in family.layouts}
     layout = max(by_layout, key=lambda layout: len(state_dict.keys() & by_layout[layout].keys()))
     refuse_foreign(state_dict, model, layout, family)

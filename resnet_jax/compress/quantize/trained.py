@@ -15,7 +15,6 @@ from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
 from resnet_jax.errors import ModelError
 from resnet_jax.models.headed import refuse_clips, with_options
-from resnet_jax.weights.families import family_of
 
 GRIDS = "grids"
 """Where the parameters of a network keep its steps: `grids/tensors/PLACE/scale` and `zero_point`, and
@@ -119,7 +118,7 @@ class FakeQuantized:
                 return self.network.apply(own, images, train=False)
 
         channels = image_channels(self.network, own)
-        jax.eval_shape(look, jax.ShapeDtypeStruct((1, *family_of(self.network).image, channels), jnp.float32))
+        jax.eval_shape(look, jax.ShapeDtypeStruct((1, *self.network.sides, channels), jnp.float32))
         steps = flatten_dict(grids, sep="/")
         places = [name.removeprefix("tensors/").rpartition("/")[0] for name in steps if name.startswith("tensors/")]
         tensors = {

@@ -1,39 +1,11 @@
-"""Cross entropy with targets that may be mixtures of classes."""
-
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+"""Cross entropy of images."""
 
 from resnet_jax.models import ResNet
+from resnet_jax.tasks.cross_entropy import loss_of_classes
 from resnet_jax.tasks.task import Prepare
-from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.losses import cross_entropy, in_top_k
-from resnet_jax.training.step import Loss, Losses
+from resnet_jax.training.step import Loss
 
 
 def make_loss(model: ResNet, prepare: Prepare, *, label_smoothing: float = 0.0) -> Loss:
-    """Returns the loss of a part of a batch. Its metric `top1` says how often the class with the largest target is
-    predicted.
-
-    Args:
-      prepare: gives `image`, normalised, and `target` (N, K), a distribution over the classes for each image.
-    """
-
-    def loss(
-        params: PyTree[Array], batch_stats: PyTree[Array], batch: Batch, key: Key[Array, ""], axis: str | None
-    ) -> Losses:
-        seen = prepare(key, batch)
-        net = model.on_axis(axis) if axis else model
-        logits, updates = net.apply(
-            {"params": params, "batch_stats": batch_stats},
-            seen["image"],
-            train=True,
-            positions=seen["position"],
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(key, 1)},  # a key of its own: `prepare` draws from `key` itself
-        )
-        top1 = in_top_k(logits, jnp.argmax(seen["target"], axis=-1), 1)
-        statistics = updates.get("batch_stats", {})
-        return Losses(cross_entropy(logits, seen["target"], label_smoothing), {"top1": top1}, statistics)
-
-    return loss
+    """Returns the loss of a part of a batch, see `loss_of_classes`. `prepare` gives `image`, normalised."""
+    return loss_of_classes(model, prepare, lambda seen: (seen["image"],), label_smoothing=label_smoothing)

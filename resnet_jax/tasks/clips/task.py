@@ -17,9 +17,9 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
 from resnet_jax.models.frames.network import HEAD, FrameNetwork
 from resnet_jax.models.headed import resnet_in
-from resnet_jax.tasks.clips.look import CLIP, FEATURES, LENGTH, Look, make_look, of_videos
-from resnet_jax.tasks.clips.loss import make_loss
+from resnet_jax.tasks.clips.look import CLIP, FEATURES, LENGTH, Look, make_look, of_videos, seen_by
 from resnet_jax.tasks.clips.measure import BEST, NAMES, make_measure, report
+from resnet_jax.tasks.cross_entropy import loss_of_classes
 from resnet_jax.tasks.task import Frozen, Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.losses import divergence, one_hot
@@ -44,7 +44,7 @@ def clips(config: Config, model: Any) -> Task:
         fills=(train_fill(config, options), EvalClip(config.data.preset, config.data.clip)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
-        loss=make_loss(model, prepare, label_smoothing=options.label_smoothing),
+        loss=loss_of_classes(model, prepare, partial(seen_by, model), label_smoothing=options.label_smoothing),
         measure=make_measure(look),
         report=report,
         predict=make_predict(look),

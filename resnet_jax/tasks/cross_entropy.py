@@ -1,24 +1,27 @@
-"""Cross entropy of clips, with targets that may be mixtures of classes."""
+"""Cross entropy with targets that may be mixtures of classes, for every task whose networks name classes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
-from resnet_jax.tasks.clips.look import seen_by
 from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.losses import cross_entropy, in_top_k
 from resnet_jax.training.step import Loss, Losses
 
 
-def make_loss(model: Any, prepare: Prepare, *, label_smoothing: float = 0.0) -> Loss:
+def loss_of_classes(
+    model: Any, prepare: Prepare, seen_by: Callable[[Batch], tuple[Array, ...]], *, label_smoothing: float = 0.0
+) -> Loss:
     """Returns the loss of a part of a batch. Its metric `top1` says how often the class with the largest target is
     predicted.
 
     Args:
-      prepare: gives `clip`, normalised, and `target` (N, K), a distribution over the classes for each clip.
+      prepare: gives what the network sees, and `target` (N, K), a distribution over the classes for each example.
+      seen_by: what the network is called with, from a prepared batch.
     """
 
     def loss(
@@ -28,7 +31,7 @@ def make_loss(model: Any, prepare: Prepare, *, label_smoothing: float = 0.0) -> 
         net = model.on_axis(axis) if axis else model
         logits, updates = net.apply(
             {"params": params, "batch_stats": batch_stats},
-            *seen_by(model, seen),
+            *seen_by(seen),
             train=True,
             positions=seen["position"],
             mutable=["batch_stats"],
