@@ -66,7 +66,6 @@ VIDEO = Family(
     head=("fc",),
     stem=("conv1",),
     block=r"layer(\d+)\.(\d+)\.",
-    image=(4, 16, 16),
 )
 
 
