@@ -40,6 +40,7 @@ class Video18(nn.Module):
     """torchvision.models.video.r3d_18."""
 
     num_classes: int
+    sides = (4, 16, 16)  # axes of a small clip
 
     @nn.compact
     def __call__(self, clips, *, train=False):
