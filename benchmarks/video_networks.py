@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from turns import Run, take_turns
 
+from resnet_jax.runtime.xla_flags import set_xla_flags
+
 OURS, XLA, TORCH = "resnet_jax", "XLA's conv", "torch eager"
 
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    set_xla_flags()  # the processes that take turns inherit the environment
     print(f"{asked.batch_size} clips of {asked.frames} frames of {asked.size} x {asked.size}; speed beside torch eager")
     print(f"{'network':<12} {'what':<8} {OURS:>16} {XLA:>16} {TORCH:>14}  difference")
     for name in asked.models:
