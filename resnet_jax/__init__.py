@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from resnet_jax.run.evaluate import evaluate
     from resnet_jax.run.predict import load_run, predict
     from resnet_jax.run.train import train
+    from resnet_jax.studies.study import Difference, Measure, Published, Scale, Slope, Study
     from resnet_jax.tasks.task import Task
     from resnet_jax.weights import (
         WEIGHT_SETS,
@@ -69,6 +70,12 @@ _HOME = {
     "create_model": "models",
     "init": "models",
     "list_models": "models",
+    "Difference": "studies.study",
+    "Measure": "studies.study",
+    "Published": "studies.study",
+    "Scale": "studies.study",
+    "Slope": "studies.study",
+    "Study": "studies.study",
     "Task": "tasks.task",
     "evaluate": "run.evaluate",
     "load_run": "run.predict",
@@ -95,16 +102,22 @@ __all__ = [
     "Clips",
     "Config",
     "DataConfig",
+    "Difference",
     "Distil",
     "Embed",
     "Eval",
     "Group",
+    "Measure",
     "ModelConfig",
     "OptimConfig",
     "Preset",
     "Prune",
+    "Published",
+    "Scale",
     "Segment",
+    "Slope",
     "Start",
+    "Study",
     "Task",
     "Unfreeze",
     "class_names",

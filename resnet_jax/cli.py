@@ -71,8 +71,8 @@ def train() -> None:
     """Train a network, as `python train.py` does; `train --help` says more."""
 
 
-def ladder() -> None:
-    """Train a network by several levels and compare them; `ladder --help` says more."""
+def study() -> None:
+    """Train the runs of a study and compare them; `study --help` says more."""
 
 
 COMMANDS: Commands = {
@@ -89,7 +89,6 @@ COMMANDS: Commands = {
     "export": export,
     "features": features,
     "identify": identify,
-    "ladder": ladder,
     "maps": maps,
     "memory": memory,
     "models": models,
@@ -102,6 +101,7 @@ COMMANDS: Commands = {
     "report": report,
     "serve": serve,
     "similarity": similarity,
+    "study": study,
     "train": train,
     "verify": verify,
 }
@@ -117,13 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"resnet_jax {__version__} (jax {version('jax')}, Python {platform.python_version()})")
         return None
-    if arguments[:1] in (["train"], ["ladder"]):  # they take the fields of a config too, and end as a run does
-        from resnet_jax.commands.ladder import ladder
+    if arguments[:1] in (["train"], ["study"]):  # they take the fields of a config too, and end as a run does
+        from resnet_jax.commands.study import study as run_study
         from resnet_jax.commands.train import exit_as_a_run, train_and_exit
 
         if arguments[0] == "train":
             return train_and_exit(arguments[1:], ["-m", "resnet_jax", "train"])
-        return exit_as_a_run(partial(ladder, arguments[1:]))
+        return exit_as_a_run(partial(run_study, arguments[1:]))
     commands, prog = COMMANDS, "resnet_jax"
     description: str | None = f"ResNets in JAX, version {__version__}."
     if arguments and arguments[0] in GROUPS:

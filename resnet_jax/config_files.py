@@ -12,7 +12,7 @@ import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 from etils import epath
@@ -24,6 +24,7 @@ from resnet_jax.errors import ConfigError, unknown_name
 from resnet_jax.files import open_folder, write_atomically
 
 FILE_NAME = "config.json"
+T = TypeVar("T")
 # Fields that may change when a run is continued, since they do not change what is computed from the same data.
 FREE = (
     *("checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.on_error", "on_non_finite", "watchdog_seconds"),
@@ -45,12 +46,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def read_config_file(path: str | Path) -> Config:
     """The `config` that the Python file at `path` defines. Raises `ConfigError` as `load_config` does."""
+    return defined_in(path, "config", Config)
+
+
+def defined_in(path: str | Path, name: str, cls: type[T]) -> T:
+    """The object of class `cls` that the Python file at `path` defines under `name`.
+
+    Raises:
+      ConfigError: no such file, nothing of that name and class in it, or an error while it runs.
+    """
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.py")], cutoff=0.5)
         hint = f" Did you mean {path.with_stem(near[0])}?" if near else ""
         raise ConfigError(
-            f"config file {path} does not exist; give the path of a Python file that defines `config`.{hint}"
+            f"{name} file {path} does not exist; give the path of a Python file that defines `{name}`.{hint}"
         )
     try:
         namespace = runpy.run_path(str(path))
@@ -60,11 +70,11 @@ def read_config_file(path: str | Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
     except (SyntaxError, ValueError) as error:  # also bytes that are no text
         raise ConfigError(f"{path} is no Python file that can be read: {error}. Correct it") from error
-    config = namespace.get("config")
-    if not isinstance(config, Config):
-        found = "nothing of that name" if config is None else f"a {type(config).__name__}"
-        raise ConfigError(f"{path} must define `config = resnet_jax.Config(...)`; it defines {found}")
-    return config
+    value = namespace.get(name)
+    if not isinstance(value, cls):
+        found = "nothing of that name" if value is None else f"a {type(value).__name__}"
+        raise ConfigError(f"{path} must define `{name} = resnet_jax.{cls.__name__}(...)`; it defines {found}")
+    return value
 
 
 def find_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -136,8 +146,8 @@ def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
     """
     if not (open_folder(workdir) / FILE_NAME).exists():
         return False
-    different = [line for line in differences(saved_config(workdir), config) if line.partition(":")[0] not in FREE]
-    if different and not _has_saved(open_folder(workdir)):
+    different = changes_of_run(config, workdir)
+    if different and not has_saved(workdir):
         return False
     if different:
         raise ConfigError(
@@ -148,8 +158,14 @@ def check_same_run(config: Config, workdir: epath.PathLike) -> bool:
     return True
 
 
-def _has_saved(workdir: epath.Path) -> bool:
+def changes_of_run(config: Config, workdir: epath.PathLike) -> list[str]:
+    """How a config differs from that of the run in `workdir`, in fields that may not change; one line for each."""
+    return [line for line in differences(saved_config(workdir), config) if line.partition(":")[0] not in FREE]
+
+
+def has_saved(workdir: epath.PathLike) -> bool:
     """Whether the run has saved a checkpoint (also a damaged one) or has ended."""
+    workdir = open_folder(workdir)
     checkpoints = workdir / "checkpoints"
     saved = checkpoints.iterdir() if checkpoints.is_dir() else ()
     return (workdir / "result.json").exists() or any("tmp" not in path.name for path in saved)

@@ -56,6 +56,10 @@ class NonFiniteLossError(ResnetJaxError):
         self.step = step
 
 
+class StudyError(ResnetJaxError):
+    """Some runs of a study failed. The others are complete, and the table says which are not."""
+
+
 class Preempted(Exception):
     """The run was asked to stop, and stopped after saving a checkpoint. The same command continues it."""
 

@@ -34,6 +34,7 @@ FLOORS = {
     "analysis": 8,
     "export": 8,
     "serve": 9,
+    "studies": 9,
     "commands": 10,
     "cli": 11,
     "__main__": 12,

@@ -1,7 +1,5 @@
 """Transfer learning end to end: a gradual run that is stopped in each phase, and the ladder of levels."""
 
-import io
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +9,10 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
-from resnet_jax.cli import main
-from resnet_jax.commands.ladder import Rung, table_of
 from resnet_jax.config_files import load_config
-from resnet_jax.cost.count import count_parameters
-from resnet_jax.display import plain_console
 from resnet_jax.errors import ConfigError, Preempted
-from resnet_jax.logs.shown import Shown
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
-from resnet_jax.weights import save_weights
 
 from .test_start import ROOT, config_of, weights, without_head
 
@@ -28,11 +20,6 @@ __all__ = ["weights"]  # the fixture
 CONFIGS = ROOT / "configs" / "transfer"
 PHASES = (rn.Unfreeze(epoch=0.3, level="last_block"), rn.Unfreeze(epoch=0.6, level="^(layer[23]|fc)"))
 TRAINED_UNTIL = {3: set(), 5: {"layer3_0"}, 9: {"layer2_0", "layer3_0"}}
-TINY = (
-    *("--data.name", "digits", "--data.holdout", "0", "--data.channels", "1", "--data.image-size", "8"),
-    *("--data.eval-resize", "8", "--data.mean", "0.3", "--data.std", "0.4", "--data.augment.no-flip"),
-    *("--model.name", "cifar_resnet8", "--epochs", "0.2", "--optim.warmup-epochs", "0"),
-)
 
 
 def test_a_gradual_run_is_continued_in_each_phase(weights, tmp_path, capsys):
@@ -108,52 +95,6 @@ def test_the_commands_of_the_page_and_of_the_headers_name_what_there_is():
             assert {f"{rung}.py" for rung in options[options.index("--rungs") + 1 :]} <= {
                 p.name for p in CONFIGS.iterdir()
             }
-
-
-@pytest.mark.usefixtures("short_runs")
-def test_the_ladder_trains_each_rung_once_and_compares_them(tmp_path, capsys):
-    weights = tmp_path / "start.safetensors"
-    save_weights(weights, rn.init(rn.create_model("cifar_resnet8", num_classes=7), jax.random.key(1), channels=1))
-    line = ["ladder", str(CONFIGS), "--workdir", str(tmp_path), "--rungs", "scratch_probe", "probe"]
-    line += ["--seeds", "3", *TINY, "--start.weights", str(weights)]
-    main(line)
-    out = capsys.readouterr().out
-    assert "cifar_resnet8 on digits" in out
-    rungs = json.loads((tmp_path / "ladder.json").read_text())
-    whole = count_parameters(rn.create_model("cifar_resnet8", num_classes=10), channels=1)
-    assert [rung["name"] for rung in rungs] == ["scratch_probe", "probe"]
-    assert [(rung["trained"], rung["parameters"]) for rung in rungs] == [(650, whole)] * 2
-    folders = [tmp_path / rung / "seed3" for rung in ("scratch_probe", "probe")]
-    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
-    assert [rung["values"] for rung in rungs] == [[result["top1"]] for result in results]
-    assert (tmp_path / "ladder.png").read_bytes().startswith(b"\x89PNG")
-    saved = [json.loads((folder / "config.json").read_text()) for folder in folders]
-    assert [one["start"]["weights"] for one in saved] == ["", str(weights)]
-    assert [one["seed"] for one in saved] == [3, 3]
-
-    main([*line, "--as-json"])
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["rungs"] == rungs
-    assert "nothing to train" in captured.err
-
-
-def test_the_table_has_means_and_deviations():
-    log = [{"kind": "train", "epoch": 1, "loss": 2.0}]
-    rung = Rung("last_block", (0.5, 0.6, 0.7), 60.0, 10_000_000, 250, 1000, (log, log, log))
-    alone = replace(rung, name="full", values=(0.5,), trained=1000)
-    console = plain_console(width=80, record=True, file=io.StringIO())
-    console.print(table_of([rung, alone], Shown("top-1", "{:.2%}"), "a net"))
-    words = console.export_text()
-    for expected in ("60.00% ± 10.00%", "50.00% ", "10.0 MB", "250 (25.0%)", "1,000 (100.0%)"):
-        assert expected in words
-
-
-def test_a_rung_without_a_file(tmp_path):
-    with pytest.raises(
-        SystemExit, match=r"error: config file .*last_blok.py does not exist.* Did you mean .*last_block.py"
-    ):
-        main(["ladder", str(CONFIGS), "--workdir", str(tmp_path / "out"), "--rungs", "last_blok"])
-    assert not (tmp_path / "out").exists()
 
 
 def test_one_class_is_refused(tmp_path):

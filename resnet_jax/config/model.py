@@ -24,6 +24,20 @@ class ModelConfig(Checked):
     output_stride: Literal[8, 16, 32] | None = None
     """A stage that would make the stride of the network larger dilates its convolutions instead; None = as the name
     says."""
+    block: Literal["basic", "bottleneck", "bottleneck_v1", "preact_basic", "preact_bottleneck", "ir"] | None = None
+    """The residual block (docs/models.md); None = as the name says."""
+    shortcut: (
+        Literal["zero_pad", "zero_pad_centred", "projection", "projection_always", "average_pool", "none"] | None
+    ) = None
+    """What goes around a branch: options A (`zero_pad`), B (`projection`) and C (`projection_always`) of He et al.
+    2015, or nothing, a plain network, which needs `zero_init_residual = False`; None = as the name says."""
+    norm: Literal["batch", "frozen", "group"] | None = None
+    """The normalisation; None = as the name says."""
+    weight_init: Literal["he", "he_fan_in", "xavier", "lecun", "normal_001", "torch"] | None = None
+    """How convolutions begin: He et al. 2015 by fan-out or fan-in, Glorot & Bengio 2010, LeCun et al. 1998, a standard
+    deviation of 0.01, or as `torch.nn.Conv2d` does; None = as the block says, which is `he` but for face networks."""
+    antialias: bool | None = None
+    """Blur before every subsampling after the first convolution (Zhang 2019, BlurPool); None = as the name says."""
     time: Literal["3d", "mixed", "2+1d"] | None = None
     """The network sees clips: every kernel has an axis of time too (`3d`), those of the first stage alone (`mixed`), or
     each convolution is cut into one in space and one in time (`2+1d`); None = as the name says."""

@@ -78,7 +78,7 @@ class Block(nn.Module):
     preactivation: ClassVar[bool] = False
     # It applies its activation once, so the activation may have parameters, which are those of a module `prelu`.
     activates_once: ClassVar[bool] = False
-    # How convolutions begin.
+    # How convolutions begin, where the network does not say.
     kernel_init: ClassVar[nn.initializers.Initializer] = staticmethod(he_normal_fan_out)
     # The names of the shortcuts that this block can be built with; None = all.
     shortcuts: ClassVar[tuple[str, ...] | None] = None
@@ -111,8 +111,8 @@ class Block(nn.Module):
 
     def last_conv(self, features: int, kernel_size: int, **fields: Any) -> nn.Module:
         """The convolution that ends a branch which no norm ends."""
-        init = nn.initializers.zeros if self.parts.zero_init else self.kernel_init
-        return self.parts.conv(features, kernel_size, kernel_init=init, **fields)
+        zeros = {"kernel_init": nn.initializers.zeros} if self.parts.zero_init else {}
+        return self.parts.conv(features, kernel_size, **zeros, **fields)
 
     def add(self, x: Array, y: Array) -> Array:
         """The branch `y`, gated and dropped as the network asks, plus the shortcut from `x`."""

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models.blocks import BLOCKS, Activation, Block
+from resnet_jax.models.initial import WEIGHT_INITS
 from resnet_jax.models.layers import ACTIVATIONS, POOLS
 from resnet_jax.models.norms import NORMS, field_default
 from resnet_jax.models.shortcuts import SHORTCUTS, Shortcut
@@ -52,6 +53,7 @@ class Blueprint:
     norm: Callable[..., nn.Module]
     act: Activation
     pool: Activation
+    kernel_init: nn.initializers.Initializer
 
 
 def draw(net: "ResNet") -> Blueprint:
@@ -79,6 +81,7 @@ def draw(net: "ResNet") -> Blueprint:
         norm=_pick("norm", NORMS, net.norm),
         act=_pick("act", ACTIVATIONS, net.act),
         pool=_pick("pool", POOLS, net.pool),
+        kernel_init=_pick("weight_init", WEIGHT_INITS, net.weight_init) or block.kernel_init,
     )
     for problem in _misfits(net, blueprint):
         raise ModelError(problem)
@@ -227,6 +230,11 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
             f"zero_init_residual = {net.zero_init_residual} and stochastic_depth = {net.stochastic_depth} with "
             "shortcut = 'none': a branch that is zero ends a network without shortcuts; "
             "pass zero_init_residual=False and stochastic_depth=0"
+        )
+    if net.weight_init is not None and plan.stem is STEMS["space_to_depth"]:
+        yield (
+            f"weight_init = {net.weight_init!r} does not reach the stem 'space_to_depth', whose kernel is a 7x7 in "
+            "another layout and begins as 'he'; choose stem='imagenet', which computes the same"
         )
     if net.folded and field_default(plan.norm, "use_batch_stats") is None:
         yield (

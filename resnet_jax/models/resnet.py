@@ -31,6 +31,7 @@ FOR_TRAINING = {
     "stochastic_depth",
     "remat",
     "zero_init_residual",
+    "weight_init",
     "bn_group_size",
     "bn_axis_name",
     "precision",
@@ -81,6 +82,8 @@ class ResNet(nn.Module):
       zero_init_residual: start the last scale of each branch at 0 (the last kernel in pre-activation blocks), so that a
         block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677, section 5.1; torchvision reports 0.2-0.3
         points of accuracy).
+      weight_init: how convolutions begin: a name of `initial.WEIGHT_INITS`, or an initializer; None = as the block says
+        (`"he"`, but for face networks).
       bn_group_size: images that share BatchNorm statistics in training, 0 = the whole batch.
       bn_axis_name: the axis of `jax.shard_map` or `vmap` whose members hold the whole batch together.
       precision: of products of float32 numbers, `"highest"` or None = the platform's default, which is TF32 on GPUs and
@@ -116,6 +119,7 @@ class ResNet(nn.Module):
     stochastic_depth: float = 0.0
     remat: tuple[int, ...] = ()
     zero_init_residual: bool = False
+    weight_init: str | nn.initializers.Initializer | None = None
     bn_group_size: int = 0
     bn_axis_name: str | None = None
     precision: lax.PrecisionLike = None
@@ -275,7 +279,7 @@ def tools_of(
     conv = partial(
         Conv,
         use_bias=net.folded,
-        kernel_init=plan.block.kernel_init,
+        kernel_init=plan.kernel_init,
         standardize=net.weight_standardization,
         border_in_time=net.time_padding == "border",
         precision=net.precision,

@@ -2,7 +2,9 @@
 
 import json
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +28,7 @@ from resnet_jax.runtime.mesh import split_batch
 from resnet_jax.runtime.programs import tell_of_compiling
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import ROLLBACKS_AT_MOST
-from resnet_jax.survival.signals import StopRequest
+from resnet_jax.survival.signals import Asked, StopRequest
 from resnet_jax.survival.watchdog import Watchdog
 from resnet_jax.tasks.assemble import freezes
 from resnet_jax.tasks.table import settled, task_of
@@ -38,9 +40,29 @@ from resnet_jax.training.state import TrainState
 from resnet_jax.training.step import TrainStep
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a run gets from outside that is trained in one program with others, each in a thread of its own.
+
+    Attributes:
+      step: the step to take instead, from the number of a phase and its step.
+      stop: whether the run is to stop: a thread gets no signals.
+      runs: how many runs share the program.
+    """
+
+    step: Callable[[int, TrainStep], TrainStep]
+    stop: Asked
+    runs: int
+
+
 @forms_of_this_machine()
 def train(
-    config: Config, workdir: epath.PathLike, *, task: Task | None = None, console: Console | None = None
+    config: Config,
+    workdir: epath.PathLike,
+    *,
+    task: Task | None = None,
+    console: Console | None = None,
+    beside: Beside | None = None,
 ) -> TrainState:
     """Trains to the end of the config's epochs, from the newest checkpoint in `workdir` if there is one.
 
@@ -51,6 +73,7 @@ def train(
     Args:
       task: what to train for; None = the task that the config names. A task of your own is not part of the config and
         is not saved. Pass the same task again to continue, evaluate or read the run.
+      beside: None, except for a run that shares its program with others.
 
     Returns the final state.
 
@@ -72,8 +95,9 @@ def train(
         return _read_complete(config, workdir, task, say)
     session = prepare(config, workdir, task or task_of(config), known=known, console=console, say=say)
     session.lay_out_folder()
-    state, seconds_before = _train_past_rollbacks(session)
-    _finish(session, state, seconds_before + time.perf_counter() - started)
+    state, seconds_before = _train_past_rollbacks(session, beside)
+    facts = {"side_by_side": beside.runs} if beside else {}
+    _finish(session, state, seconds_before + time.perf_counter() - started, **facts)
     return state
 
 
@@ -85,19 +109,19 @@ def _read_complete(config: Config, workdir: epath.Path, task: Task | None, say: 
     return done.state
 
 
-def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
+def _train_past_rollbacks(session: Session, beside: Beside | None) -> tuple[TrainState, float]:
     """Returns the last state, and the seconds that earlier sessions of the run took."""
     config, batches = session.config, session.batches
     beginning: dict[str, Any] = {"data": batches.get_state(), "log": []}
     with (
-        StopRequest(session.mesh) as stop,
+        nullcontext(beside.stop) if beside else StopRequest(session.mesh) as stop,
         Watchdog(config.watchdog_seconds) as watchdog,
         open_checkpoints(config, session.workdir, session.evaluations.best) as checkpoints,
     ):
         loop = Loop(
             batches=batches,
             sharding=split_batch(session.mesh),
-            train_steps=_steps(session),
+            train_steps=_steps(session, beside),
             evaluations=session.evaluations.passes,
             plan=session.training.plan,
             checkpoints=checkpoints,
@@ -115,15 +139,16 @@ def _train_past_rollbacks(session: Session) -> tuple[TrainState, float]:
                 session.say(f"Rolling back past the batch of step {error.step}: {error}")
 
 
-def _steps(session: Session) -> tuple[tuple[int, TrainStep], ...]:
+def _steps(session: Session, beside: Beside | None) -> tuple[tuple[int, TrainStep], ...]:
     """The step of each phase, with the number of updates before it."""
     phases = session.training.phases
 
-    def told(phase: Phase, step: Any) -> TrainStep:
+    def told(number: int, phase: Phase, step: TrainStep) -> TrainStep:
         which = f" of level {phase.level!r}" if len(phases) > 1 else ""
-        return cast(TrainStep, tell_of_compiling(step, f"the training step{which}", session.say))
+        taken: Any = beside.step(number, step) if beside else step
+        return cast(TrainStep, tell_of_compiling(taken, f"the training step{which}", session.say))
 
-    return tuple((phase.start, told(phase, step)) for phase, step in phases)
+    return tuple((phase.start, told(number, phase, step)) for number, (phase, step) in enumerate(phases))
 
 
 def _train_from_newest(
@@ -163,13 +188,13 @@ def _train_from_newest(
         return fit(state, loop, log).replace(fixed=None), log.seconds_before
 
 
-def _finish(session: Session, state: TrainState, seconds: float) -> None:
+def _finish(session: Session, state: TrainState, seconds: float, **more: Any) -> None:
     """Writes the result, which marks the run as complete, and prints it."""
     broken = data.found_by_any_host(session.stream.broken.reasons)
     if not session.first:
         return
     evaluations, workdir = session.evaluations, session.workdir
-    facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": session.mesh.size, "broken": broken}
+    facts: dict[str, Any] = {"seconds": round(seconds, 1), "devices": session.mesh.size, "broken": broken, **more}
     if (masks := masks_in(state.opt_state)) is not None:
         facts["sparsity"] = zeros_by_layer(state.eval_variables["params"], masks)
     result = write_result(session.config, workdir, evaluations.best, evaluations.names, **facts)

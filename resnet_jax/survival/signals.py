@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections import deque
-from typing import Self
+from typing import Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,13 @@ log = logging.getLogger("resnet_jax")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # Cloud TPU announces maintenance and preemption by SIGTERM
 # Steps between asking the other processes and reading their answers, so that no step waits for an answer.
 STEPS_OF_DELAY = 2
+
+
+class Asked(Protocol):
+    """What a loop asks after every step."""
+
+    def asked(self) -> bool:
+        """Whether the run is to stop. All processes get the same answer after the same step."""
 
 
 class StopRequest:

@@ -73,11 +73,11 @@ def build_model(config: Config) -> Any:
             "model.num_classes = None stands for the number of classes of the training set, which is not read here; "
             "set model.num_classes to that number"
         )
-    names = ("widths", "stage_sizes", "output_stride", "time")
-    shape: dict[str, Any] = {name: getattr(options, name) for name in names}
+    names = ("widths", "stage_sizes", "output_stride", "time", "block", "shortcut", "norm", "weight_init", "antialias")
+    parts: dict[str, Any] = {name: getattr(options, name) for name in names}
     model = create_model(
         options.name,
-        **{name: value for name, value in shape.items() if value},
+        **{name: value for name, value in parts.items() if value not in (None, ())},
         **config.task.head(options.num_classes, config.data.image_size),
         time_padding=options.time_padding,
         width_multiplier=options.width_multiplier,

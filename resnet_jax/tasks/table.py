@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from resnet_jax.config import Classify, Clips, Config, Embed, Segment
 from resnet_jax.config_files import FILE_NAME, saved_config
@@ -15,13 +16,13 @@ from resnet_jax.tasks.embed.task import embed
 from resnet_jax.tasks.segment.task import segment
 from resnet_jax.tasks.task import Task
 
-TASKS: dict[type, Callable[[Config], Task]] = {
-    Classify: lambda config: classify(config, assemble.build_model(config)),
-    Segment: lambda config: segment(config, assemble.build_model(config)),
-    Embed: lambda config: embed(config, assemble.build_model(config)),
-    Clips: lambda config: clips(config, assemble.build_model(config)),
+TASKS: dict[type, Callable[[Config, Any], Task]] = {
+    Classify: classify,
+    Segment: segment,
+    Embed: embed,
+    Clips: clips,
 }
-"""The function for each class of `config.task`."""
+"""The function for each class of `config.task`. It takes the network too."""
 
 
 def settled(config: Config) -> Config:
@@ -50,6 +51,10 @@ def _widths_of_start(config: Config) -> tuple[int, ...]:
     return theirs.widths if same else ()
 
 
-def task_of(config: Config) -> Task:
-    """The task that a config names."""
-    return TASKS[type(config.task)](config)
+def task_of(config: Config, model: Any = None) -> Task:
+    """The task that a config names.
+
+    Args:
+      model: the network, where it is not the one that the config describes.
+    """
+    return TASKS[type(config.task)](config, assemble.build_model(config) if model is None else model)

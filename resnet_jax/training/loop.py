@@ -13,7 +13,7 @@ from resnet_jax.logs.run_log import RunLog
 from resnet_jax.runtime.mesh import put_batch
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import Batches
-from resnet_jax.survival.signals import StopRequest
+from resnet_jax.survival.signals import Asked
 from resnet_jax.survival.watchdog import PATIENCE, Watchdog
 from resnet_jax.training.evaluate import Evaluate
 from resnet_jax.training.optim import Plan
@@ -42,7 +42,7 @@ class Loop:
     evaluations: Sequence[Evaluate]
     plan: Plan
     checkpoints: Checkpoints
-    stop: StopRequest
+    stop: Asked
     watchdog: Watchdog
     to_save: Callable[[TrainState], TrainState] = lambda state: state
     remembered: Mapping[str, Any] = field(default_factory=dict)

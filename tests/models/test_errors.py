@@ -24,6 +24,12 @@ class ProjectsOnly(Block):
         ("resnet50", {"block": "botleneck"}, "unknown block 'botleneck'. Did you mean 'bottleneck'"),
         ("resnet50", {"shortcut": "A"}, "unknown shortcut 'A'. Known: .*zero_pad"),
         ("resnet50", {"norm": "layer"}, "unknown norm 'layer'. Known: batch, frozen, group"),
+        ("resnet50", {"weight_init": "glorot"}, "unknown weight_init 'glorot'. Known: he, he_fan_in, lecun"),
+        (
+            "resnet50",
+            {"weight_init": "xavier", "stem": "space_to_depth"},
+            "weight_init = 'xavier' does not reach the stem 'space_to_depth'.*choose stem='imagenet'",
+        ),
         ("resnet50", {"act": "rellu"}, "unknown act 'rellu'. Did you mean 'relu'"),
         ("resnet50", {"pool": "mean"}, "unknown pool 'mean'. Known: avg"),
         ("resnet50", {"num_classes": -1}, "num_classes = -1 must be at least 0"),

@@ -1,8 +1,10 @@
 """Data sets by name."""
 
+import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.arrays import (
@@ -26,6 +28,7 @@ from resnet_jax.data.sources.moving_digits import MovingDigits
 from resnet_jax.data.sources.pairs import open_pairs, pairs_splits
 from resnet_jax.data.sources.parquet import Parquet, parquet_files
 from resnet_jax.data.sources.records import Records, read_info
+from resnet_jax.data.sources.subset import Subset
 from resnet_jax.data.sources.tfds import Tfds, open_builder
 from resnet_jax.data.sources.verification import open_verification, verification_splits
 from resnet_jax.data.sources.video_lists import (
@@ -88,10 +91,24 @@ _WITH_PATH = {
 def load_source(config: DataConfig, split: str) -> Source:
     """Opens a split of the data set that `config.name` names. Images are read when they are asked for.
 
+    `train[1000:3000]` is a part of a split: the examples with these numbers, in the order of the data set. (TFDS has
+    its own rules for what stands in the brackets.)
+
     Raises:
       DataError: an unknown name or split, data that are missing or cannot be read, or unequal classes.
     """
-    return _kind(config.name).open(config, split)
+    kind = _kind(config.name)
+    if config.name.startswith("tfds") or not (part := _PART.fullmatch(split)):
+        return kind.open(config, split)
+    names: dict[str, Any] = {name: _PART.sub(r"\1", getattr(config, name)) for name in ("train_split", "eval_split")}
+    whole = kind.open(replace(config, **names), part[1])
+    numbers = range(len(whole))[slice(*(int(number) if number else None for number in part.groups()[1:]))]
+    if not numbers:
+        raise DataError(f"{split} of {config.name} holds nothing: {part[1]} has {len(whole):,} examples; name others")
+    return Subset(whole, numbers)
+
+
+_PART = re.compile(r"(.+)\[(\d*):(\d*)\]")
 
 
 def list_splits(config: DataConfig) -> list[str]:
