@@ -13,10 +13,11 @@ import optax
 from jaxtyping import PyTree
 
 from resnet_jax.config import Config, OptimConfig
+from resnet_jax.config.checked import exact
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
 from resnet_jax.training.rules import adaptive_clip, lars_by_norms
-from resnet_jax.training.schedule import exact, make_schedule, warmup_steps
+from resnet_jax.training.schedule import make_schedule, warmup_steps
 from resnet_jax.training.sparse import Ramp, ramp_of, sparse
 
 NEVER = Ramp((1,), (0.0,))  # no weight is taken away

@@ -12,14 +12,9 @@ import optax
 from jaxtyping import Array
 
 from resnet_jax.config import OptimConfig
+from resnet_jax.config.checked import exact
 
 BASE_BATCH_SIZE = 256  # images for which `base_lr` is stated (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
-
-
-def exact(epochs: float) -> Fraction:
-    """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
-    # The `or`: numbers below half of 1e-9 would become 0.
-    return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)
 
 
 def warmup_steps(optim: OptimConfig, steps_per_epoch: Fraction, total: int) -> int:
