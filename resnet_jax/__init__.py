@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Segment,
         Start,
         Unfreeze,
+        ramped_sizes,
     )
     from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
@@ -67,6 +68,7 @@ _HOME = {
     "Segment": "config",
     "Start": "config",
     "Unfreeze": "config",
+    "ramped_sizes": "config",
     "load_config": "config_files",
     "create_model": "models",
     "init": "models",
@@ -124,6 +126,7 @@ __all__ = [
     "load_weights",
     "predict",
     "preprocess",
+    "ramped_sizes",
     "save_weights",
     "to_torchvision",
     "train",

@@ -21,6 +21,22 @@ class Resize(Checked):
     """Height and width in pixels."""
 
 
+def ramped_sizes(low: int, high: int, begin: int, end: int, multiple: int = 32) -> tuple[Resize, ...]:
+    """Sizes that rise from `low` to `high` between two epochs, for `AugmentConfig.resizes`.
+
+    As FFCV's `get_resolution` has it: the last epoch of `low` is `begin`, counted from 0, the first of `high` is `end`,
+    and between them a line is rounded to the nearest multiple. As NumPy does it, a half goes to the even number.
+    """
+    between = [low + (high - low) * (epoch - begin) / (end - begin) for epoch in range(begin + 1, end)]
+    sizes = [low, *(round(side / multiple) * multiple for side in between), high]
+    starts = [*range(begin + 1, end), max(end, begin + 1)]
+    return tuple(
+        Resize(epoch=float(epoch), size=size)
+        for epoch, (before, size) in zip(starts, itertools.pairwise(sizes), strict=True)
+        if size != before
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Checked):
     """Random changes of training images, in the order of the fields. `docs/augmentation.md` shows each. The default is

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +25,7 @@ def remember_programs() -> None:
 
 def shapes_of(tree: Any) -> tuple[tuple[int, ...], ...]:
     """The shapes of all arrays, which tell apart the programs of a jitted function."""
-    return tuple(leaf.shape for leaf in jax.tree.leaves(tree))
+    return tuple(np.shape(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def tell_of_compiling(function: Callable[P, R], what: str, say: Callable[[str], None]) -> Callable[P, R]:
