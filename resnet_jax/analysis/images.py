@@ -23,7 +23,7 @@ def images_of(
       ImageError: an image cannot be read.
     """
     rows = EvalRows(source, EvalImage(preset))
-    batch = rows.empty(len(places))
+    batch = rows.empty(0, len(places))
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda row: rows.write(int(places[row]), batch, row), range(len(places))))
     return batch["image"]

@@ -83,7 +83,7 @@ def data_show(
     batch = training_batch(chosen, step)
     shown = min(images, len(batch.images))
     captions = [target_caption(target, batch.class_names) for target in batch.targets[:shown]]
-    draw_grid(list(batch.images[:shown]), captions, title, _describe(chosen.data), out)
+    draw_grid(list(batch.images[:shown]), captions, title, _describe(chosen.data, batch.images.shape[1]), out)
     _say(shown, len(batch.images), step, out)
 
 
@@ -99,12 +99,12 @@ def target_caption(target: Float[np.ndarray, " K"], class_names: tuple[str, ...]
     return "\n".join(f"{short(class_names[i])} ({100 * target[i]:.0f} %)" for i in named)
 
 
-def _describe(data: DataConfig) -> str:
+def _describe(data: DataConfig, size: int) -> str:
     """The augmentation that is on: fields that differ from their default, and the two that are on by default."""
     default, chosen = AugmentConfig(), data.augment
-    names = [field.name for field in dataclasses.fields(chosen) if field.name != "train_size"]
+    names = [field.name for field in dataclasses.fields(chosen) if field.name not in ("train_size", "resizes")]
     told = [name for name in names if getattr(chosen, name) != getattr(default, name) or getattr(chosen, name) is True]
-    words = [f"{data.train_size} x {data.train_size} pixels"]
+    words = [f"{size} x {size} pixels"]
     for name in told:
         value, plain = getattr(chosen, name), name.replace("_", " ")
         words.append(plain if value is True else f"no {plain}" if value is False else f"{plain} {value}")

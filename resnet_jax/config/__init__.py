@@ -1,6 +1,6 @@
 """Every knob of an experiment, with its unit and its range. Standard library only."""
 
-from resnet_jax.config.augment import AugmentConfig
+from resnet_jax.config.augment import AugmentConfig, Resize, ramped_sizes
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
@@ -37,8 +37,10 @@ __all__ = [
     "Prune",
     "Qat",
     "QuantizeConfig",
+    "Resize",
     "Segment",
     "ServeConfig",
     "Start",
     "Unfreeze",
+    "ramped_sizes",
 ]

@@ -1,6 +1,7 @@
 """How config dataclasses check themselves: the type and the range of every field. Standard library only."""
 
 import dataclasses
+import fractions
 import math
 import re
 from collections.abc import Mapping
@@ -45,6 +46,12 @@ class Checked:
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             _check(f"{type(self).__name__}.{name}", getattr(self, name), hint)
+
+
+def exact(epochs: float) -> fractions.Fraction:
+    """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
+    # The `or`: numbers below half of 1e-9 would become 0.
+    return fractions.Fraction(epochs).limit_denominator(10**9) or fractions.Fraction(epochs)
 
 
 def nearest_multiples(value: int, of: int) -> str:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from resnet_jax.config.augment import AugmentConfig
-from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive
+from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range
 from resnet_jax.config.clip import ClipConfig
-from resnet_jax.config.preset import Preset
+from resnet_jax.config.preset import Interpolation, Preset
 from resnet_jax.errors import ConfigError
 
 
@@ -35,7 +35,14 @@ class DataConfig(Checked):
     image_size: Annotated[int, AtLeastOne] = 224
     """Height and width in pixels of the images that the network sees."""
     eval_resize: Annotated[int, AtLeastOne] = 256
-    """Pixels of the shorter side before the central crop in evaluation (bilinear, antialiased, as torchvision does)."""
+    """Pixels of the shorter side before the central crop in evaluation (antialiased, as torchvision does)."""
+    eval_crop_ratio: Annotated[float, Range(low=0, high=1)] = 0.0
+    """What the central crop keeps of the shorter side, as timm's `crop_pct`, so that it follows `image_size`; 0 =
+    `eval_resize` says it."""
+    eval_interpolation: Interpolation = "bilinear"
+    """Of this resize."""
+    squash: bool = False
+    """Images are resized to squares, whatever their shape was, in evaluation and by `augment.train_resize`."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -77,10 +84,17 @@ class DataConfig(Checked):
             raise ConfigError(
                 f"DataConfig.holdout = {self.holdout} is for folders of images, and {self.name} has splits; set it to 0"
             )
-        if not self.augment.random_resized_crop and self.train_size > self.eval_resize:
+        largest = max(self.train_sizes)
+        if self.augment.train_resize and largest > self.augment.train_resize[0]:
             raise ConfigError(
-                f"DataConfig.augment.train_size = {self.train_size} without random_resized_crop must be at most "
-                f"eval_resize = {self.eval_resize}, or the central crop would not fit"
+                f"DataConfig.augment.train_resize = {self.augment.train_resize} must be at least {largest}, the pixels "
+                "of a side that training sees, or the crop would not fit"
+            )
+        fixed = not (self.augment.random_resized_crop or self.augment.train_resize)
+        if fixed and largest > self.eval_side:
+            raise ConfigError(
+                f"DataConfig.augment.train_size = {largest} without random_resized_crop must be at most "
+                f"eval_resize = {self.eval_side}, or the central crop would not fit"
             )
         if self.per_identity and self.repeats > 1:
             raise ConfigError(
@@ -94,23 +108,36 @@ class DataConfig(Checked):
                     f"DataConfig.clip.{name} = {getattr(self.clip, name)} must be at least {size}, the pixels of a "
                     "side that the network sees, or the crop would not fit"
                 )
-        if self.eval_resize < self.image_size:
+        if self.eval_side < self.image_size:
             raise ConfigError(
-                f"DataConfig.eval_resize = {self.eval_resize} must be at least image_size = {self.image_size}, "
+                f"DataConfig.eval_resize = {self.eval_side} must be at least image_size = {self.image_size}, "
                 "or the central crop would not fit"
             )
 
     @property
     def train_size(self) -> int:
-        """Height and width in pixels of training images."""
+        """Height and width in pixels of training images, when the run begins."""
         return self.augment.train_size or self.image_size
+
+    @property
+    def train_sizes(self) -> tuple[int, ...]:
+        """Height and width in pixels of training images, in the order in which the run sees them."""
+        return (self.train_size, *(resize.size for resize in self.augment.resizes))
+
+    @property
+    def eval_side(self) -> int:
+        """Pixels of the shorter side before the central crop in evaluation."""
+        # Rounded down, as timm does it.
+        return int(self.image_size / self.eval_crop_ratio) if self.eval_crop_ratio else self.eval_resize
 
     @property
     def preset(self) -> Preset:
         """How an image is prepared in evaluation."""
         return Preset(
-            resize=self.eval_resize,
+            resize=self.eval_side,
             crop=self.image_size,
+            interpolation=self.eval_interpolation,
+            squash=self.squash,
             mean=self.mean,
             std=self.std,
             exif=self.exif,

@@ -64,6 +64,7 @@ class Config(Checked):
                 f"the nearest that are: {nearest_multiples(self.batch_size, group)}"
             )
         self._check_evals()
+        self._check_images()
         if self.quantize.images:
             self._check_quantized()
         if late := [phase.epoch for phase in self.optim.unfreeze if phase.epoch >= self.epochs]:
@@ -95,6 +96,30 @@ class Config(Checked):
                 f"accumulate = {self.accumulate} needs {whole} > 0: with 0, the images of the whole batch depend on "
                 "one another, and it cannot be computed in parts; set it to the images of one group, such as 32"
             )
+
+    def _check_images(self) -> None:
+        data, augment = self.data, self.data.augment
+        if late := [resize.epoch for resize in augment.resizes if resize.epoch >= self.epochs]:
+            raise ConfigError(
+                f"data.augment.resizes: a size begins at epoch {late[0]:g}, and the run ends at epoch {self.epochs:g}; "
+                "train longer, or let the size begin earlier"
+            )
+        # What the fills of other tasks do not know.
+        wanted = {
+            "data.augment.resizes": (bool(augment.resizes), (Classify,)),
+            "data.augment.train_resize": (bool(augment.train_resize), (Classify, Embed)),
+            "data.augment.crop_interpolation": (augment.crop_interpolation != "bilinear", (Classify, Embed)),
+            "data.eval_crop_ratio": (bool(data.eval_crop_ratio), (Classify, Embed, Clips)),
+            "data.eval_interpolation": (data.eval_interpolation != "bilinear", (Classify, Embed, Clips)),
+            "data.squash": (data.squash, (Classify, Embed, Clips)),
+        }
+        for name, (asked, known) in wanted.items():
+            if asked and not isinstance(self.task, known):
+                tasks = " and ".join(task.__name__ for task in known)
+                raise ConfigError(
+                    f"{name} is set, and the task {type(self.task).__name__} prepares its images in another way; leave "
+                    f"it out. It is for {tasks}"
+                )
 
     def _check_quantized(self) -> None:
         wrong = [

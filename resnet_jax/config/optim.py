@@ -48,14 +48,38 @@ class OptimConfig(Checked):
     """`adamw`: added to the square root of that mean."""
     trust_coefficient: Annotated[float, Positive] = 0.001
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
+    lars_measure: Literal["norm_of_sum", "sum_of_norms"] = "norm_of_sum"
+    """LARS: what the parameters of a layer are compared with, g being its gradient and d its decayed parameters.
+    `norm_of_sum`: |g + d|, as in optax. `sum_of_norms`: |g| + |d|, as in the paper, MLPerf's reference and timm."""
     clip_norm: Annotated[float, NotNegative] = 0.0
     """Scales the gradients down to this L2 norm over all parameters, where theirs is larger; 0 = never."""
+    clip_value: Annotated[float, NotNegative] = 0.0
+    """Cuts each number of the gradients to at most this size; 0 = never."""
+    clip_adaptive: Annotated[float, NotNegative] = 0.0
+    """Scales the gradient of each filter down to this share of the norm of the filter (Brock et al. 2021,
+    arXiv:2102.06171, use 0.01); 0 = never."""
     clip_without: tuple[Annotated[str, Pattern()], ...] = ()
-    """Regular expressions of parameters whose gradients do not count in this norm, and are not scaled."""
+    """Regular expressions of parameters whose gradients do not count in the norm, and are not clipped."""
     schedule: Literal["step", "cosine", "polynomial", "constant"] = "cosine"
     """The learning rate after the warm-up. It changes with every step, except for `step` and `constant`."""
+    rate_moves: Literal["step", "epoch"] = "step"
+    """`epoch`: the rate changes at the beginning of epochs only, and the formulas of the schedules count epochs, as
+    torchvision's and timm's recipes do."""
+    schedule_from: Literal["warmup", "start"] = "warmup"
+    """Where the schedule begins: after the warm-up, or with the run, so that the warm-up hides its first part (timm's
+    recipes)."""
     warmup_epochs: Annotated[float, NotNegative] = 5.0
-    """The rate rises linearly from 0 to the peak, step by step."""
+    """The rate rises linearly to the peak."""
+    warmup_start: Annotated[float, Range(low=0, high=1)] = 0.0
+    """Where it rises from, as a share of the peak."""
+    warmup_first: Literal[0, 1] = 1
+    """1: the first update of the warm-up is a step above its start, and the last one has the peak. 0: the first one has
+    the start."""
+    end_factor: Annotated[float, Range(low=0, high=1)] = 0.0
+    """`cosine` and `polynomial`: where the rate ends, as a share of the peak."""
+    flat_share: Annotated[float, Fraction] = 0.0
+    """`cosine` and `polynomial`: the rate stays at the peak for this share of the schedule, and then falls (fastai's
+    `fit_flat_cos` has 0.75)."""
     drop_epochs: tuple[Annotated[float, Positive], ...] = (30.0, 60.0, 80.0)
     """`step` schedule: epochs at which the rate is multiplied by `drop_factor`."""
     drop_factor: Annotated[float, Range(above=0, high=1)] = 0.1
@@ -75,6 +99,22 @@ class OptimConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        modes = [name for name in ("clip_norm", "clip_value", "clip_adaptive") if getattr(self, name)]
+        if len(modes) > 1:
+            raise ConfigError(
+                f"OptimConfig.{modes[0]} = {getattr(self, modes[0])} and {modes[1]} = {getattr(self, modes[1])} both "
+                "say how gradients are clipped, and one of them is used; set the other to 0"
+            )
+        if self.schedule in ("step", "constant") and (self.end_factor or self.flat_share):
+            raise ConfigError(
+                f"OptimConfig.end_factor = {self.end_factor} and flat_share = {self.flat_share} are for the schedules "
+                f"'cosine' and 'polynomial', and schedule = {self.schedule!r}; leave them at 0"
+            )
+        if self.rate_moves == "epoch" and self.warmup_epochs % 1:
+            raise ConfigError(
+                f"OptimConfig.warmup_epochs = {self.warmup_epochs} must be whole where rate_moves = 'epoch'; round it, "
+                "or let the rate move with every step"
+            )
         epochs = [phase.epoch for phase in self.unfreeze]
         if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
             raise ConfigError(

@@ -21,8 +21,26 @@ class Classify(_OfClasses):
 
     kind: Literal["classify"] = "classify"
     """The name by which `config.json` tells the tasks apart."""
+    loss: Literal["cross_entropy", "binary"] = "cross_entropy"
+    """In training. `binary`: each class is a question of its own, yes or no, and the loss is the mean over the classes
+    of the binary cross entropies (Wightman et al. 2021, arXiv:2110.00476). Evaluation reports the cross entropy."""
     label_smoothing: Annotated[float, Fraction] = 0.0
     """A target t becomes (1 - e) * t + e / K (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    target_threshold: Annotated[float, Range(low=0, below=1)] | None = None
+    """`binary`: targets above this become 1, the others 0, after smoothing. So each class of a mixture is there. None =
+    targets stay as they are."""
+    sum_classes: bool = False
+    """`binary`: the sum over the classes instead of the mean."""
+    eval_flip: bool = False
+    """In evaluation and prediction: the mean of the logits of the image and of its mirror image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss != "binary" and (self.target_threshold is not None or self.sum_classes):
+            raise ConfigError(
+                f"Classify.target_threshold = {self.target_threshold} and sum_classes = {self.sum_classes} are for "
+                f"loss = 'binary', and loss = {self.loss!r}; leave them out, or set loss to 'binary'"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

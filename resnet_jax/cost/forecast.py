@@ -18,6 +18,7 @@ from resnet_jax.cost.count import axes_of, count_macs, count_macs_of
 from resnet_jax.cost.peaks import training_flops
 from resnet_jax.cost.programs import IMAGES
 from resnet_jax.cost.targets import Target
+from resnet_jax.data.fills import at_largest
 from resnet_jax.models import ResNet, variable_shapes
 from resnet_jax.models.forms import forms_of
 from resnet_jax.runtime.mesh import check_batch_size, make_mesh
@@ -145,13 +146,13 @@ def forecast_for(config: Config, target: Target, compile_step: CompileStep = com
 
 def _batch_bytes(config: Config, devices: int) -> int:
     """A device's share of a batch, as the host fills it."""
-    leaves = task_of(config).fills[0].leaves.values()
+    leaves = at_largest(task_of(config).fills[0], config.data).leaves.values()
     row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in leaves)
     return config.batch_size // devices * row
 
 
 def _flops(config: Config, model: ResNet, devices: int) -> int:
-    side, channels = config.data.train_size, config.data.channels
+    side, channels = max(config.data.train_sizes), config.data.channels
     forward = count_macs(model, image_size=side, channels=channels, frames=config.data.clip.frames)
     if all(group.rate for group in _groups(config)):
         return training_flops(forward) * config.batch_size // devices
@@ -182,7 +183,7 @@ def _groups(config: Config) -> Sequence[Group]:
 def _gradient(config: Config, model: ResNet, images: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """A function that gives the logits and, as `jax.vjp`, their gradient by the parameters that are trained; and the
     shapes of its arguments."""
-    side, channels = config.data.train_size, config.data.channels
+    side, channels = max(config.data.train_sizes), config.data.channels
     axes = axes_of(model, side, config.data.clip.frames)
     batch = jax.ShapeDtypeStruct((images, *axes, channels), jnp.float32)
     groups = _groups(config)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from resnet_jax.config import Classify
 from resnet_jax.cost.facts import Cost
 from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
@@ -88,7 +89,7 @@ def train_program(model: ResNet, images: Array, labels: Array, name: str = "trai
     def take_as_they_are(key: Array | None, batch: dict[str, Array]) -> dict[str, Array]:
         return {**batch, "target": one_hot(batch["label"], outputs_of(model))}
 
-    loss = make_loss(model, take_as_they_are)
+    loss = make_loss(model, take_as_they_are, Classify())
     step = make_train_step(loss, optimizer, mesh, bn_group_size=resnet_in(model).bn_group_size)
     state = jax.device_put(state, replicated(mesh))
     batch = {"image": images, "label": labels}

@@ -8,6 +8,7 @@ hosts and threads, and a run can continue where it stopped if it saves this one 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from operator import itemgetter
 from typing import Any
 
@@ -15,13 +16,13 @@ import grain
 from absl.flags import FLAGS
 
 from resnet_jax.config import DataConfig
-from resnet_jax.config.checked import nearest_multiples
+from resnet_jax.config.checked import exact, nearest_multiples
 from resnet_jax.data.broken import Broken, BrokenImages
-from resnet_jax.data.fills import EvalImage, Fill, TrainImage
+from resnet_jax.data.fills import EvalImage, Fill, Resizable, TrainImage
 from resnet_jax.data.identities import ClassOrder
-from resnet_jax.data.rows import Batch, EvalRows, MakeBatch, Order, TrainRows
+from resnet_jax.data.rows import Batch, EvalRows, Fills, MakeBatch, Order, TrainRows
 from resnet_jax.data.sources import Example, Source
-from resnet_jax.errors import DataError, ImageError
+from resnet_jax.errors import ConfigError, DataError, ImageError
 
 # While the device works on a batch, the next two are filled. With two of them no thread waits for the last image of the
 # first.
@@ -105,6 +106,9 @@ def train_batches(
     rows apart in a batch. So neighbours, which may be mixed or share BatchNorm groups, are different images (in
     torchvision, copies go to different GPUs).
 
+    With `config.augment.resizes`, images are larger or smaller from some batches on. The size is that of a batch by its
+    number, so it does not depend on hosts or on where a run was continued.
+
     With `config.per_identity` = k, a batch holds k images each of B / k classes instead, see `identities.ClassOrder`.
 
     An image that cannot be read is left out. The next readable image of the epoch's order takes its place, so the
@@ -119,6 +123,7 @@ def train_batches(
     Raises:
       DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
         while iterating, more unreadable images than `config.max_broken_fraction`.
+      ConfigError: `config.augment.resizes` asks for several sizes, and `fill` knows one.
     """
     fill = fill or TrainImage(config)
     _check_batches(source, fill, batch_size, process_count)
@@ -132,7 +137,7 @@ def train_batches(
         if config.per_identity
         else Order(len(source), repeats=config.repeats, **common)
     )
-    rows = TrainRows(source, fill, order, seed)
+    rows = TrainRows(source, fills_of(fill, config, len(source), batch_size), order, seed)
 
     def open_at(position: int) -> grain.IterDataset[tuple[Batch, list[Broken]]]:
         make = MakeBatch(rows, start=position, **_share(config, batch_size, process_index, process_count))
@@ -174,6 +179,26 @@ def eval_batches(
     make = MakeBatch(EvalRows(source, fill), start=start, **_share(config, batch_size, process_index, process_count))
     count = -(-(len(source) - start) // batch_size)
     return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
+
+
+def fills_of(fill: Fill, config: DataConfig, length: int, batch_size: int) -> Fills:
+    """The fills of a run over `length` examples: one, or one for each size of `config.augment.resizes`.
+
+    A size begins with the batch that is nearest to its epoch.
+
+    Raises:
+      ConfigError: `fill` knows one size.
+    """
+    resizes = config.augment.resizes
+    if not resizes:
+        return ((0, fill),)
+    if not isinstance(fill, Resizable):
+        raise ConfigError(
+            f"data.augment.resizes asks for images of {len(resizes) + 1} sizes, and {type(fill).__name__} writes one "
+            "size; leave it out, or give the fill a method `sized`"
+        )
+    starts = [round(exact(resize.epoch) * Fraction(length, batch_size)) * batch_size for resize in resizes]
+    return ((0, fill.sized(config.train_size)), *zip(starts, (fill.sized(one.size) for one in resizes), strict=True))
 
 
 def _ahead(batches: grain.MapDataset, config: DataConfig) -> grain.IterDataset:

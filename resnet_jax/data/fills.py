@@ -5,14 +5,23 @@ Everything here is pickled for worker processes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import DTypeLike
 
 from resnet_jax.config import DataConfig, Preset
+from resnet_jax.data.joint import draw_place
 from resnet_jax.data.policies import apply_policy
-from resnet_jax.data.transforms import decode, random_crop_into, resize_and_center_crop
+from resnet_jax.data.transforms import (
+    colour_beside,
+    decode,
+    draw_interpolation,
+    random_crop_into,
+    resize_and_center_crop,
+    resize_window,
+)
 
 Leaves = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 Row = dict[str, np.ndarray]
@@ -60,6 +69,19 @@ class Fill(Protocol):
         """
 
 
+@runtime_checkable
+class Resizable(Protocol):
+    """A fill that can write images of another size."""
+
+    def sized(self, size: int) -> Fill:
+        """The same fill, for images of `size` pixels on each side."""
+
+
+def at_largest(fill: Fill, config: DataConfig) -> Fill:
+    """The fill of the largest images that training sees."""
+    return fill.sized(max(config.train_sizes)) if config.augment.resizes and isinstance(fill, Resizable) else fill
+
+
 @dataclass(frozen=True)
 class TrainImage:
     """Writes `image` uint8 (S, S, C), cropped and changed as `config.augment` says for the host, and `label` int32."""
@@ -74,15 +96,32 @@ class TrainImage:
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
         config, out = self.config, row["image"]
         encoded, name = example["image"], example["name"]
-        if config.augment.random_resized_crop:
-            least = config.augment.crop_min_area
-            random_crop_into(out, encoded, draws.stream(CROP), least, name=name, exif=config.exif)
+        augment, rng = config.augment, draws.stream(CROP)
+        if augment.train_resize:
+            self._crop_of_random_scale_into(out, decode(encoded, config.channels, name=name, exif=config.exif), rng)
+        elif augment.random_resized_crop:
+            how: Any = {"name": name, "exif": config.exif, "interpolation": augment.crop_interpolation}
+            random_crop_into(out, encoded, rng, augment.crop_min_area, **how)
         else:
             image = decode(encoded, config.channels, name=name, exif=config.exif)
             out[...] = resize_and_center_crop(image, replace(config.preset, crop=config.train_size))
-        if config.augment.policy != "none":
-            out[...] = apply_policy(out, draws.stream(POLICY), config.augment)
+        if augment.policy != "none":
+            out[...] = apply_policy(out, draws.stream(POLICY), augment, colour_beside(config.mean))
         row["label"][...] = example["label"]
+
+    def sized(self, size: int) -> "TrainImage":
+        augment = replace(self.config.augment, train_size=size, resizes=())
+        return replace(self, config=replace(self.config, augment=augment))
+
+    def _crop_of_random_scale_into(
+        self, out: UInt8[np.ndarray, "S S C"], image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator
+    ) -> None:
+        low, high = self.config.augment.train_resize
+        size = len(out)
+        shape = (1, 1) if self.config.squash else image.shape  # a square stands for all that are squashed
+        place = draw_place(rng, shape, base=1, scale=(low, high), crop=size, flip=False)
+        interpolation = draw_interpolation(self.config.augment.crop_interpolation, rng)
+        out[...] = resize_window(image, place.shape, interpolation, (place.top, place.left, size, size))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from resnet_jax.data.fills import CROP, Draws, Leaves, Row
 from resnet_jax.data.joint import crop_into, draw_place, resize_nearest
 from resnet_jax.data.masks import NOT_COUNTED, check_size, check_values
-from resnet_jax.data.transforms import decode, resize_short_side
+from resnet_jax.data.transforms import colour_beside, decode, resize_short_side
 from resnet_jax.errors import ImageError
 
 
@@ -105,8 +105,3 @@ def _decoded(
     image = decode(example["image"], channels, name=name, exif=exif)
     check_size(image.shape, example["mask"].shape, name=name)
     return image, check_values(example["mask"], classes, name=f"the mask of {name}")
-
-
-def colour_beside(mean: tuple[float, ...]) -> list[int]:
-    """The bytes that lie beside an image on its canvas: its mean colour."""
-    return [round(255 * value) for value in mean]

@@ -1,11 +1,12 @@
 """RandAugment and TrivialAugmentWide on bytes, on the host. NumPy in, NumPy out.
 
 The operations, their strengths and the order of random draws are torchvision's for PIL images, with the bilinear
-interpolation and the black border of its ImageNet recipes. The results are the same to the byte.
+interpolation and the black border of its ImageNet recipes. The results are the same to the byte. `policy_timm.py` has
+timm's RandAugment.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 
 from resnet_jax.config import AugmentConfig
+from resnet_jax.data.policy_timm import rand_augment_timm
 
 BINS = 31
 """How many strengths of an operation there are."""
@@ -26,12 +28,20 @@ class Strengths(NamedTuple):
     signed: bool = False
 
 
-def apply_policy(image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Applies `config.policy` to one image (H, W, C), which keeps its size."""
+def apply_policy(
+    image: UInt8[np.ndarray, "H W C"], rng: np.random.Generator, config: AugmentConfig, colour: Sequence[int]
+) -> UInt8[np.ndarray, "H W C"]:
+    """Applies `config.policy` to one image, which keeps its size.
+
+    Args:
+      colour: what `rand_augment_timm` shows beyond the borders of the image.
+    """
     if config.policy == "trivial_augment_wide":
         return trivial_augment_wide(image, rng)
     if config.policy == "rand_augment":
         return rand_augment(image, rng, config.rand_operations, config.rand_magnitude)
+    if config.policy == "rand_augment_timm":
+        return rand_augment_timm(image, rng, config.rand_operations, config.rand_magnitude, config.rand_spread, colour)
     return image
 
 

@@ -3,7 +3,7 @@
 Everything here is pickled for worker processes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -18,6 +18,9 @@ from resnet_jax.data.sources import Source
 Batch = dict[str, np.ndarray]
 """N rows of every array that a fill writes and, in evaluation, `weight` float32 (N,)."""
 
+Fills = Sequence[tuple[int, Fill]]
+"""The fills of a run, each with the global position from which on it writes the rows. Each begins with a batch."""
+
 # To hand out a task costs time. So many rows share one task.
 _ROWS_PER_TASK = 8
 
@@ -25,8 +28,8 @@ _ROWS_PER_TASK = 8
 class Rows(Protocol):
     """The rows of all batches together, by their position in the global order."""
 
-    def empty(self, count: int) -> Batch:
-        """A batch of `count` rows that are not written yet."""
+    def empty(self, position: int, count: int) -> Batch:
+        """`count` rows of a batch, from `position` on, that are not written yet."""
 
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
         """Writes a row of a batch. Returns the images that were passed over because they cannot be read."""
@@ -72,15 +75,18 @@ class Order:
 class TrainRows:
     """See `batches.train_batches`."""
 
-    def __init__(self, source: Source, fill: Fill, order: Order | ClassOrder, seed: int) -> None:
-        self._source, self._fill, self._order, self._seed = source, fill, order, seed
+    def __init__(self, source: Source, fills: Fills, order: Order | ClassOrder, seed: int) -> None:
+        self._source, self._fills, self._order, self._seed = source, fills, order, seed
 
-    def empty(self, count: int) -> Batch:
-        return _empty(count, self._fill)
+    def empty(self, position: int, count: int) -> Batch:
+        return _empty(count, self._fill_at(position))
 
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
-        views, draws = _row(batch, row), Draws(self._seed, position)
-        return self._order.take(position, lambda index: self._fill(_example(self._source, index), draws, views))
+        views, draws, fill = _row(batch, row), Draws(self._seed, position), self._fill_at(position)
+        return self._order.take(position, lambda index: fill(_example(self._source, index), draws, views))
+
+    def _fill_at(self, position: int) -> Fill:
+        return next(fill for start, fill in reversed(self._fills) if start <= position)
 
 
 class EvalRows:
@@ -89,7 +95,7 @@ class EvalRows:
     def __init__(self, source: Source, fill: Fill) -> None:
         self._source, self._fill = source, fill
 
-    def empty(self, count: int) -> Batch:
+    def empty(self, position: int, count: int) -> Batch:
         return {**_empty(count, self._fill), "weight": np.empty(count, np.float32)}
 
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
@@ -138,7 +144,8 @@ class MakeBatch:
 
     def __call__(self, number: int) -> tuple[Batch, list[Broken]]:
         """The batch, and the images that were passed over because they cannot be read."""
-        batch, position = self._rows.empty(self._count), self._start + number * self._batch_size
+        position = self._start + number * self._batch_size
+        batch = self._rows.empty(position, self._count)
 
         def write(rows: range) -> list[Broken]:
             return [broken for row in rows for broken in self._rows.write(position + row, batch, row)]

@@ -5,7 +5,7 @@ torchvision's published accuracies do. The random crop of training is a little f
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +21,8 @@ from resnet_jax.data.resample import Box, height_first, resample
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 """Width to height of a random crop (Szegedy et al. 2015, section 6)."""
 CROP_TRIES = 10
+
+CropInterpolation = Literal["bilinear", "bicubic", "random"]
 
 
 def decode_random_crop(
@@ -54,8 +56,13 @@ def random_crop_into(
     *,
     name: str,
     exif: bool = False,
+    interpolation: CropInterpolation = "bilinear",
 ) -> None:
-    """`decode_random_crop` into existing memory, such as a row of a batch."""
+    """`decode_random_crop` into existing memory, such as a row of a batch.
+
+    Args:
+      interpolation: as `AugmentConfig.crop_interpolation`.
+    """
     channels = out.shape[2]
     frame = read_frame(image) if isinstance(image, bytes) else None
     if frame is None:
@@ -68,7 +75,7 @@ def random_crop_into(
         box = random_crop_box(rng, *upright_shape(frame.height, frame.width, turned), min_area)
         stored = stored_box(box, frame.height, frame.width, turned)
         crop = upright(decode_box(image, frame, stored, out.shape[0], channels, name=name), turned)
-    resize_square_into(out, crop)
+    resize_crop_into(out, crop, interpolation, rng)
 
 
 def decode(
@@ -98,6 +105,27 @@ def random_resized_crop(
     top, left, height, width = random_crop_box(rng, image.shape[0], image.shape[1], min_area)
     resize_square_into(out, image[top : top + height, left : left + width])
     return out
+
+
+def resize_crop_into(
+    out: UInt8[np.ndarray, "S S C"],
+    image: UInt8[np.ndarray, "H W C"],
+    interpolation: CropInterpolation,
+    rng: np.random.Generator,
+) -> None:
+    """Resizes a random crop to a square, as `AugmentConfig.crop_interpolation` says."""
+    if interpolation == "bilinear":
+        resize_square_into(out, image)
+        return
+    size = len(out)
+    out[...] = resize_window(image, (size, size), draw_interpolation(interpolation, rng), (0, 0, size, size))
+
+
+def draw_interpolation(interpolation: CropInterpolation, rng: np.random.Generator) -> Interpolation:
+    """Of an image: the given one, or `bilinear` or `bicubic` at random."""
+    if interpolation != "random":
+        return interpolation
+    return ("bilinear", "bicubic")[int(rng.integers(0, 2))]
 
 
 def resize_square_into(out: UInt8[np.ndarray, "S S C"], image: UInt8[np.ndarray, "H W C"]) -> None:
@@ -243,3 +271,8 @@ def load_image(image: Any, preset: Preset) -> UInt8[np.ndarray, "H W C"]:
     else:
         pixels = decode_image(image, preset.channels, exif=preset.exif)
     return resize_and_center_crop(pixels, preset)
+
+
+def colour_beside(mean: tuple[float, ...]) -> list[int]:
+    """The bytes that lie beside an image, on a canvas or where it was moved: its mean colour."""
+    return [round(255 * value) for value in mean]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from resnet_jax.config import Segment
+from resnet_jax.config import Classify, Segment
 from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
@@ -77,7 +77,7 @@ def _masks(rng: np.random.Generator, images: Images, classes: int) -> Targets:
 
 def _classify_loss(model: Any, label_smoothing: float) -> Loss:
     prepare = lambda key, batch: {**batch, "target": one_hot(batch["label"], outputs_of(model))}
-    return classify_loss(model, prepare, label_smoothing=label_smoothing)
+    return classify_loss(model, prepare, Classify(label_smoothing=label_smoothing))
 
 
 def _segment_loss(model: Any, label_smoothing: float) -> Loss:

@@ -19,7 +19,8 @@ from resnet_jax.parity.tolerances import Tolerances
 from resnet_jax.parity.torch_training import train as train_torch
 from resnet_jax.parity.trace import to_torch
 from resnet_jax.runtime.mesh import replicated
-from resnet_jax.training.optim import make_optimizer, make_schedule
+from resnet_jax.training.optim import make_optimizer
+from resnet_jax.training.schedule import make_schedule
 from resnet_jax.training.state import TrainState, new_state
 from resnet_jax.training.step import make_train_step
 from resnet_jax.weights import family_of, layout_of, to_torchvision

@@ -10,11 +10,12 @@ import jax
 
 from resnet_jax import data
 from resnet_jax.compress import Folded
-from resnet_jax.config import Config, DataConfig, Eval
+from resnet_jax.config import Classify, Config, DataConfig, Eval
 from resnet_jax.data.fills import Fill
 from resnet_jax.logs.shown import Names
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.assemble import build_model
+from resnet_jax.tasks.classify.look import make_look
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.table import task_of
@@ -94,7 +95,8 @@ def evaluate_in_detail(config: Config, state: TrainState, folded: Folded | None 
     """
     task = task_of(config)
     model, variables = folded[:2] if folded else (build_model(config), state.eval_variables)
-    measure = make_measure(model, task.prepare, in_detail=True)
+    flip = isinstance(config.task, Classify) and config.task.eval_flip
+    measure = make_measure(make_look(model, flip=flip), task.prepare, in_detail=True)
     _, look = split_and_pass(config.evaluations[0], config, task, measure)
     return report_in_detail(*look(variables))
 

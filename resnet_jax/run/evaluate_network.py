@@ -18,6 +18,7 @@ from resnet_jax.data.sources.folder import folder_splits, holds_classes
 from resnet_jax.errors import ConfigError
 from resnet_jax.run.evaluate import passing, passing_all
 from resnet_jax.run.network import Network
+from resnet_jax.tasks.classify.look import make_look
 from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.segment import measure as segment
@@ -44,7 +45,7 @@ def evaluate_network(network: Network, config: DataConfig, batch_size: int) -> E
     def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         return {**batch, "image": normalize(batch["image"], network.preset)}
 
-    measure = make_measure(network.model, prepare, in_detail=True)
+    measure = make_measure(make_look(network.model), prepare, in_detail=True)
     return report_in_detail(*make_pass(measure, **passing(source, config, fill, batch_size))(network.variables))
 
 

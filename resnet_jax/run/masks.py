@@ -14,8 +14,7 @@ from resnet_jax.data import decode_image, normalize
 from resnet_jax.data.canvases import group
 from resnet_jax.data.decode import image_size
 from resnet_jax.data.joint import resize_nearest
-from resnet_jax.data.mask_fills import colour_beside
-from resnet_jax.data.transforms import resize_short_side, resized_shape
+from resnet_jax.data.transforms import colour_beside, resize_short_side, resized_shape
 from resnet_jax.errors import DataError
 from resnet_jax.run.network import Network, describe
 from resnet_jax.run.predict import Run

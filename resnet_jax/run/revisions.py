@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from resnet_jax.config import Config
-from resnet_jax.training.optim import Plan, drop_steps
+from resnet_jax.training.optim import Plan
+from resnet_jax.training.schedule import drop_steps
 
 REVISION = 2
 

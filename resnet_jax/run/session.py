@@ -115,7 +115,9 @@ class Session:
             learning_rate=plan.lr,
             names=self.evaluations.names,
             layers=layer_names(partition(params, trained_of(params, self.training.groups))[0]),
-            images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size),
+            images_per_second_at_peak=None
+            if config.data.augment.resizes  # images of another size cost another arithmetic
+            else images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size),
             log_state=log_state,
             forgive_failed_writes=self.forgive,
             console=self.console,

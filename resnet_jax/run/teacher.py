@@ -149,7 +149,8 @@ def _check_images(where: str, network: Network, config: Config) -> list[str]:
             f"{where} sees images of {theirs.channels} channel, and data.channels = {ours.channels}; set "
             f"data.channels = {theirs.channels}, or name a teacher for images of {ours.channels}"
         )
-    seen, made_for = config.data.train_size, theirs.crop or theirs.resize
-    if seen == made_for:
+    seen, made_for = config.data.train_sizes, theirs.crop or theirs.resize
+    if {*seen} == {made_for}:
         return []
-    return [f"it was made for images of {made_for} pixels, and sees those that are trained on, of {seen}"]
+    sizes = " and ".join(map(str, seen))
+    return [f"it was made for images of {made_for} pixels, and sees those that are trained on, of {sizes}"]

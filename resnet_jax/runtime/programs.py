@@ -4,9 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,15 +23,21 @@ def remember_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "resnet_jax" / "programs"))
 
 
+def shapes_of(tree: Any) -> tuple[tuple[int, ...], ...]:
+    """The shapes of all arrays, which tell apart the programs of a jitted function."""
+    return tuple(np.shape(leaf) for leaf in jax.tree.leaves(tree))
+
+
 def tell_of_compiling(function: Callable[P, R], what: str, say: Callable[[str], None]) -> Callable[P, R]:
-    """A jitted function that says, around its first call, that `what` is compiled, and how long that took."""
-    first = True
+    """A jitted function that says, around its first call with a last argument of some shapes, that `what` is compiled,
+    and how long that took."""
+    known = set()
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        nonlocal first
-        if not first:
+        shapes = shapes_of(args[-1:])
+        if shapes in known:
             return function(*args, **kwargs)
-        first = False
+        known.add(shapes)
         say(f"compiling {what} ...")
         started = time.perf_counter()
         result = function(*args, **kwargs)  # returns when the program is compiled, while the device still computes

@@ -12,8 +12,7 @@ from resnet_jax.analysis.report.pictures import data_uri
 from resnet_jax.data.canvases import Size, group
 from resnet_jax.data.decode import decode_image
 from resnet_jax.data.joint import resize_nearest
-from resnet_jax.data.mask_fills import colour_beside
-from resnet_jax.data.transforms import resize_window, resized_shape
+from resnet_jax.data.transforms import colour_beside, resize_window, resized_shape
 from resnet_jax.display import distinct
 from resnet_jax.run.masks import MaskPredictor
 from resnet_jax.run.network import describe

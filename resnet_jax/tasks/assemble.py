@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from resnet_jax.compress.quantize.trained import GRIDS, fake_quantized_network
 from resnet_jax.config import Config, Group, OptimConfig
+from resnet_jax.data.fills import at_largest
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import create_model
 from resnet_jax.runtime.mesh import check_batch_size, split_batch
@@ -37,7 +38,8 @@ class Training:
     Attributes:
       groups: of parameters; those of rate 0 are never trained.
       phases: the phases of the run, each with its step. Most runs have one phase.
-      batch: shapes of a global batch, and how the batch is split over the devices.
+      batch: shapes of a global batch, and how the batch is split over the devices. Where training sees images of
+        several sizes, those of the largest.
     """
 
     plan: Plan
@@ -151,7 +153,7 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     sharding = split_batch(mesh)
     batch = {
         name: jax.ShapeDtypeStruct((config.batch_size, *shape), dtype, sharding=sharding)
-        for name, (shape, dtype) in task.fills[0].leaves.items()
+        for name, (shape, dtype) in at_largest(task.fills[0], config.data).leaves.items()
     }
     steps = tuple((phase, make_step(resting=phase.resting, restart_at=phase.start)) for phase in phases)
     return Training(plan, init_state_of(config, task, mesh), groups, steps, batch)

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from jaxtyping import PyTree
 
 from resnet_jax.config import Group, OptimConfig
+from resnet_jax.config.checked import exact
 from resnet_jax.errors import ConfigError
 from resnet_jax.survival.digests import by_name
 from resnet_jax.training.frozen import check_groups
-from resnet_jax.training.optim import exact
 
 LEVELS = ("head", "last_block", "last_stage", "all")
 BLOCK = re.compile(r"(?:^|/)layer(\d+)_(\d+)/")

@@ -11,6 +11,7 @@ from resnet_jax.errors import Preempted
 from resnet_jax.files import forgive_failed_write
 from resnet_jax.logs.run_log import RunLog
 from resnet_jax.runtime.mesh import put_batch
+from resnet_jax.runtime.programs import shapes_of
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import Batches
 from resnet_jax.survival.signals import Asked
@@ -69,12 +70,16 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
 
     in_flight: deque[Any] = deque()
     start = int(state.step)
+    shapes, since = None, start
     for step in range(start + 1, plan.total + 1):
         phase, train_step = next(one for one in reversed(loop.train_steps) if one[0] < step)
-        compiles = step <= max(start, phase) + 1 + STEPS_IN_FLIGHT
+        compiles = step <= max(since, phase) + 1 + STEPS_IN_FLIGHT
         watchdog.expect(f"step {step}", PATIENCE if compiles else 1)
         with log.waiting_for_data():
             rows = next(loop.batches)
+        if (now := shapes_of(rows)) != shapes:  # images of another size: a program of their own
+            watchdog.expect(f"step {step}", PATIENCE)
+            shapes, since = now, step
         batch = put_batch(rows, loop.sharding)
         state, metrics = train_step(state, batch)
         log.collect(step, metrics)

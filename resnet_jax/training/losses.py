@@ -28,6 +28,29 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, smooth)
 
 
+def binary_cross_entropy(
+    logits: Float[Array, "N K"],
+    targets: Float[Array, "N K"],
+    label_smoothing: float = 0.0,
+    threshold: float | None = None,
+    *,
+    sum_classes: bool = False,
+) -> Float[Array, " N"]:
+    """The mean over the classes of the binary cross entropies with `sigmoid(logits)`, per image (Wightman et al. 2021,
+    arXiv:2110.00476, section 3.2). Its mean is that of timm's `BinaryCrossEntropy`.
+
+    Args:
+      targets: as of `cross_entropy`; they are smoothed alike.
+      threshold: smoothed targets above it become 1, the others 0; None = they stay as they are.
+      sum_classes: the sum over the classes instead of the mean.
+    """
+    smooth = optax.smooth_labels(targets.astype(logits.dtype), label_smoothing)
+    if threshold is not None:
+        smooth = (smooth > threshold).astype(logits.dtype)
+    each = optax.sigmoid_binary_cross_entropy(logits, smooth)
+    return jnp.sum(each, axis=-1) if sum_classes else jnp.mean(each, axis=-1)
+
+
 def divergence(logits: Float[Array, "*B K"], wanted: Float[Array, "*B K"], temperature: float) -> Float[Array, "*B"]:
     """How far the probabilities of a network are from those that are wanted: `T^2 KL(wanted / T || logits / T)`, summed
     over the classes. Without T^2 the gradients would shrink as T grows (Hinton et al. 2015, arXiv:1503.02531, section

@@ -1,8 +1,7 @@
-"""The optimizers, the learning rate, and every integer that is computed from a config."""
+"""The optimizers, and every integer that is computed from a config."""
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,11 +13,12 @@ import optax
 from jaxtyping import PyTree
 
 from resnet_jax.config import Config, OptimConfig
+from resnet_jax.config.checked import exact
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
+from resnet_jax.training.rules import adaptive_clip, lars_by_norms
+from resnet_jax.training.schedule import make_schedule, warmup_steps
 from resnet_jax.training.sparse import Ramp, ramp_of, sparse
-
-BASE_BATCH_SIZE = 256  # images for which `base_lr` is stated (Goyal et al. 2017, arXiv:1706.02677, section 2.1)
 
 NEVER = Ramp((1,), (0.0,))  # no weight is taken away
 
@@ -84,44 +84,8 @@ def plan_steps(config: Config, num_images: int) -> Plan:
         save_interval=exact(config.checkpoint.every_epochs) * per_epoch,
         log_interval=config.log_every_steps,
         warmup=warmup_steps(config.optim, per_epoch, total),
-        schedule=make_schedule(config.optim, config.batch_size, per_epoch, total),
+        schedule=make_schedule(config.optim, config.batch_size, per_epoch, total, config.epochs),
         ramp=ramp_of(prune, *(min(round(exact(epoch) * per_epoch), total) for epoch in ramp)),
-    )
-
-
-def warmup_steps(optim: OptimConfig, steps_per_epoch: Fraction, total: int) -> int:
-    return min(round(exact(optim.warmup_epochs) * steps_per_epoch), total)
-
-
-def drop_steps(optim: OptimConfig, steps_per_epoch: Fraction) -> list[int]:
-    """How many updates come before each drop of the `step` schedule, in order. Two drops may fall on one step."""
-    return sorted(round(exact(epoch) * steps_per_epoch) for epoch in optim.drop_epochs)
-
-
-def make_schedule(optim: OptimConfig, batch_size: int, steps_per_epoch: Fraction, total: int) -> optax.Schedule:
-    """Learning rate by the number of updates already applied: a linear warm-up, then the schedule that `schedule`
-    names.
-
-    The peak is `base_lr * batch_size / 256`. In the warm-up of `w` steps, update `t` (from 1) uses `peak * t / w`
-    (Goyal et al. 2017, section 2.2, from 0). Epochs of `drop_epochs` count from the start of the run.
-    """
-    peak = optim.base_lr * batch_size / BASE_BATCH_SIZE
-    warmup = warmup_steps(optim, steps_per_epoch, total)
-    if optim.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(1, total - warmup))
-    elif optim.schedule == "polynomial":
-        after = optax.polynomial_schedule(peak, 0.0, optim.power, max(1, total - warmup))
-    elif optim.schedule == "step":
-        drops = Counter(step - warmup for step in drop_steps(optim, steps_per_epoch))
-        factors = {step: optim.drop_factor**number for step, number in drops.items()}
-        after = optax.piecewise_constant_schedule(peak, factors)
-    else:
-        after = optax.constant_schedule(peak)
-    if not warmup:
-        return after
-    # Optax counts updates from 0, so the line begins at the rate of update 1, and would end one step beyond the peak.
-    return optax.join_schedules(
-        [optax.linear_schedule(peak / warmup, peak * (1 + 1 / warmup), warmup), after], [warmup]
     )
 
 
@@ -132,7 +96,7 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
       outside the buffer.
       `g += weight_decay * p; buffer = momentum * buffer + g; p -= lr * (g + momentum * buffer if nesterov else buffer)`
     - `adamw` is `torch.optim.AdamW`: the decay, times the rate, is subtracted from the parameter itself.
-    - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf.
+    - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf; or `rules.lars_by_norms`.
     - `lamb` is optax's, except that parameters that are not decayed keep their rate, as in timm's.
 
     Where a group of `optim.groups` has a decay of its own, that decay replaces `weight_decay`, except for parameters
@@ -157,7 +121,15 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
     decay_own = [optax.add_decayed_weights(value, mask=partial(mask_of, i)) for i, value in own_decay.items()]
     decay = optax.chain(decay, *decay_own) if decay_own else decay
     rate = optax.scale_by_learning_rate(schedule)
-    if optim.optimizer == "lars":
+    if optim.optimizer == "lars" and optim.lars_measure == "sum_of_norms":
+
+        def decay_of(params: PyTree) -> PyTree[float]:
+            values = jax.tree.map(lambda i: own_decay.get(i, optim.weight_decay), group_of(params, optim.groups))
+            return jax.tree.map(lambda decayed, value: decayed * value, mask(params), values)
+
+        adapted = lars_by_norms(optim.trust_coefficient, decay_of, mask)
+        rule = optax.chain(adapted, rate, optax.trace(decay=optim.momentum, nesterov=optim.nesterov))
+    elif optim.optimizer == "lars":
         rule = optax.lars(
             learning_rate=schedule,
             weight_decay=optim.weight_decay,
@@ -184,12 +156,20 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
     if any(group.rate not in (0.0, 1.0) for group in optim.groups):
         rule = optax.chain(rule, _scale_groups(optim.groups))
-    if optim.clip_norm:
-        clip = optax.clip_by_global_norm(optim.clip_norm)
+    if clip := _clipping(optim):
         if optim.clip_without:  # the same rule says which parameters have these names
             clip = optax.masked(clip, partial(decay_mask, no_decay=optim.clip_without))
         rule = optax.chain(clip, rule)
     return sparse(rule, optim.prune, ramp) if optim.prune.sparsity else rule
+
+
+def _clipping(optim: OptimConfig) -> optax.GradientTransformation | None:
+    """`torch.nn.utils.clip_grad_norm_`, `clip_grad_value_`, or timm's adaptive clipping."""
+    if optim.clip_norm:
+        return optax.clip_by_global_norm(optim.clip_norm)
+    if optim.clip_value:
+        return optax.clip(optim.clip_value)
+    return adaptive_clip(optim.clip_adaptive) if optim.clip_adaptive else None
 
 
 def _scale_groups(groups: Sequence[Group]) -> optax.GradientTransformation:
@@ -210,12 +190,6 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
         return not any(re.search(pattern, name) for pattern in no_decay)
 
     return jax.tree_util.tree_map_with_path(decayed, params)
-
-
-def exact(epochs: float) -> Fraction:
-    """The number that was meant. 1.1 as a float is a little more than 11/10, and 55 steps would become 56."""
-    # The `or`: numbers below half of 1e-9 would become 0.
-    return Fraction(epochs).limit_denominator(10**9) or Fraction(epochs)
 
 
 def _passes(step: int, interval: Fraction) -> bool:

@@ -10,6 +10,8 @@ from PIL import Image
 from resnet_jax.config import AugmentConfig
 from resnet_jax.data.policies import apply_operation, apply_policy, rand_augment, rand_space, wide_space
 from resnet_jax.data.policies import trivial_augment_wide as trivial
+from resnet_jax.data.policy_timm import OPERATIONS, rand_augment_timm
+from resnet_jax.errors import ConfigError
 
 
 def picture(height, width, channels=3, seed=0):
@@ -108,11 +110,58 @@ def test_numpys_draws_are_uniform_over_operations(monkeypatch):
 def test_policies_by_name():
     image = picture(16, 16)
     same = lambda **options: [
-        np.array_equal(apply_policy(image, np.random.default_rng(seed), AugmentConfig(**options)), image)
+        np.array_equal(
+            apply_policy(image, np.random.default_rng(seed), AugmentConfig(**options), (124, 116, 104)), image
+        )
         for seed in range(60)
     ]
     assert all(same(policy="none"))
     assert 0 < sum(same(policy="trivial_augment_wide")) < 20
     assert 0 < sum(same(policy="rand_augment", rand_operations=1, rand_magnitude=30)) < 20
+    assert 0 < sum(same(policy="rand_augment_timm", rand_magnitude=9)) < 40
     # Without strength, what is left is Identity, AutoContrast, Equalize and operations that do nothing.
     assert sum(same(policy="rand_augment", rand_operations=1, rand_magnitude=0)) > 30
+
+
+@pytest.mark.parametrize(("recipe", "operations", "magnitude", "spread"), [
+    ("rand-m7-mstd0.5-inc1", 2, 7, 0.5), ("rand-m6-n3-mstd0.5-inc1", 3, 6, 0.5), ("rand-m9-inc1", 2, 9, 0.0),
+])  # fmt: skip
+def test_timms_policy_is_followed_draw_by_draw(torchvision, monkeypatch, recipe, operations, magnitude, spread):
+    """To the byte, with the interpolation drawn as well. Both sides draw from one kind of generator."""
+    from timm.data import auto_augment
+
+    colour, image = (124, 116, 104), picture(40, 33)
+    theirs = auto_augment.rand_augment_transform(recipe, {"translate_const": 14, "img_mean": colour})
+    changed = set()
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        draws = SimpleNamespace(
+            random=rng.random, gauss=rng.normal, choice=lambda options: options[int(rng.integers(0, len(options)))]
+        )
+        monkeypatch.setattr(auto_augment, "random", draws)
+        chosen = lambda ops, count, **_: [ops[int(rng.integers(0, len(ops)))] for _ in range(count)]
+        monkeypatch.setattr(auto_augment.np.random, "choice", chosen)
+        expected = np.asarray(theirs(to_pil(image)))
+        ours = rand_augment_timm(image, np.random.default_rng(seed), operations, magnitude, spread, colour)
+        np.testing.assert_array_equal(ours, expected)
+        changed.add(ours.tobytes())
+    assert len(changed) > 60, "the test should see many operations"
+    assert list(OPERATIONS) == [
+        name.replace("Increasing", "").replace("Rel", "") for name in auto_augment._RAND_INCREASING_TRANSFORMS
+    ]
+
+
+def test_timms_policy_on_grey_images():
+    image = picture(40, 33, 1)
+    for seed in range(60):
+        ours = rand_augment_timm(image, np.random.default_rng(seed), 2, 9, 0.5, (99,))
+        assert (ours.shape, ours.dtype) == (image.shape, np.uint8)
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ({"policy": "rand_augment_timm", "rand_magnitude": 12}, "rand_magnitude = 12 must be at most 10 for policy"),
+    ({"policy": "rand_augment", "rand_spread": 0.5}, "rand_spread = 0.5 is for policy = 'rand_augment_timm'"),
+])  # fmt: skip
+def test_strengths_of_another_policy_are_refused(options, text):
+    with pytest.raises(ConfigError, match=text):
+        AugmentConfig(**options)

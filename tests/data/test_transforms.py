@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from resnet_jax.config import DataConfig, Preset
+from resnet_jax.config import AugmentConfig, Config, DataConfig, Preset, Segment
 from resnet_jax.data import decode_image, load_image, random_resized_crop, resize_and_center_crop
 from resnet_jax.data.decode import image_pixels
-from resnet_jax.data.transforms import random_crop_box
-from resnet_jax.errors import DataError, ImageError
+from resnet_jax.data.fills import CROP, Draws, TrainImage
+from resnet_jax.data.transforms import random_crop_box, random_crop_into
+from resnet_jax.errors import ConfigError, DataError, ImageError
 
 
 def noise(height, width, channels=3, seed=0):
@@ -208,3 +209,75 @@ def test_images_smaller_than_the_crop_are_enlarged(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     assert random_resized_crop(image, np.random.default_rng(0), 64, 0.08).shape == (64, 64, shape[2])
     assert resize_and_center_crop(image, Preset(resize=72, crop=64)).shape == (64, 64, shape[2])
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "random"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_of_other_interpolations_are_timms(torchvision, monkeypatch, interpolation, channels):
+    """To the byte, given the same draws."""
+    from timm.data import transforms as timms
+
+    image = smooth(80, 100)[..., :channels]
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        draws = SimpleNamespace(
+            uniform=rng.uniform,
+            randint=lambda low, high: int(rng.integers(low, high + 1)),
+            choice=lambda options: options[int(rng.integers(0, len(options)))],
+        )
+        monkeypatch.setattr(timms, "random", draws)
+        crop = timms.RandomResizedCropAndInterpolation(32, interpolation=interpolation)
+        expected = np.asarray(crop(Image.fromarray(image.squeeze()))).reshape(32, 32, channels)
+        ours = np.empty((32, 32, channels), np.uint8)
+        random_crop_into(ours, image, np.random.default_rng(seed), 0.08, name="a test", interpolation=interpolation)
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_crops_of_a_random_scale_are_torchvisions(torchvision, squash):
+    """He et al. 2015, section 3.4: `Resize` of the shorter side, drawn from a range, and `RandomCrop`."""
+    from torchvision.transforms import Resize
+    from torchvision.transforms.functional import crop
+
+    augment = AugmentConfig(train_size=20, train_resize=(24, 40))
+    fill = TrainImage(DataConfig(image_size=20, eval_resize=24, squash=squash, augment=augment))
+    image, seen = smooth(50, 70), set()
+    for position in range(80):
+        row = {"image": np.empty((20, 20, 3), np.uint8), "label": np.empty((), np.int32)}
+        fill({"image": image, "label": 3, "name": "a test"}, Draws(0, position), row)
+        rng = Draws(0, position).stream(CROP)
+        side = int(rng.integers(24, 41))
+        rng.random()  # a flip, which the device draws
+        resized = Resize((side, side) if squash else side)(Image.fromarray(image))
+        top, left = (int(rng.integers(0, edge - 20 + 1)) for edge in resized.size[::-1])
+        np.testing.assert_array_equal(row["image"], np.asarray(crop(resized, top, left, 20, 20)))
+        seen.add(side)
+    assert len(seen) == 17, "every scale should be drawn"
+
+
+@pytest.mark.parametrize(("size", "ratio"), [(224, 0.95), (224, 0.875), (256, 0.875), (288, 1.0), (160, 0.95)])
+@pytest.mark.parametrize("squash", [False, True])
+def test_the_ratio_of_the_crop_is_timms(torchvision, size, ratio, squash):
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
+    mode = "squash" if squash else "center"
+    theirs = transforms_imagenet_eval(
+        size, crop_pct=ratio, crop_mode=mode, interpolation="bicubic", use_prefetcher=True
+    )
+    image = smooth(310, 400)
+    config = DataConfig(image_size=size, eval_crop_ratio=ratio, eval_interpolation="bicubic", squash=squash)
+    expected = np.moveaxis(np.asarray(theirs(Image.fromarray(image))), 0, 2)
+    np.testing.assert_array_equal(resize_and_center_crop(image, config.preset), expected)
+
+
+@pytest.mark.parametrize(("build", "text"), [
+    (lambda: AugmentConfig(train_resize=(480, 256)), "must be two numbers of pixels, the smaller first"),
+    (lambda: AugmentConfig(train_resize=(256,)), "must be two numbers of pixels"),
+    (lambda: DataConfig(augment=AugmentConfig(train_resize=(200, 256))), "must be at least 224, the pixels of a side"),
+    (lambda: AugmentConfig(random_resized_crop=False, crop_interpolation="random"), "'random' is for random crops"),
+    (lambda: Config(task=Segment(), data=DataConfig(squash=True)), "data.squash is set, and the task Segment prepares"),
+    (lambda: DataConfig(eval_crop_ratio=1.5), "eval_crop_ratio = 1.5 is out of range"),
+])  # fmt: skip
+def test_sizes_that_do_not_fit_are_refused(build, text):
+    with pytest.raises(ConfigError, match=text):
+        build()

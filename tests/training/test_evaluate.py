@@ -9,6 +9,7 @@ from PIL import Image
 
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.classify.confusion import plot_confusion
+from resnet_jax.tasks.classify.look import make_look
 from resnet_jax.tasks.classify.measure import make_measure, report, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.training.evaluate import Measured, make_evaluate, make_pass, real_sums
@@ -85,8 +86,8 @@ def test_every_image_counts_once(devices, count, size):
     images, labels = split(count)
     expected = reference_report(logits_of(images), labels)
     split_of = {"mesh": mesh, "batches": batches_of(images, labels, size), "count": count}
-    short = make_evaluate(make_measure(Constant(), prepare), report, **split_of)(VARIABLES)
-    measure = make_measure(Constant(), prepare, in_detail=True)
+    short = make_evaluate(make_measure(make_look(Constant()), prepare), report, **split_of)(VARIABLES)
+    measure = make_measure(make_look(Constant()), prepare, in_detail=True)
     detail = report_in_detail(*make_pass(measure, **split_of)(VARIABLES))
     assert short["count"] == detail.count == count
     for name in ("loss", "top1", "top5"):
@@ -149,7 +150,7 @@ def test_a_total_is_exact_where_float32_would_not_be():
 def test_batches_that_lose_images_are_an_error():
     images, labels = split(21)
     wrong = make_evaluate(
-        make_measure(Constant(), prepare), report, make_mesh(), batches_of(images, labels, 8), count=24
+        make_measure(make_look(Constant()), prepare), report, make_mesh(), batches_of(images, labels, 8), count=24
     )
     with pytest.raises(RuntimeError, match="evaluation saw 21 examples of 24"):
         wrong(VARIABLES)

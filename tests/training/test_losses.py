@@ -1,9 +1,14 @@
 """Losses and accuracies against PyTorch and against sorting."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resnet_jax import Classify
+from resnet_jax.errors import ConfigError
+from resnet_jax.tasks.classify.look import make_look
+from resnet_jax.tasks.classify.loss import of_logits
 from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
 
 
@@ -33,6 +38,51 @@ def test_cross_entropy_of_mixed_targets_is_torchs_and_timms(torchvision, smoothi
     # timm smooths before it mixes, which is the same.
     theirs = SoftTargetCrossEntropy()(torch.from_numpy(logits), mixup_target(labels, 13, lam=0.3, smoothing=smoothing))
     assert np.mean(ours) == pytest.approx(float(theirs), rel=1e-5)
+
+
+@pytest.mark.parametrize("sum_classes", [False, True])
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.15])
+def test_the_binary_loss_is_timms_in_float64(torchvision, share, smoothing, threshold, sum_classes):
+    """Also its gradient; of labels, which timm smooths in the loss, and of mixtures, which it smooths before."""
+    import torch
+    from timm.data.mixup import mixup_target
+    from timm.loss import BinaryCrossEntropy
+
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 5, (7, 13)), torch.from_numpy(rng.integers(0, 13, 7))
+    theirs = BinaryCrossEntropy(smoothing=smoothing, target_threshold=threshold, sum_classes=sum_classes)
+    given = torch.from_numpy(logits).requires_grad_()
+    mixed = mixup_target(labels, 13, lam=share, smoothing=smoothing).double()
+    expected = theirs(given, labels if share == 1 else mixed)
+    expected.backward()
+    options = Classify(loss="binary", label_smoothing=smoothing, target_threshold=threshold, sum_classes=sum_classes)
+    with jax.enable_x64(True):
+        plain = share * one_hot(jnp.asarray(labels.numpy()), 13) + (1 - share) * one_hot(
+            jnp.asarray(labels.numpy()[::-1].copy()), 13
+        )
+        loss, gradient = jax.value_and_grad(lambda x: of_logits(options)(x, plain.astype(jnp.float64)).mean())(logits)
+    # timm's targets are made in float32.
+    np.testing.assert_allclose(loss, float(expected.detach()), rtol=1e-7)
+    np.testing.assert_allclose(gradient, given.grad.numpy(), rtol=1e-6, atol=1e-8)
+
+
+def test_options_of_the_binary_loss_are_refused_elsewhere():
+    for options in ({"target_threshold": 0.2}, {"sum_classes": True}):
+        with pytest.raises(ConfigError, match=r"are for loss = 'binary', and loss = 'cross_entropy'; leave them out"):
+            Classify(**options)
+
+
+def test_a_flipped_evaluation_is_the_mean_of_both_logits():
+    class FirstColumn:
+        def apply(self, variables, images, *, train):
+            return images[:, :, 0, 0] * variables
+
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5, 1)))
+    both = make_look(FirstColumn(), flip=True)(2.0, images)
+    np.testing.assert_allclose(both, images[:, :, 0, 0] + images[:, :, -1, 0], rtol=1e-6)
+    np.testing.assert_allclose(make_look(FirstColumn())(2.0, images), 2 * images[:, :, 0, 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

@@ -10,12 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from resnet_jax import CheckpointConfig, Config, OptimConfig
+from resnet_jax import CheckpointConfig, Config, Group, OptimConfig
 from resnet_jax.config_files import read_config_file
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.classify.task import classify
-from resnet_jax.training.optim import decay_mask, make_optimizer, make_schedule, plan_steps
+from resnet_jax.training.optim import decay_mask, make_optimizer, plan_steps
+from resnet_jax.training.schedule import make_schedule
 
 torch = pytest.importorskip("torch")
 
@@ -281,3 +282,135 @@ def test_a_warm_up_without_an_end_and_an_epoch_shorter_than_a_step_are_said(capl
     assert "warmup_epochs = 4, and the run has 3 epochs: the learning rate only rises" in said(epochs=3.0)
     assert "batch_size = 64, and the training set has 50 images" in said(num_images=50)
     assert said() == ""
+
+
+def exactly(optim, rates, torch_step, shapes=None):
+    """Ours and theirs after updates in float64, as pairs of arrays. Kernels are HWIO here and OIHW there."""
+    rng = np.random.default_rng(3)
+    shapes = shapes or {
+        "conv1": {"kernel": (3, 3, 4, 5)},
+        "bn1": {"scale": (5,)},
+        "fc": {"kernel": (5, 7), "bias": (7,)},
+    }
+    draw = lambda scale: jax.tree.map(
+        lambda shape: scale * rng.normal(size=shape), shapes, is_leaf=lambda x: type(x) is tuple
+    )
+    to_torch = lambda x: np.ascontiguousarray(np.moveaxis(x, (-1, -2), (0, 1)) if x.ndim > 1 else x)
+    start, gradients = draw(1.0), [draw(10.0**-power) for power in range(len(rates))]
+    tensors = [torch.tensor(to_torch(x), requires_grad=True) for x in jax.tree.leaves(start)]
+    step = torch_step(tensors)
+    with jax.enable_x64(True):
+        optimizer = make_optimizer(optim, lambda count: jnp.asarray(rates)[count])
+        params = jax.tree.map(jnp.asarray, start)
+        state = optimizer.init(params)
+        for gradient, rate in zip(gradients, rates, strict=True):
+            updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
+            params = optax.apply_updates(params, updates)
+            for tensor, value in zip(tensors, jax.tree.leaves(gradient), strict=True):
+                tensor.grad = torch.tensor(to_torch(value))
+            step(rate)
+        return [
+            (to_torch(np.asarray(x)), t.detach().numpy()) for x, t in zip(jax.tree.leaves(params), tensors, strict=True)
+        ]
+
+
+def optimizing(make, before=lambda tensors: None):
+    """A `torch_step` of `exactly`: an optimizer of torch, after clipping."""
+
+    def begin(tensors):
+        optimizer = make(tensors)
+
+        def step(rate):
+            before(tensors)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+        return step
+
+    return begin
+
+
+RATES = [0.1, 0.3, 0.02, 0.5]
+
+
+def test_lamb_with_timms_clipping_is_timms_in_float64(torchvision):
+    lamb = pytest.importorskip("timm.optim").Lamb
+    optim = OptimConfig(optimizer="lamb", weight_decay=0.02, no_decay=("bn", "bias$"), clip_norm=1.0)
+
+    def make(tensors):  # bn1/scale, conv1/kernel, fc/bias, fc/kernel
+        decayed = {"params": [tensors[1], tensors[3]], "weight_decay": 0.02}
+        return lamb([decayed, {"params": [tensors[0], tensors[2]], "weight_decay": 0.0}], lr=1.0, max_grad_norm=1.0)
+
+    for one, other in exactly(optim, RATES, optimizing(make)):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("options", "mode", "value"), [
+    ({"clip_norm": 0.7}, "norm", 0.7), ({"clip_value": 0.05}, "value", 0.05), ({"clip_adaptive": 0.02}, "agc", 0.02),
+])  # fmt: skip
+def test_every_way_to_clip_is_timms_in_float64(torchvision, options, mode, value):
+    from timm.utils.clip_grad import dispatch_clip_grad
+
+    optim = OptimConfig(momentum=0.9, weight_decay=0.0, **options)
+    sgd = optimizing(
+        lambda tensors: torch.optim.SGD(tensors, lr=1.0, momentum=0.9),
+        lambda tensors: dispatch_clip_grad(tensors, value, mode),
+    )
+    for one, other in exactly(optim, RATES, sgd):
+        # torch adds 1e-6 to the norm that it divides by.
+        np.testing.assert_allclose(one, other, rtol=1e-5 if mode == "norm" else 1e-12)
+
+
+def test_parameters_may_be_left_out_of_adaptive_clipping(torchvision):
+    """As timm leaves out the head."""
+    from timm.utils.agc import adaptive_clip_grad
+
+    optim = OptimConfig(momentum=0.9, weight_decay=0.0, clip_adaptive=0.02, clip_without=("^fc/",))
+    clip = lambda tensors: adaptive_clip_grad(tensors[:2], 0.02)
+    for one, other in exactly(
+        optim, RATES, optimizing(lambda tensors: torch.optim.SGD(tensors, lr=1.0, momentum=0.9), clip)
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_lars_by_the_sum_of_norms_is_mlperfs_in_float64():
+    """Its reference `LARSOptimizer`, with the rate inside the momentum; biases and norms keep their rate and decay."""
+    optim = OptimConfig(
+        optimizer="lars", lars_measure="sum_of_norms", momentum=0.9, weight_decay=0.05, no_decay=("bn", "bias$"),
+        trust_coefficient=0.02,
+    )  # fmt: skip
+
+    def begin(tensors):
+        momenta = [torch.zeros_like(tensor) for tensor in tensors]
+
+        @torch.no_grad()
+        def step(rate):
+            for i, tensor in enumerate(tensors):
+                g, scaled = tensor.grad, rate
+                if i in (1, 3):
+                    scaled = rate * 0.02 * tensor.norm() / (g.norm() + 0.05 * tensor.norm())
+                    g = g + 0.05 * tensor
+                momenta[i] = 0.9 * momenta[i] - scaled * g
+                tensor += momenta[i]
+
+        return step
+
+    for one, other in exactly(optim, RATES, begin):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    rest = replace(optim, lars_measure="norm_of_sum")
+    assert not np.allclose(*exactly(rest, RATES, begin)[1])
+
+
+def test_lars_by_the_sum_of_norms_knows_the_decay_of_a_group_and_parameters_of_zero():
+    optim = OptimConfig(
+        optimizer="lars", lars_measure="sum_of_norms", momentum=0.0, weight_decay=0.05, trust_coefficient=0.02,
+        groups=(Group(pattern="^fc/", decay=0.3),),
+    )  # fmt: skip
+    params = {"conv1": jnp.zeros(3), "fc": {"kernel": jnp.array([3.0, 4.0])}}
+    gradient = {"conv1": jnp.ones(3), "fc": {"kernel": jnp.array([0.6, 0.8])}}
+    optimizer = make_optimizer(optim, optax.constant_schedule(1.0))
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["conv1"], -np.ones(3))
+    expected = -(np.array([0.6, 0.8]) + 0.3 * np.array([3.0, 4.0])) * 0.02 * 5 / (1 + 0.3 * 5)
+    np.testing.assert_allclose(updates["fc"]["kernel"], expected, rtol=1e-6)

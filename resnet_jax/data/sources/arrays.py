@@ -178,7 +178,7 @@ class Synthetic:
         self.class_names = tuple(str(i) for i in range(1000))
         self.splits = tuple(SYNTHETIC_LENGTHS)
         self._length = SYNTHETIC_LENGTHS[split]
-        shape = (SYNTHETIC_IMAGES, config.eval_resize, config.eval_resize, config.channels)
+        shape = (SYNTHETIC_IMAGES, config.eval_side, config.eval_side, config.channels)
         self._images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from resnet_jax.data.policies import apply_policy
 from resnet_jax.data.resample import Box
 from resnet_jax.data.transforms import (
     center_box,
+    colour_beside,
     random_crop_box,
     resize_and_center_crop,
     resize_square_into,
@@ -52,7 +53,7 @@ class TrainClip:
             frame = to_channels(frame, config.channels, name=example["name"])
             self._crop_into(out, frame, draws.stream(CROP))
             if config.augment.policy != "none":
-                out[...] = apply_policy(out, draws.stream(POLICY), config.augment)
+                out[...] = apply_policy(out, draws.stream(POLICY), config.augment, colour_beside(config.mean))
         clip[length:] = clip[length - 1]
         row["length"][...], row["label"][...] = length, example["label"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from resnet_jax.logs.shown import Shown
-from resnet_jax.models import ResNet
+from resnet_jax.tasks.classify.look import Look
 from resnet_jax.tasks.classify.report import CALIBRATION_BINS, EvalReport
 from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
@@ -18,7 +18,7 @@ BEST = "top1"
 NAMES = {"top1": Shown("top-1", "{:.2%}", "top-1 accuracy"), "top5": Shown("top-5", "{:.2%}", "top-5 accuracy")}
 
 
-def make_measure(model: ResNet, prepare: Prepare, *, in_detail: bool = False) -> Measure:
+def make_measure(look: Look, prepare: Prepare, *, in_detail: bool = False) -> Measure:
     """Returns the function that counts hits and adds up losses.
 
     Args:
@@ -27,7 +27,7 @@ def make_measure(model: ResNet, prepare: Prepare, *, in_detail: bool = False) ->
     """
 
     def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:
-        logits = model.apply(variables, prepare(None, batch)["image"], train=False)
+        logits = look(variables, prepare(None, batch)["image"])
         return Measured(count(logits, batch["label"], real, in_detail=in_detail), {})
 
     return measure

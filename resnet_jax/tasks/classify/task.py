@@ -10,6 +10,7 @@ from resnet_jax.data import Source, augment, missing_leaves, normalize
 from resnet_jax.data.fills import EvalImage, TrainImage
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import ResNet, init
+from resnet_jax.tasks.classify.look import Look, make_look
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.tasks.classify.measure import BEST, NAMES, make_measure, report
 from resnet_jax.tasks.task import Predict, Prepare, Task
@@ -21,14 +22,15 @@ def classify(config: Config, model: ResNet) -> Task:
     """Classification: the network names one class for each image, of `config.model.num_classes`."""
     prepare = make_prepare(config, model.num_classes)
     assert isinstance(config.task, Classify)
+    look = make_look(model, flip=config.task.eval_flip)
     return Task(
         fills=(TrainImage(config.data), EvalImage(config.data.preset)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
-        loss=make_loss(model, prepare, label_smoothing=config.task.label_smoothing),
-        measure=make_measure(model, prepare),
+        loss=make_loss(model, prepare, config.task),
+        measure=make_measure(look, prepare),
         report=report,
-        predict=make_predict(model, prepare),
+        predict=make_predict(look, prepare),
         best=BEST,
         names=NAMES,
         head=("fc",),
@@ -37,11 +39,11 @@ def classify(config: Config, model: ResNet) -> Task:
     )
 
 
-def make_predict(model: ResNet, prepare: Prepare) -> Predict:
+def make_predict(look: Look, prepare: Prepare) -> Predict:
     """Returns a function that gives `probability` (N, K): how sure the network is of each class."""
 
     def predict(variables: PyTree[Array], batch: Batch) -> dict[str, Array]:
-        return {"probability": jax.nn.softmax(model.apply(variables, prepare(None, batch)["image"], train=False))}
+        return {"probability": jax.nn.softmax(look(variables, prepare(None, batch)["image"]))}
 
     return predict
 

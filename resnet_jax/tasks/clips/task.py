@@ -22,7 +22,7 @@ from resnet_jax.tasks.clips.measure import BEST, NAMES, make_measure, report
 from resnet_jax.tasks.cross_entropy import loss_of_classes
 from resnet_jax.tasks.task import Frozen, Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.losses import divergence, one_hot
+from resnet_jax.training.losses import cross_entropy, divergence, one_hot
 
 
 def clips(config: Config, model: Any) -> Task:
@@ -44,7 +44,12 @@ def clips(config: Config, model: Any) -> Task:
         fills=(train_fill(config, options), EvalClip(config.data.preset, config.data.clip)),
         init=partial(init, model, channels=config.data.channels),
         prepare=prepare,
-        loss=loss_of_classes(model, prepare, partial(seen_by, model), label_smoothing=options.label_smoothing),
+        loss=loss_of_classes(
+            model,
+            prepare,
+            partial(seen_by, model),
+            partial(cross_entropy, label_smoothing=options.label_smoothing),
+        ),
         measure=make_measure(look),
         report=report,
         predict=make_predict(look),

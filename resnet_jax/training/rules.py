@@ -1,0 +1,60 @@
+"""Rules of optimizers that optax lacks, or has in another form."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+LEAST_NORM, LEAST_GRADIENT_NORM = 1e-3, 1e-6
+"""Of a filter and of its gradient, in adaptive clipping (timm's and the paper's)."""
+
+
+def adaptive_clip(factor: float) -> optax.GradientTransformation:
+    """Scales the gradient of each filter down to `factor` times the norm of the filter, where it is longer (Brock et
+    al. 2021, arXiv:2102.06171, equation 3, as timm's `adaptive_clip_grad`).
+
+    A filter is what makes one output: the last axis of a kernel counts them. A scale or bias is one filter as a whole.
+    """
+
+    def norm(x: Array) -> Array:
+        axes = tuple(range(x.ndim - 1)) if x.ndim > 1 else None
+        return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
+
+    def clip(gradient: Array, parameter: Array) -> Array:
+        most, length = factor * jnp.maximum(norm(parameter), LEAST_NORM), norm(gradient)
+        return jnp.where(length < most, gradient, gradient * (most / jnp.maximum(length, LEAST_GRADIENT_NORM)))
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates, params))
+
+
+def lars_by_norms(
+    coefficient: float, decay_of: Callable[[PyTree], PyTree[float]], adapts: Callable[[PyTree], PyTree[bool]]
+) -> optax.GradientTransformation:
+    """Adds the decay to a gradient, and gives the sum a length relative to the parameters (You et al. 2017,
+    arXiv:1708.03888, equation 6, as in MLPerf's reference): `(g + d w) * c |w| / (|g| + d |w|)`. Where |w| or |g| is 0
+    the sum is left as it is.
+
+    optax measures by `|g + d w|` instead.
+
+    Args:
+      coefficient: c, of the trust.
+      decay_of: from the parameters to the decay d of each.
+      adapts: the parameters that the second factor is for.
+    """
+
+    def step(gradient: Array, parameter: Array, decay: float, adapted: bool) -> Array:
+        total = gradient + decay * parameter if decay else gradient
+        if not adapted:
+            return total
+        length, of_gradient = (jnp.sqrt(jnp.sum(jnp.square(x))) for x in (parameter, gradient))
+        measured = of_gradient + decay * length
+        usable = (length > 0) & (of_gradient > 0)
+        return total * jnp.where(usable, coefficient * length / jnp.where(usable, measured, 1), 1)
+
+    def scale(updates: PyTree, params: PyTree) -> Any:
+        return jax.tree.map(step, updates, params, decay_of(params), adapts(params))
+
+    return optax.stateless(scale)
