@@ -17,8 +17,9 @@ BESIDE = "†"
 
 def columns(results: Results) -> list[str]:
     """The titles of the table for people."""
-    return [*results.study.axes, *(results.shown(name).label for name in _numbers(results)), "n", "parameters", "MACs", "seconds",
-            *(["the paper's"] if _has_paper(results) else [])]  # fmt: skip
+    numbers = (results.shown(name).label for name in _numbers(results))
+    paper = ["the paper's"] if _has_paper(results) else []
+    return [*results.study.axes, *numbers, "n", "parameters", "MACs", "seconds", *paper]
 
 
 def cells(results: Results, row: Row) -> list[str]:
