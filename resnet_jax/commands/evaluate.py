@@ -199,9 +199,10 @@ def evaluate(
     table = Table(title=title, caption=note)
     shares = {"top-1": report.top1, "top-5": report.top5}
     if of_clips:
-        shares |= {"clips top-1": of_clips["clip_top1"], "clips top-5": of_clips["clip_top5"]}
+        shares |= {"clip top-1": of_clips["clip_top1"], "clip top-5": of_clips["clip_top5"]}
     for heading in (*shares, "loss", "calibration error", "videos" if of_clips else "images"):
-        table.add_column(heading, justify="right")
+        # Where the table is too wide, headings go to a second line, and no word of them is cut.
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     table.add_row(
         *(f"{100 * value:.2f} %" for value in shares.values()),
         f"{report.loss:.4f}",

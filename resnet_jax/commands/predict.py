@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def predict(
     network: Positional[Annotated[str, tyro.conf.arg(metavar="[RUN]")]] = "",
-    images: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]] = (),
+    images: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]] = (),
     weights: str | None = None,
     model: str | None = None,
     top: int | None = None,

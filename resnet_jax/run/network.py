@@ -20,9 +20,9 @@ from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
 from resnet_jax.weights import WEIGHT_SETS, class_names, find_weight_set, find_weights, from_torchvision, hub_preset
 from resnet_jax.weights.files import read_state_dict
-from resnet_jax.weights.fit import candidates, head_and_channels, identify, options_in
 from resnet_jax.weights.hub import hub_labels, hub_network, is_repository
 from resnet_jax.weights.names import where_networks_lie
+from resnet_jax.weights.recognize import candidates, head_and_channels, identify, options_in
 
 INSIGHTFACE = (0.5, 0.5, 0.5)
 """Mean and deviation of each channel with which insightface trains."""

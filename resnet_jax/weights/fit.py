@@ -1,169 +1,24 @@
-"""Whether the arrays of a file are those of a network, which networks they may be of, and what to say if of none."""
+"""Whether the arrays of a file are those of a network, and what to say if not."""
 
-import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.traverse_util import flatten_dict
 
-from resnet_jax.errors import ModelError, WeightsError
-from resnet_jax.models import create_model, list_models, variable_shapes
-from resnet_jax.models.blueprint import draw
-from resnet_jax.models.embed.table import IRESNETS, PREFIX
-from resnet_jax.models.segment.table import HEADS
-from resnet_jax.weights.families import EMBED, FRAMES, RESNET, Family, family_in, family_of
-from resnet_jax.weights.names import (
-    COUNTERS,
-    Path,
-    keys_of,
-    layout_of,
-    stage_sizes,
-    to_torch_axes,
-    torch_key,
-    where_networks_lie,
-)
+from resnet_jax.errors import WeightsError
+from resnet_jax.weights.families import RESNET, Family
+from resnet_jax.weights.names import COUNTERS, where_networks_lie
 from resnet_jax.weights.narrowing import first_few
-
-Shape = tuple[int, ...]
-
-
-def leaves_of(model: nn.Module, channels: int = 3) -> dict[Path, Shape]:
-    """Every leaf of the model's variables, and of the counters, with the shape that PyTorch gives it."""
-    shapes = variable_shapes(model, channels=channels)
-    paths = {}
-    for path, leaf in flatten_dict(shapes).items():
-        paths[path] = to_torch_axes(np.broadcast_to(np.float32(0), leaf.shape), path).shape
-        if path[0] == "batch_stats" and path[-1] == "mean":
-            paths[COUNTERS, *path[1:-1], "count"] = ()
-    return paths
-
-
-def identify(state_dict: Mapping[str, np.ndarray]) -> str | None:
-    """The name of the network whose keys and shapes are these, whatever its head and its image channels.
-
-    Of several that differ in what has no arrays (such as `resnet50` and `resnet50_v1`, whose strides lie elsewhere) it
-    is the first of `list_models()`; `candidates` gives all.
-
-    Raises:
-      WeightsError: the keys are those of networks that write the same arrays under different names.
-    """
-    names = candidates(state_dict)
-    if len({layout_of(create_model(name)) for name in names}) > 1:
-        raise WeightsError(
-            f"the weights may be of {' or '.join(names)}, whose keys and shapes are the same here; say which it is: "
-            "--model NAME, or load_pretrained(NAME, ...)"
-        )
-    return names[0] if names else None
-
-
-def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of all networks that keys and shapes may be those of, in the order of `list_models()`. Any of its
-    networks may be the backbone of one for segmentation.
-
-    timm's numbers of the shortcut's parts tell D nets from C nets; written with torchvision's, both are alike.
-    """
-    family = family_in(state_dict)
-    shapes = {key: array.shape for key, array in state_dict.items() if not key.endswith("." + COUNTERS)}
-    found = _fixed(shapes, family)
-    if not family.roots:
-        return _classifiers(found, family)
-    if family is FRAMES:  # arrays do not tell the heads of attention, nor which head over time has none
-        return []
-    if family is EMBED:
-        body = {key: shape for key, shape in found.items() if key.split(".")[0] not in ("fc", "features")}
-        sizes = stage_sizes(found)
-        names = [name for name in IRESNETS if create_model(name).trunk.stage_sizes == sizes]
-        names += [f"{PREFIX}{name}" for name in _classifiers(body, headless=True)]
-        return [name for name in names if _is_it(name, found, state_dict)]
-    bodies = [
-        {key.removeprefix(f"{root}."): shape for key, shape in found.items() if key.startswith(f"{root}.")}
-        for root in family.roots
-    ]
-    names = [f"{head}_{name}" for body in bodies for head in HEADS for name in _classifiers(body, headless=True)]
-    return [name for name in names if _is_it(name, found, state_dict)]
-
-
-def _classifiers(found: Mapping[str, Shape], family: Family = RESNET, *, headless: bool = False) -> list[str]:
-    """The networks for classification that have these keys and shapes; with `headless`, apart from their heads."""
-    sizes, names = stage_sizes(found), []
-    for name in list_models(task="classify") + list_models(task="clips"):
-        model = create_model(name)
-        layouts = family.layouts.keys() - family.foreign(model)
-        if (family_of(model), model.stage_sizes) == (family, sizes) and any(
-            _keys(_leaves_in(name, short=True), layout, family, headless=headless).items() <= found.items()
-            and _keys(_leaves_in(name), layout, family, headless=headless) == found
-            for layout in layouts
-        ):
-            names.append(name)
-    return names
-
-
-def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
-    try:
-        model = create_model(name, **options_in(name, state_dict))
-    except ModelError:  # a backbone that does not go with this head
-        return False
-    family = family_of(model)
-    leaves = leaves_of(model)
-    return any(_keys(leaves, layout, family) == found for layout in family.layouts)
-
-
-@functools.cache
-def _leaves_in(name: str, *, short: bool = False) -> dict[Path, Shape]:
-    """The leaves of one of `list_models()`. With `short` those of the first block of each stage alone, which are soon
-    traced and tell most networks apart."""
-    model = create_model(name)
-    return leaves_of(model.clone(stage_sizes=(1,) * len(model.stage_sizes)) if short else model)
-
-
-def _keys(
-    leaves: Mapping[Path, Shape], layout: str, family: Family = RESNET, *, headless: bool = False
-) -> dict[str, Shape]:
-    keys = {torch_key(path, layout, family): shape for path, shape in leaves.items() if path[0] != COUNTERS}
-    return _fixed(_headless(keys, family) if headless else keys, family)
-
-
-def options_in(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The options of `create_model(name)` that the arrays tell: classes, and whether there is an auxiliary head; or the
-    size of embeddings and of the images."""
-    model = create_model(name)
-    classes, _ = head_and_channels(state_dict, family_of(model))
-    if family_of(model) is EMBED:
-        return _embedding_options(model, classes, state_dict)
-    options: dict[str, Any] = {"num_classes": classes} if classes else {}
-    if hasattr(model, "aux_loss"):
-        options["aux_loss"] = any(map(_is_auxiliary, state_dict))
-    return options
-
-
-def _embedding_options(model: Any, size: int | None, state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Square images, where the arrays do not say otherwise."""
-    options: dict[str, Any] = {"embedding_size": size} if size else {}
-    linear, norm = state_dict.get("fc.weight"), state_dict.get("bn2.weight")
-    if model.head == "flat" and linear is not None and norm is not None and linear.ndim == 2:
-        side = round((linear.shape[1] / max(len(norm), 1)) ** 0.5) * draw(model.trunk).stride
-        if side != model.sides[0]:
-            options["sides"] = (side, side)
-    return options
-
-
-def head_and_channels(
-    state_dict: Mapping[str, np.ndarray], family: Family | None = None
-) -> tuple[int | None, int | None]:
-    """(classes of the head, channels of the images) that the arrays were made for; None where they do not tell.
-
-    Args:
-      family: of the network; None = as the keys tell.
-    """
-    family = family or family_in(state_dict)
-    sizes: list[int | None] = []
-    for keys, axis in ((_weights(family.head, family), 0), (_weights(family.stem, family), 1)):
-        array = next((state_dict[key] for key in keys if key in state_dict), None)
-        sizes.append(array.shape[axis] if array is not None and array.ndim > axis else None)
-    return sizes[0], sizes[1]
+from resnet_jax.weights.recognize import (
+    Shape,
+    candidates,
+    head_and_channels,
+    is_auxiliary,
+    weights_of,
+    without_head,
+    without_sizes,
+)
 
 
 def check_fit(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape], family: Family = RESNET) -> None:
@@ -229,21 +84,21 @@ def refuse_foreign(
 
 def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape], family: Family) -> str:
     classes, channels = head_and_channels(state_dict, family)
-    heads, stems = {*_weights(family.head, family)}, {*_weights(family.stem, family)}
+    heads, stems = {*weights_of(family.head, family)}, {*weights_of(family.stem, family)}
     found = {key: array.shape for key, array in state_dict.items()}
-    if classes and not heads & {*expected} and _headless(found, family) == _headless(expected, family):
+    if classes and not heads & {*expected} and without_head(found, family) == without_head(expected, family):
         return (
             f"the file has a head of {classes} classes, and the network none. Take it as it is, without num_classes; "
             'model.apply(..., features=True)["pooled"] gives what lies before it (docs/weights.md, "Another head")'
         )
     if found.keys() != expected.keys() and _main(found) == _main(expected):
-        if any(map(_is_auxiliary, found)):
+        if any(map(is_auxiliary, found)):
             return (
                 "the file has an auxiliary head, and the network none, as aux_loss=False says. Leave aux_loss out: the "
                 'network then gives "aux" beside "out", and a jitted function that does not use it does not compute it'
             )
         return "the file has no auxiliary head, and the network has one; pass aux_loss=False"
-    if found != dict(expected) and _fixed(found, family) == _fixed(expected, family):
+    if found != dict(expected) and without_sizes(found, family) == without_sizes(expected, family):
         wrong = {key for key in expected if found[key] != expected[key]}
         options = [f"num_classes={classes}"] if wrong & heads else []
         options += [f"channels={channels}"] if wrong & stems else []
@@ -263,36 +118,6 @@ def _remedy(state_dict: Mapping[str, np.ndarray], expected: Mapping[str, Shape],
     return where_networks_lie(state_dict) or "they are of no network known here; see list_models()"
 
 
-def _is_auxiliary(key: str) -> bool:
-    return key.startswith("aux_classifier.")
-
-
 def _main(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Without the auxiliary head of a network for segmentation."""
-    return {key: shape for key, shape in shapes.items() if not _is_auxiliary(key)}
-
-
-def _weights(modules: tuple[str, ...], family: Family) -> list[str]:
-    """The keys of the weights of any of these modules, in all layouts."""
-    return [key for module in modules for key in keys_of(module, "weight", family)]
-
-
-def _biases(family: Family) -> list[str]:
-    return [key for module in family.head for key in keys_of(module, "bias", family)]
-
-
-def _fixed(shapes: Mapping[str, Shape], family: Family) -> dict[str, Shape]:
-    """Without what the number of classes and of image channels decide."""
-    fixed = dict(shapes)
-    for keys, axis in (
-        (_weights(family.head, family), 0),
-        (_biases(family), 0),
-        (_weights(family.stem, family), 1),
-    ):
-        fixed |= {key: shapes[key][:axis] + shapes[key][axis + 1 :] for key in keys if key in shapes}
-    return fixed
-
-
-def _headless(shapes: Mapping[str, Shape], family: Family) -> dict[str, Shape]:
-    head = (*_weights(family.head, family), *_biases(family))
-    return {key: shape for key, shape in shapes.items() if key not in head}
+    return {key: shape for key, shape in shapes.items() if not is_auxiliary(key)}

@@ -14,8 +14,8 @@ from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
 from resnet_jax.weights.channels import RGB, adapt_input_conv, input_conv
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
-from resnet_jax.weights.fit import head_and_channels, options_in
 from resnet_jax.weights.hub import hub_weights, is_repository
+from resnet_jax.weights.recognize import head_and_channels, options_in
 from resnet_jax.weights.torchvision import from_torchvision, to_torchvision
 
 _SUFFIXES = (".pth", ".pt", ".th", ".bin", ".safetensors")

@@ -18,9 +18,10 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
 from resnet_jax.weights.families import Family, family_of
-from resnet_jax.weights.fit import check_fit, leaves_of, refuse_foreign
+from resnet_jax.weights.fit import check_fit, refuse_foreign
 from resnet_jax.weights.names import COUNTERS, Path, layout_of, to_our_axes, to_torch_axes, torch_key
 from resnet_jax.weights.narrowing import as_count, narrow
+from resnet_jax.weights.recognize import leaves_of
 
 StateDict = dict[str, np.ndarray]
 

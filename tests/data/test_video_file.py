@@ -169,13 +169,32 @@ def test_files_that_are_no_whole_video_are_named(tmp_path):
         cut(whole, tmp_path / "cut.mp4", 0.6): "cannot read .*cut.mp4: Invalid data found",
         cut(tmp_path / "fast.mp4", tmp_path / "half.mp4", 0.5): "half.mp4 was cut short: it says that it has 40 frames",
         cut(write_video(tmp_path / "x.avi", pictures(40), codec="mpeg4"), tmp_path / "cut.avi", 0.5): "was cut short",
-        write_sound(
-            tmp_path / "sound.mp4"
-        ): "sound.mp4 has no stream of pictures; it has 1 of sound; it must be a video",
+        cut(write_video(tmp_path / "x.mkv", pictures(90), options=GROUPS), tmp_path / "cut.mkv", 0.5): (
+            r"cut.mkv was cut short: it says that it lasts 3.0 seconds, and ends after 1\.\d. Replace it"
+        ),
+        write_sound(tmp_path / "sound.mp4"): (
+            "sound.mp4 has no stream of pictures; it has 1 of sound; it must be a video"
+        ),
     }
     for path, text in cases.items():
         with pytest.raises(ImageError, match=text):
             VideoFile(path).times()
+
+
+def test_a_matroska_file_whose_sound_is_longer_is_whole(tmp_path):
+    path = tmp_path / "x.mkv"
+    with av.open(str(path), "w") as container:
+        stream, sound = container.add_stream("libx264", rate=30), container.add_stream("aac", rate=8000)
+        stream.height, stream.width, stream.pix_fmt = 66, 98, "yuv420p"
+        for pixels in pictures(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+        for _ in range(40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.rate = 8000
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    assert len(VideoFile(path).times()) == 10
 
 
 def test_a_damaged_frame_is_named(tmp_path):

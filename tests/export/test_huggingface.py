@@ -19,9 +19,9 @@ from resnet_jax.run.named import open_named
 from resnet_jax.run.predict import Run
 from resnet_jax.tasks.table import task_of
 from resnet_jax.weights import Preset, layout_of
-from resnet_jax.weights.fit import leaves_of
 from resnet_jax.weights.names import torch_key
 from resnet_jax.weights.processors import timm_preset
+from resnet_jax.weights.recognize import leaves_of
 
 from .conftest import PRESET, images_of, job_of, network_of, outputs_of
 

@@ -89,7 +89,8 @@ def test_a_run_is_evaluated_by_videos_and_clips(folder, capsys, tmp_path):
     assert [*numbers["per_class"]] == [*NAMES]
     cli.main(["evaluate", str(folder), "--confusion", str(tmp_path / "c.png")])
     shown = capsys.readouterr().out
-    assert "clips top-1" in shown
+    assert "clip top-1" in shown
+    assert "calibration" in shown  # no word of a heading is cut
     assert "videos" in shown
     assert (tmp_path / "c.png").exists()
 

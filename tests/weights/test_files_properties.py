@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 import resnet_jax as rn
 from resnet_jax.errors import ResnetJaxError, WeightsError
-from resnet_jax.weights import fit, read_state_dict, to_tensors
+from resnet_jax.weights import read_state_dict, to_tensors
 from resnet_jax.weights.files import ENTRIES
 
 torch = pytest.importorskip("torch")
@@ -212,7 +212,7 @@ def network():
 @pytest.fixture
 def few_networks(monkeypatch):
     """Which network a file is of is asked of all there are; these will do."""
-    monkeypatch.setattr(fit, "list_models", lambda task: ["cifar_resnet20", "resnet18"])
+    monkeypatch.setattr("resnet_jax.weights.recognize.list_models", lambda task: ["cifar_resnet20", "resnet18"])
 
 
 shapes = st.lists(st.integers(0, 3), max_size=5)

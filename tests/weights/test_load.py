@@ -149,7 +149,7 @@ import os, sys, threading, time
 import jax, torch
 from resnet_jax.models import create_model
 from resnet_jax.weights import from_torchvision, read_state_dict
-from resnet_jax.weights.fit import leaves_of
+from resnet_jax.weights.recognize import leaves_of
 
 def allocated():
     return int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1]) * 1024

@@ -123,6 +123,8 @@ def make_index(path: str) -> Index:
         raise ImageError(
             f"{path} was cut short: it says that it has {counted} frames, and {len(packets)} are there. Replace it"
         )
+    if not counted and (lacking := _lacks(path, packets)):
+        raise ImageError(f"{path} was cut short: {lacking}. Replace it")
     check_pixels(first.height, first.width, path)
     keys = packets[(packets[:, 2] & _KEY > 0) & (packets[:, :2] != _UNKNOWN).all(1), :2]
     keys = keys[np.argsort(keys[:, 0], kind="stable")]
@@ -152,6 +154,25 @@ def _packets(opened: Opened) -> tuple[Int[np.ndarray, "P 3"], "VideoFrame | None
             numbers.extend([_UNKNOWN if time is None else time for time in (packet.pts, packet.dts)])
             numbers.append(flags)
     return np.array(numbers, np.int64).reshape(-1, 3), first
+
+
+def _lacks(path: str, packets: Int[np.ndarray, "P 3"]) -> str:
+    """What is missing of a file whose header has a duration and no count, as Matroska's; empty if nothing is.
+
+    The duration is that of the longest stream. So the other streams are only looked at where the pictures end early.
+    """
+    opened = open_video(path)
+    with opened.container, explained(path):
+        if "matroska" not in opened.container.format.name:  # of others the duration may be a guess
+            return ""
+        whole, unit = (opened.container.duration or 0) / 1e6, float(opened.stream.time_base or 0)
+        ends = packets[packets[:, 0] != _UNKNOWN, 0].max(initial=0) * unit
+        if ends < _CUT * whole:
+            others = (packet.pts * packet.time_base for packet in opened.container.demux() if packet.pts is not None)
+            ends = float(max(others, default=0))
+    if ends >= _CUT * whole - 1:  # a second: that a last frame may last
+        return ""
+    return f"it says that it lasts {whole:.1f} seconds, and ends after {ends:.1f}"
 
 
 def _are_frames(opened: Opened, packets: Int[np.ndarray, "P 3"]) -> bool:

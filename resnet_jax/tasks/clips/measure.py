@@ -15,8 +15,8 @@ BEST = "top1"
 NAMES = {
     "top1": Shown("top-1", "{:.2%}", "top-1 accuracy of videos"),
     "top5": Shown("top-5", "{:.2%}", "top-5 accuracy of videos"),
-    "clip_top1": Shown("clips top-1", "{:.2%}", "top-1 accuracy of clips"),
-    "clip_top5": Shown("clips top-5", "{:.2%}", "top-5 accuracy of clips"),
+    "clip_top1": Shown("clip top-1", "{:.2%}", "top-1 accuracy of clips"),
+    "clip_top5": Shown("clip top-5", "{:.2%}", "top-5 accuracy of clips"),
 }
 
 
