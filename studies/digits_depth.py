@@ -35,6 +35,7 @@ study = Study(
         "eval_every_epochs": 2.0,
         "checkpoint.every_epochs": 10.0,
     },
+    numbers=("error", "train/error"),
     compare=(
         Slope(along="depth", number="train/error", unit=10),
         Slope(along="depth", number="error", unit=10),

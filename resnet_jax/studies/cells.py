@@ -56,10 +56,16 @@ def scaled(study: Study, scale: str | None) -> Study:
         known = f"unknown scale {scale!r}: the study has none; leave out --scale"
         raise ConfigError(unknown_name("scale", scale, study.scales) if study.scales else known)
     other = study.scales[scale]
+    # `data` of the scale replaces what the study says of `data.image_size` too.
+    kept = {
+        name: value
+        for name, value in study.settings.items()
+        if not any(name.startswith(f"{whole}.") for whole in other.settings)
+    }
     return replace(
         study,
         base=study.base if other.base is None else other.base,
-        settings={**study.settings, **other.settings},
+        settings={**kept, **other.settings},
         axes={**study.axes, **other.axes},
         seeds=study.seeds if other.seeds is None else other.seeds,
     )

@@ -145,12 +145,11 @@ def gather(study: Study, cells: Sequence[Cell], seeds: Sequence[int], workdir: P
     first = cells[0].config.evaluations[0].name
     best = key(first, task.best)
     names = _names(cells[0].config, task, study)
-    default = ("error", f"{TRAINING}/error") if "error" in names else (best, f"{TRAINING}/{task.best}")
     rows = []
     for cell in cells:
         outcomes = tuple(_outcome(study, cell, tasks[cell.name], seed, workdir) for seed in seeds)
         rows.append(Row(cell, outcomes, *costs_of(cell, tasks[cell.name])))
-    return Results(study, tuple(rows), names, study.numbers or default)
+    return Results(study, tuple(rows), names, study.numbers or (best, f"{TRAINING}/{task.best}"))
 
 
 def costs_of(cell: Cell, task: Task) -> tuple[int, int]:

@@ -17,8 +17,8 @@ BESIDE = "†"
 
 def columns(results: Results) -> list[str]:
     """The titles of the table for people."""
-    numbers = (results.shown(name).label for name in _numbers(results))
-    paper = ["the paper's"] if _has_paper(results) else []
+    numbers = [results.shown(name).label for name in _numbers(results)]
+    paper = ["the paper's"] if _papers(results) else []
     return [*results.study.axes, *numbers, "n", "parameters", "MACs", "seconds", *paper]
 
 
@@ -35,7 +35,7 @@ def cells(results: Results, row: Row) -> list[str]:
         f"{row.parameters:,}",
         _short(row.macs),
         f"{seconds.mean:,.0f}{mark}" if seconds else "",
-        *(paper if _has_paper(results) else []),
+        *(paper if _papers(results) else []),
     ]
 
 
@@ -140,10 +140,6 @@ def _short(count: int) -> str:
         if count >= power:
             return f"{count / power:.3g} {unit}"
     return str(count)
-
-
-def _has_paper(results: Results) -> bool:
-    return bool(_papers(results))
 
 
 def _papers(results: Results) -> list[Published]:
