@@ -2,10 +2,9 @@
 
     python train.py configs/imagenet_resnet50_v2.py --workdir runs/resnet50-v2
 
-What to expect: torchvision's V2 weights have 80.86 % top-1. This config differs from their recipe in small ways. The
-learning rate moves with every step, not every epoch. Warm-up starts from 0, not from a hundredth. Images are flipped
-after TrivialAugment, not before it, which has the same distribution. This project has not yet run the recipe to the
-end.
+What to expect: torchvision's V2 weights have 80.86 % top-1. This config differs from their recipe in one way: images
+are flipped after TrivialAugment, not before it, which has the same distribution. This project has not yet run the
+recipe to the end.
 """
 
 from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig
@@ -40,7 +39,10 @@ config = Config(
         weight_decay=2e-5,
         no_decay=(r"bn",),
         schedule="cosine",
+        rate_moves="epoch",
         warmup_epochs=5.0,
+        warmup_start=0.01,
+        warmup_first=0,
         ema_decay=0.99998,
         ema_every_steps=32,
     ),

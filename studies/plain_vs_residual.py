@@ -43,10 +43,10 @@ study = Study(
         "data.image_size": 28,
         "data.eval_resize": 28,
         "batch_size": 64,
-        "epochs": 6.0,
+        "epochs": 4.0,
         "optim.base_lr": 0.2,
-        "checkpoint.every_epochs": 3.0,
-        "eval_every_epochs": 3.0,
+        "checkpoint.every_epochs": 4.0,
+        "eval_every_epochs": 4.0,
     },
     numbers=("error", "train/error"),
     measures={
