@@ -15,6 +15,7 @@ from resnet_jax.commands.anomalies_fit import anomalies_fit
 from resnet_jax.commands.anomalies_score import anomalies_score
 from resnet_jax.commands.attention import attention
 from resnet_jax.commands.benchmark import benchmark
+from resnet_jax.commands.compare import compare
 from resnet_jax.commands.convert import convert
 from resnet_jax.commands.data_check import data_check
 from resnet_jax.commands.data_info import data_info
@@ -80,6 +81,7 @@ COMMANDS: Commands = {
     "anomalies": anomalies,
     "attention": attention,
     "benchmark": benchmark,
+    "compare": compare,
     "convert": convert,
     "data": data,
     "diff": diff,

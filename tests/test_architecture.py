@@ -33,6 +33,7 @@ FLOORS = {
     "run": 7,
     "analysis": 8,
     "export": 8,
+    "peers": 9,
     "serve": 9,
     "studies": 9,
     "commands": 10,

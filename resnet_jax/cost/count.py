@@ -42,10 +42,15 @@ def measure(model: nn.Module, *, image_size: int = 224, channels: int = 3, frame
     variables, operations = _trace(model, axes_of(model, image_size, frames), channels)
     return Cost(
         parameters=_size(variables["params"]),
-        macs=sum(map(_macs, operations)),
-        activations=sum(math.prod(operation.outputs[0].shape) for operation in operations if _macs(operation)),
+        macs=sum(map(macs_of, operations)),
+        activations=sum(math.prod(operation.outputs[0].shape) for operation in operations if macs_of(operation)),
         peak_bytes=_bytes(variables) + _peak_bytes(operations),
     )
+
+
+def operations_of(model: nn.Module, *, image_size: int = 224, channels: int = 3) -> list["Operation"]:
+    """The operations of the forward pass of one image, in order, with the scopes that they belong to."""
+    return _trace(model, axes_of(model, image_size), channels)[1]
 
 
 def usual_size(model: Any) -> int:
@@ -66,7 +71,7 @@ def count_parameters(model: nn.Module, *, channels: int = 3) -> int:
 
 def count_macs_of(function: Callable[..., Any], *arguments: Any) -> int:
     """Multiply-accumulates of any function of arrays. Only shapes and types are needed; nothing is run."""
-    return sum(map(_macs, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
+    return sum(map(macs_of, _operations(jax.make_jaxpr(function)(*arguments).jaxpr, {}, ())))
 
 
 def count_macs(model: nn.Module, *, image_size: int = 224, channels: int = 3, frames: int = FRAMES) -> int:
@@ -89,7 +94,7 @@ def summary(model: nn.Module, *, image_size: int = 224, channels: int = 3, depth
         layer = _layer(operation.scope, params)[:depth]
         if layer:
             shapes[layer] = operation.outputs[0].shape[1:]  # the last operation of a layer makes the layer's output
-            macs[layer] += _macs(operation)
+            macs[layer] += macs_of(operation)
     rows = [("layer", "output", "parameters", "MACs")]
     for layer, shape in shapes.items():
         own = reduce(getitem, layer, params)
@@ -166,10 +171,11 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
 
 
 def _macs_in(branch: ClosedJaxpr) -> int:
-    return sum(map(_macs, _operations(branch.jaxpr, {}, ())))
+    return sum(map(macs_of, _operations(branch.jaxpr, {}, ())))
 
 
-def _macs(operation: Operation) -> int:
+def macs_of(operation: Operation) -> int:
+    """Multiply-accumulates of a convolution or a product of matrices; 0 of anything else."""
     if operation.primitive == "conv_general_dilated":
         # Each output value takes as many products as the kernel has numbers for one output channel.
         kernel = operation.inputs[1].shape
@@ -189,7 +195,7 @@ def _peak_bytes(operations: list[Operation]) -> int:
     for i, operation in enumerate(operations):
         ending = {value for value in operation.inputs if value in made and last_use[value] == i}
         new = sum(value.bytes for value in operation.outputs)
-        moves = _macs(operation) or operation.primitive.startswith("reduce_window")
+        moves = macs_of(operation) or operation.primitive.startswith("reduce_window")
         in_place = not moves and any(value.shape == operation.outputs[0].shape for value in ending)
         peak = max(peak, alive + (0 if in_place else new))
         alive += new - sum(value.bytes for value in ending)
