@@ -1,13 +1,15 @@
 """Convolutions over space and time, in the form that is fast on each platform (see `forms.py`).
 
-XLA's convolution of three axes is slow on CPUs. There the frames that a kernel sees are stacked in the channels, and a
-convolution of two axes does the same product. `benchmarks/video_networks.py` measures both, beside PyTorch.
+XLA's convolution of three axes is slow on CPUs. There a convolution of two axes does the same products: over the frames
+that a kernel sees, stacked in the channels, or over each frame with the kernels of all, stacked in the features.
+`benchmarks/video_networks.py` measures both platforms' forms, beside PyTorch.
 """
 
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -29,25 +31,28 @@ def volume(
       window: how the kernel moves, as `lax.conv_general_dilated` is told.
       border: repeat the first and the last frame instead of padding with zeros along time.
     """
-    (before, after), *sides = window["padding"]
-    if before or after:
-        x = jnp.pad(x, [(0, 0), (before, after), *[(0, 0)] * 3], mode="edge" if border else "constant")
-    stacked, convolution = _forms(
-        *(tuple(window["window_strides"]), tuple(sides), tuple(window["rhs_dilation"])),
+    around, *sides = window["padding"]
+    if border and any(around):
+        x, around = jnp.pad(x, [(0, 0), tuple(around), *[(0, 0)] * 3], mode="edge"), (0, 0)
+    flat, convolution = _forms(
+        *(tuple(window["window_strides"]), (tuple(around), *map(tuple, sides)), tuple(window["rhs_dilation"])),
         *(window["feature_group_count"], precision),
     )
-    return per_platform(x, kernel, cpu=stacked, default=convolution)
+    return per_platform(x, kernel, cpu=flat, default=convolution)
 
 
 @cache
 def _forms(
-    strides: tuple[int, ...], sides: tuple[Any, ...], dilations: tuple[int, ...], groups: int, precision: Any
+    strides: tuple[int, ...], padding: tuple[Any, ...], dilations: tuple[int, ...], groups: int, precision: Any
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """Two axes over stacked frames, and three axes. They are the same functions at each call: see `per_platform`."""
     (along, *across), (apart, *between) = strides, dilations
+    around, *sides = padding
 
     def stacked(x: Array, kernel: Array) -> Array:
+        """The frames that a kernel sees are stacked in the channels."""
         depth, features = kernel.shape[0], kernel.shape[-1]
+        x = jnp.pad(x, [(0, 0), around, *[(0, 0)] * 3])
         count = (x.shape[1] - (depth - 1) * apart - 1) // along + 1
         frames = [
             lax.slice_in_dim(x, i * apart, i * apart + (count - 1) * along + 1, along, axis=1) for i in range(depth)
@@ -55,9 +60,24 @@ def _forms(
         # Each group has its own channels of all frames, one frame after the other, as its kernels have.
         of_groups = [frame.reshape(*frame.shape[:-1], groups, -1) for frame in frames]
         images = jnp.stack(of_groups, axis=-2).reshape(-1, *x.shape[2:4], depth * x.shape[-1])
-        flat = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, features)
-        y = _image(images, flat)
+        y = _image(images, jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, features))
         return y.reshape(x.shape[0], count, *y.shape[1:])
+
+    def spread(x: Array, kernel: Array) -> Array:
+        """Each frame is multiplied with the kernels of all frames at once, and the results are moved and added."""
+        depth, length = kernel.shape[0], x.shape[1]
+        count = length + sum(around) - (depth - 1) * apart
+        own = jnp.moveaxis(kernel.reshape(*kernel.shape[:-1], groups, -1), 0, -2)
+        y = _image(x.reshape(-1, *x.shape[2:]), own.reshape(*own.shape[:3], -1))
+        y = y.reshape(x.shape[0], length, *y.shape[1:3], groups, depth, -1)
+        moved = []
+        for i in range(depth):
+            later = i * apart - around[0]
+            seen = y[:, max(later, 0) : max(min(count + later, length), 0), ..., i, :]
+            before = min(max(-later, 0), count)
+            moved.append(jnp.pad(seen, [(0, 0), (before, count - before - seen.shape[1]), *[(0, 0)] * 4]))
+        total = sum(moved[1:], moved[0])
+        return total.reshape(*total.shape[:4], -1)
 
     def _image(images: Array, kernel: Array) -> Array:
         if kernel.shape[:2] == (1, 1) and groups == 1 and not any(map(any, sides)):
@@ -75,16 +95,31 @@ def _forms(
             precision=precision,
         )
 
+    # Eigen copies the patches that a kernel sees: of single frames a third of what it copies of stacked ones. The rule
+    # for tangents makes the gradients those of the form that is faster for each: single frames of the gradient are
+    # multiplied too, and the gradient is stacked, not the activations.
+    spread_twice = jax.custom_jvp(spread)
+
+    @spread_twice.defjvp
+    def spread_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        (x, kernel), (dx, dkernel) = primals, tangents
+        return spread(x, kernel), stacked(dx, kernel) + spread(x, dkernel)
+
+    def flat(x: Array, kernel: Array) -> Array:
+        # Few channels are soon stacked. Sums of 16-bit results would be rounded at each frame.
+        fits = along == 1 and kernel.shape[0] > 1 and x.shape[-1] >= kernel.shape[-1] and x.dtype.itemsize > 2
+        return spread_twice(x, kernel) if fits else stacked(x, kernel)
+
     def convolution(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
             x,
             kernel,
             window_strides=strides,
-            padding=((0, 0), *sides),
+            padding=padding,
             rhs_dilation=dilations,
             dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
             feature_group_count=groups,
             precision=precision,
         )
 
-    return stacked, convolution
+    return flat, convolution

@@ -16,6 +16,10 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
     [
         {"kernel_size": 3, "stride": 2, "groups": 2},
         {"kernel_size": 3, "dilation": 2, "border_in_time": True},
+        {"kernel_size": 3, "features": 4},
+        {"kernel_size": 3, "features": 4, "dilation": 4},
+        {"kernel_size": 3, "features": 2, "groups": 2, "stride": (1, 2, 2)},
+        {"kernel_size": (3, 1, 1), "features": 3, "border_in_time": True},
         {"kernel_size": (3, 1, 1), "stride": (2, 1, 1)},
         {"kernel_size": (1, 3, 3), "stride": (1, 2, 2)},
         {"kernel_size": (3, 7, 7), "stride": (1, 2, 2), "border_in_time": True},
@@ -26,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 def test_all_forms_compute_the_same(fields):
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        x, conv = rng.normal(size=(2, 5, 8, 7, 4)), Conv(6, param_dtype=jnp.float64, **fields)
+        x, conv = rng.normal(size=(2, 5, 8, 7, 4)), Conv(**{"features": 6, "param_dtype": jnp.float64, **fields})
         with forms_of("cuda"):
             variables = conv.init(jax.random.key(0), x)
         found = {}
