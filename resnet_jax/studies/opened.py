@@ -1,16 +1,15 @@
 """A study as it is to be run: its file, its cells, its folder, and every check that can be made before a run begins."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_jax.config_files import FILE_NAME, changes_of_run, defined_in, has_saved
+from resnet_jax.config_files import FILE_NAME, changes_of_run, defined_in, has_saved, saved_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder, read_json, write_atomically
 from resnet_jax.studies.cells import Cell, cells_of, chosen, scaled
-from resnet_jax.studies.results import folder_of
 from resnet_jax.studies.study import Study
 from resnet_jax.tasks.assemble import groups_and_phases
 
@@ -73,30 +72,29 @@ def open_study(
 def _check_folder(opened: Opened, every: Sequence[Cell]) -> None:
     """Refuses a folder whose runs are not those of this study."""
     path = open_folder(opened.workdir) / STUDY
-    if not path.exists():
-        return
-    saved = read_json(path)
-    lines = []
-    for cell in every:
-        if not any(folder_of(opened.workdir, cell, seed).exists() for seed in (*saved["seeds"], *opened.seeds)):
-            continue
-        for seed in sorted({*saved["seeds"], *opened.seeds}):
-            folder = folder_of(opened.workdir, cell, seed)
-            if (folder / FILE_NAME).exists() and has_saved(folder):
-                lines += [f"{cell.name}: {line}" for line in changes_of_run(cell.seeded(seed), folder)]
-                was, now = saved["cells"].get(cell.name, {}).get("network"), _network(cell)
-                lines += [f"{cell.name}: network: {was} (saved) != {now} (asked)"] if was != now else []
-                break
-    if not lines and not {cell.name for cell in every} & set(saved["cells"]):
+    saved = read_json(path) if path.exists() else {"cells": {}}
+    lines = [line for cell in every for line in _changes(cell, opened.workdir, saved["cells"].get(cell.name, {}))]
+    if saved["cells"] and not {cell.name for cell in every} & set(saved["cells"]):
         lines = [f"cells: {', '.join(saved['cells'])} (saved), and none of them is in this study"]
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        whose = f"the study {saved['title']!r} of {saved['file']}" if path.exists() else "runs"
         raise ConfigError(
-            f"{opened.workdir} holds the study {saved['title']!r} of {saved['file']}, whose runs are others, and "
-            "nothing in it was touched:\n  "
+            f"{opened.workdir} holds {whose}, which differs from this study, and nothing in it was touched:\n  "
             + "\n  ".join([*lines[:SHOWN], *more])
             + "\nChoose another --workdir, or the saved values to continue that study"
         )
+
+
+def _changes(cell: Cell, workdir: Path, saved: Mapping[str, Any]) -> list[str]:
+    """How a cell differs from the first of its runs that the folder holds; a run that has saved nothing is none."""
+    for folder in sorted((workdir / cell.name).glob("seed*")):
+        if (folder / FILE_NAME).exists() and has_saved(folder):
+            lines = changes_of_run(cell.seeded(saved_config(folder).seed), folder)
+            was, now = saved.get("network"), _network(cell)
+            lines += [f"network: {was} (saved) != {now} (asked)"] if saved and was != now else []
+            return [f"{cell.name}: {line}" for line in lines]
+    return []
 
 
 def save_study(opened: Opened, command: str) -> None:

@@ -74,7 +74,7 @@ def draw_curves(figure: "Figure", results: Results) -> None:
     """The best number and the loss over the epochs, in training and evaluation, seed by seed."""
     config, task = results.rows[0].cell.config, results.rows[0].cell.task()
     shown, evaluation = task.names[task.best], config.evaluations[0].name
-    figure.set_size_inches(11, 7.5)
+    figure.set_size_inches(11.5, 7.5)
     figure.suptitle(in_figure(results.study.title), fontsize=13, fontweight="bold")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
     for column, (kind, words) in enumerate((("train", "training"), ("eval", "evaluation"))):
@@ -94,7 +94,7 @@ def draw_curves(figure: "Figure", results: Results) -> None:
 def draw_list(figure: "Figure", results: Results, name: str) -> None:
     """A measure that is a list: the mean over the seeds of each cell, and the range of the seeds."""
     measure = results.study.measure(name)
-    figure.suptitle(in_figure(f"{results.study.title}: {name}"), fontsize=13, fontweight="bold")
+    figure.suptitle(in_figure(results.study.title), fontsize=13, fontweight="bold")
     axes = figure.subplots()
     for row, style in zip(results.rows, styles(len(results.rows)), strict=True):
         lists = [outcome.lists[name] for outcome in row.complete if name in outcome.lists]
@@ -114,7 +114,7 @@ def draw_list(figure: "Figure", results: Results, name: str) -> None:
     if measure.log:
         axes.set_yscale("log")
     _tidy(axes)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    axes.legend(fontsize=9, framealpha=0.9, edgecolor="none", ncols=1 + len(results.rows) // 9)
 
 
 def styles(count: int) -> list[dict[str, Any]]:

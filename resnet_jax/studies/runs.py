@@ -148,13 +148,12 @@ def _run_beside(work: Work, job: Job) -> None:
     quiet = Console(quiet=True)
 
     def run(meeting: Meeting, seed: int) -> None:
-        try:
-            console = work.console if seed == job.seeds[0] else quiet
-            _run_one(work, job.cell, seed, console, beside=meeting.beside(seed))
-        except Preempted as stop:
-            stopped.append(stop)
-        finally:
-            meeting.leave(seed)
+        console = work.console if seed == job.seeds[0] else quiet
+        with meeting.attended_by(seed) as beside:
+            try:
+                _run_one(work, job.cell, seed, console, beside=beside)
+            except Preempted as stop:
+                stopped.append(stop)
 
     with StopRequest(make_mesh()) as stop:
         meeting = Meeting(job.seeds, stop)

@@ -6,7 +6,8 @@ another: it waits until the steps of all runs have come, and one of the threads 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -33,7 +34,9 @@ def together(step: TrainStep) -> Callable[..., tuple[Any, ...]]:
 class Meeting:
     """Where the steps of several runs meet.
 
-    A run that ends, or fails, leaves; the others go on without it.
+    A run that ends, or fails, leaves; the others go on without it. Threads take turns: one of them runs until it waits
+    for the others. Programs for several devices would wait for each other for ever if two threads gave them to the
+    devices in different orders.
 
     Args:
       members: the runs, by any names.
@@ -51,25 +54,25 @@ class Meeting:
     def asked(self) -> bool:
         return self._stopping
 
-    def beside(self, member: int) -> Beside:
-        """What `train` needs for this run."""
+    @contextmanager
+    def attended_by(self, member: int) -> Iterator[Beside]:
+        """Around all that the thread of a run does. Gives what `train` needs for this run."""
 
         def meet(phase: int, step: TrainStep) -> TrainStep:
             return cast(TrainStep, partial(self._take, member, phase, step))
 
-        return Beside(step=meet, stop=self, runs=self._count)
-
-    def leave(self, member: int) -> None:
         with self._changed:
-            self._members.discard(member)
-            self._compute_if_all_are_here()
+            try:
+                yield Beside(step=meet, stop=self, runs=self._count)
+            finally:
+                self._members.discard(member)
+                self._compute_if_all_are_here()
 
     def _take(self, member: int, phase: int, step: TrainStep, state: Any, batch: Any) -> Any:
-        with self._changed:
-            self._arrived[member] = phase, step, state, batch
-            self._compute_if_all_are_here()
-            self._changed.wait_for(lambda: member in self._results)
-            found = self._results.pop(member)
+        self._arrived[member] = phase, step, state, batch
+        self._compute_if_all_are_here()
+        self._changed.wait_for(lambda: member in self._results)  # meanwhile another thread has its turn
+        found = self._results.pop(member)
         if isinstance(found, BaseException):
             raise found
         return found

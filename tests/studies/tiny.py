@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BASE = load_config(
     ROOT / "configs" / "digits.py",
     [
-        *("--model.name", "cifar_resnet20", "--model.stage-sizes", "1", "1", "1", "--model.width-multiplier", "0.25"),
+        *("--model.name", "cifar_resnet20", "--model.stage-sizes", "1", "--model.width-multiplier", "0.25"),
         *("--model.no-zero-init-residual", "--data.train-split", "train[:256]", "--data.eval-split", "test[:100]"),
         *("--batch-size", "64", "--epochs", "1", "--optim.warmup-epochs", "0", "--log-every-steps", "2"),
         *("--eval-batch-size", "100", "--checkpoint.every-epochs", "0.5", "--optim.base-lr", "0.2"),
