@@ -5,9 +5,7 @@
 Source: libffcv/ffcv-imagenet, `train_imagenet.py` and `rn50_configs/rn50_16_epochs.yaml`.
 Expected: 73.8 % top-1 and 90.8 % top-5 at 256 pixels, of the image and its mirror image (its README). Not run here.
 Hours: 0.25 on 8 A100, without preparing the data (its README: 14.9 minutes).
-Differs: the blur comes after the activation that follows a strided convolution, as Zhang 2019 and timm have it, and not
-before the convolution. So it also blurs behind the max-pool and not in shortcuts. In evaluation images are resized
-first and cropped afterwards, antialiased, and not by areas. bfloat16.
+Differs: in evaluation images are resized first and cropped afterwards, antialiased, and not by areas. bfloat16.
 """
 
 from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig, OptimConfig, ramped_sizes
@@ -15,7 +13,7 @@ from resnet_jax import AugmentConfig, Classify, Config, DataConfig, ModelConfig,
 config = Config(
     model=ModelConfig(
         name="resnet50",
-        antialias=True,
+        antialias="before",
         zero_init_residual=False,
         bn_group_size=512,  # the images of a GPU
         dtype="bfloat16",

@@ -36,8 +36,9 @@ class ModelConfig(Checked):
     weight_init: Literal["he", "he_fan_in", "xavier", "lecun", "normal_001", "torch"] | None = None
     """How convolutions begin: He et al. 2015 by fan-out or fan-in, Glorot & Bengio 2010, LeCun et al. 1998, a standard
     deviation of 0.01, or as `torch.nn.Conv2d` does; None = as the block says, which is `he` but for face networks."""
-    antialias: bool | None = None
-    """Blur before every subsampling after the first convolution (Zhang 2019, BlurPool); None = as the name says."""
+    antialias: bool | Literal["before"] | None = None
+    """Blur before every subsampling after the first convolution (Zhang 2019, BlurPool), or `before` every strided
+    convolution alone, as FFCV does; None = as the name says."""
     time: Literal["3d", "mixed", "2+1d"] | None = None
     """The network sees clips: every kernel has an axis of time too (`3d`), those of the first stage alone (`mixed`), or
     each convolution is cut into one in space and one in time (`2+1d`); None = as the name says."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from resnet_jax.export.graph import Map
 from resnet_jax.export.layers import Layers, unknown
 from resnet_jax.models import ResNet
-from resnet_jax.models.blocks import BLOCKS
+from resnet_jax.models.blocks import BLOCKS, LEAST_BLURRED
 from resnet_jax.models.blueprint import BlockPlan
 from resnet_jax.models.shortcuts import SHORTCUTS
 from resnet_jax.models.stems import STEMS
@@ -27,8 +27,9 @@ def write_resnet(layers: Layers, net: ResNet, images: Map, root: str = "") -> di
         x = layers.act(layers.norm(x, f"{root}bn1"), f"{root}bn1", within=root)
     out["stem"] = x
     if plan.stem.pool:
-        x = layers.max_pool(x, f"{root}maxpool", 1 if net.antialias else 2)
-        x = layers.blur(x, f"{root}blurpool", 2) if net.antialias else x
+        blurs = net.antialias is True
+        x = layers.max_pool(x, f"{root}maxpool", 1 if blurs else 2)
+        x = layers.blur(x, f"{root}blurpool", 2) if blurs else x
     for i, stage in enumerate(plan.stages, start=1):
         for j, fields in enumerate(stage):
             name = f"{root}layer{i}_{j}"
@@ -67,13 +68,18 @@ class _BlockWriter:
     def __init__(self, layers: Layers, net: ResNet, fields: BlockPlan, name: str) -> None:
         self.layers, self.net, self.fields, self.name = layers, net, fields, name
         self.dilations, self.groups = fields.dilations, net.groups
-        self.blurs = net.antialias and (fields.stride > 1 or fields.dilations[0] != fields.dilations[1])
+        subsamples = fields.stride > 1 or fields.dilations[0] != fields.dilations[1]
+        self.blurs = net.antialias is True and subsamples
 
     def conv(self, x: Map, n: int, **fields: int) -> Map:
         return self.layers.conv(x, f"{self.name}/conv{n}", **fields)
 
     def strided(self, x: Map, n: int, **fields: int) -> Map:
-        return self.conv(x, n, stride=1 if self.blurs else self.fields.stride, **fields)
+        return self.conv(self.smooth(x, f"conv{n}"), n, stride=1 if self.blurs else self.fields.stride, **fields)
+
+    def smooth(self, x: Map, before: str) -> Map:
+        smooths = self.net.antialias == "before" and self.fields.stride > 1 and x.channels >= LEAST_BLURRED
+        return self.layers.blur(x, f"{self.name}/{before}/blur", 1, border="constant") if smooths else x
 
     def norm(self, x: Map, n: int) -> Map:
         return self.layers.norm(x, f"{self.name}/bn{n}")
@@ -121,6 +127,7 @@ class _BlockWriter:
         raise unknown(name, "shortcut", self.layers.plan.shortcut)
 
     def _project(self, x: Map, stride: int) -> Map:
+        x = self.smooth(x, "downsample_conv") if stride > 1 else x
         y = self.layers.conv(x, f"{self.name}/downsample_conv", stride=stride)
         return self.layers.norm(y, f"{self.name}/downsample_bn")
 

@@ -104,10 +104,10 @@ class Layers:
     def max_pool(self, x: Map, name: str, stride: int = 2) -> Map:
         return self.graph.pooled(x, "MaxPool", name, size=3, stride=stride, ends=(1, 1))
 
-    def blur(self, x: Map, name: str, stride: int) -> Map:
+    def blur(self, x: Map, name: str, stride: int, border: str = "reflect") -> Map:
         """As `models.pooling.blur_pool`."""
         pads = self.graph.constant(f"{name}/pads", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
-        mirrored = self.graph.op("Pad", [x.name, pads], name, mode="reflect")
+        mirrored = self.graph.op("Pad", [x.name, pads], name, mode=border)
         taps = np.outer((1, 2, 1), (1, 2, 1)) / 16
         kernel = np.broadcast_to(taps[..., None, None], (3, 3, 1, x.channels))
         wide = Map(mirrored, x.channels, x.height + 2, x.width + 2)

@@ -19,6 +19,10 @@ ModuleDef = Callable[..., Any]
 Activation = Callable[[Array], Array]
 
 
+LEAST_BLURRED = 16
+"""Channels from which on FFCV blurs the input of a strided convolution, so not that of the stem."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What stems, blocks and shortcuts are made of, bound once at the top of `ResNet.__call__`.
@@ -32,7 +36,7 @@ class Parts:
       shortcut: one of `shortcuts.SHORTCUTS`.
       groups, base_width: of the 3x3 convolution in a bottleneck (see `Block.inner`).
       se_ratio: of the squeeze-and-excitation that ends a branch, 0 = none.
-      antialias: blur before subsampling.
+      antialias: True: blur after a strided convolution that does not stride. `"before"`: blur before a strided one.
       zero_init: start each branch at zero, so that a block starts as its shortcut.
       train: whether stochastic depth drops branches.
       positions: places of the images in the global batch, for `layers.stochastic_depth`.
@@ -46,7 +50,7 @@ class Parts:
     groups: int
     base_width: int
     se_ratio: int
-    antialias: bool
+    antialias: bool | str
     zero_init: bool
     train: bool
     positions: Int[Array, " N"] | None = None
@@ -94,11 +98,17 @@ class Block(nn.Module):
     @property
     def blurs(self) -> bool:
         """Anti-aliased where it subsamples, and where dilation stands in for that (as timm does)."""
-        return self.parts.antialias and (self.stride > 1 or self.dilations[0] != self.dilations[1])
+        antialias = self.parts.antialias is True
+        return antialias and (self.stride > 1 or self.dilations[0] != self.dilations[1])
 
     def strided_conv(self, features: int, kernel_size: int, **fields: Any) -> nn.Module:
         """The convolution that carries the block's stride, unless `blur` does."""
         return self.parts.conv(features, kernel_size, 1 if self.blurs else self.stride, **fields)
+
+    def smooth(self, x: Array) -> Array:
+        """To come before a convolution that strides: FFCV's `BlurPoolConv2d`, which leaves out narrow inputs."""
+        smooths = self.parts.antialias == "before" and self.stride > 1 and x.shape[-1] >= LEAST_BLURRED
+        return blur_pool(x, 1, border="constant") if smooths else x
 
     def blur(self, y: Array) -> Array:
         """To follow the activation after `strided_conv`."""
@@ -165,7 +175,7 @@ class BasicBlock(TwoConvolutions):
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act = self.parts.conv, self.parts.norm, self.parts.act
-        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(x)
+        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(self.smooth(x))
         y = self.blur(act(norm(name="bn1")(y)))
         y = conv(self.widths[1], 3, dilation=self.dilations[1], name="conv2")(y)
         y = self.last_norm(name="bn2")(y)
@@ -180,7 +190,9 @@ class Bottleneck(ThreeConvolutions):
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
         y = conv(self.widths[0], 1, name="conv1")(x)
         y = act(norm(name="bn1")(y))
-        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(
+            self.smooth(y)
+        )
         y = self.blur(act(norm(name="bn2")(y)))
         y = norm_of(conv(self.widths[2], 1, name="conv3"), self.last_norm(name="bn3"), y)
         return self.output(self.add(x, y))
@@ -192,7 +204,7 @@ class BottleneckV1(ThreeConvolutions):
     @nn.compact
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         conv, norm, act, groups = self.parts.conv, self.parts.norm, self.parts.act, self.parts.groups
-        y = self.strided_conv(self.widths[0], 1, name="conv1")(x)
+        y = self.strided_conv(self.widths[0], 1, name="conv1")(self.smooth(x))
         y = self.blur(act(norm(name="bn1")(y)))
         y = conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
         y = act(norm(name="bn2")(y))
@@ -209,7 +221,7 @@ class PreactBasicBlock(TwoConvolutions):
     def __call__(self, x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 D"]:
         norm, act = self.parts.norm, self.parts.act
         z = act(self.parts.norm_of_sum(name="bn1")(x))
-        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(z)
+        y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(self.smooth(z))
         y = self.blur(act(norm(name="bn2")(y)))
         y = self.last_conv(self.widths[1], 3, dilation=self.dilations[1], name="conv2")(y)
         return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
@@ -226,7 +238,9 @@ class PreactBottleneck(ThreeConvolutions):
         z = act(self.parts.norm_of_sum(name="bn1")(x))
         y = conv(self.widths[0], 1, name="conv1")(z)
         y = act(norm(name="bn2")(y))
-        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(y)
+        y = self.strided_conv(self.widths[1], 3, dilation=self.dilations[0], groups=groups, name="conv2")(
+            self.smooth(y)
+        )
         y = self.blur(act(norm(name="bn3")(y)))
         y = self.last_conv(self.widths[2], 1, name="conv3")(y)
         return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
@@ -245,7 +259,7 @@ class IRBlock(TwoConvolutions):
         y = self.parts.norm_of_sum(name="bn1")(x)
         y = conv(first, 3, dilation=self.dilations[0], name="conv1")(y)
         y = self.parts.act(norm(name="bn2")(y))
-        y = self.strided_conv(last, 3, dilation=self.dilations[1], name="conv2")(y)
+        y = self.strided_conv(last, 3, dilation=self.dilations[1], name="conv2")(self.smooth(y))
         return self.add(x, self.blur(self.last_norm(name="bn3")(y)))
 
 

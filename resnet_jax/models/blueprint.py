@@ -194,6 +194,8 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
         of_clips=plan.stem in (STEMS["i3d"], STEMS["r3d"], STEMS["r2plus1d"]),
         shrinks_everywhere=subsamples,
     )
+    if net.antialias not in (False, True, "before"):
+        yield f"antialias = {net.antialias!r} must be False, True or 'before'"
     if not block.widens and (net.groups, net.base_width) != (1, 64):
         yield (
             f"groups = {net.groups} and base_width = {net.base_width} shape the 3x3 convolution of a bottleneck, and "

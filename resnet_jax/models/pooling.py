@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial, reduce
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -119,14 +120,19 @@ def smoothing_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S C"]:
     return nn.avg_pool(x, window, strides=(1,) * len(window), padding=ends)
 
 
-def blur_pool(x: Float[Array, "N *S C"], stride: int) -> Float[Array, "N *S2 C"]:
+def blur_pool(
+    x: Float[Array, "N *S C"], stride: int, border: Literal["reflect", "constant"] = "reflect"
+) -> Float[Array, "N *S2 C"]:
     """The binomial filter (1, 2, 1) / 4 along each axis, then every `stride`-th pixel; borders are reflected.
 
     Zhang 2019, arXiv:1904.11486; timm's `BlurPool2d`.
+
+    Args:
+      border: `"constant"` = zeros beyond it, as FFCV has it.
     """
     for axis in range(1, x.ndim - 1):
         size = x.shape[axis]
-        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)], mode="reflect")
+        padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)], mode=border)
         taps = [lax.slice_in_dim(padded, k, k + size, stride, axis) for k in range(3)]
         x = 0.25 * taps[0] + 0.5 * taps[1] + 0.25 * taps[2]
     return x

@@ -62,7 +62,8 @@ class ResNet(nn.Module):
       stem_width: channels of the stem; None = `width`.
       groups, base_width: of a bottleneck's 3x3: `groups` times `width * base_width / 64` channels (ResNeXt, Wide).
       se_ratio: factor by which squeeze-and-excitation narrows the channels, 0 = no squeeze-and-excitation.
-      antialias: blur before every subsampling after the first convolution.
+      antialias: True = blur before every subsampling after the first convolution (Zhang 2019); `"before"` = blur before
+        every strided convolution but the first, also of shortcuts, and keep the max-pool (FFCV).
       weight_standardization: of every convolution; for use with `norm="group"`.
       width_multiplier: multiplies `width` and `stem_width`.
       widths: channels that each convolution puts out, in the order of computation: those of the stem, then those of
@@ -108,7 +109,7 @@ class ResNet(nn.Module):
     groups: int = 1
     base_width: int = 64
     se_ratio: int = 0
-    antialias: bool = False
+    antialias: bool | str = False
     weight_standardization: bool = False
     width_multiplier: float = 1.0
     widths: tuple[int, ...] = ()
@@ -222,14 +223,14 @@ class ResNet(nn.Module):
         if plan.block.preactivation:
             x = out["stem"] = self._disturbed("stem", conv(x))
         # This path pools before it normalises, so it has no activations before the max-pool to put into `out`.
-        elif plan.stem.pool and not self.antialias and plan.act is relu and not features:
+        elif plan.stem.pool and self.antialias is not True and plan.act is relu and not features:
             act = trained(relu) if parts.train else relu
             return pooled_norm_of(conv, parts.norm(name=plan.stem.norm), x, max_pool, act)
         else:
             x = out["stem"] = self._disturbed("stem", plan.act(parts.norm(name=plan.stem.norm)(conv(x))))
         if not plan.stem.pool:
             return x
-        return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias else max_pool(x)
+        return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias is True else max_pool(x)
 
     def _disturbed(self, stage: str, x: Array) -> Array:
         """What the stage puts out, and what `apply` was given to add. Flax's `perturb` would put zeros into `init`'s

@@ -68,6 +68,7 @@ def _fits(block: Block, x: Image, features: int) -> bool:
 
 def _project(block: Block, x: Image, features: int, stride: int) -> Image:
     conv = block.parts.conv(features, 1, stride, name="downsample_conv")
+    x = block.smooth(x) if stride > 1 else x
     return conv(x) if block.preactivation else norm_of(conv, block.parts.norm(name="downsample_bn"), x)
 
 

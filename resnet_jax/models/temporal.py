@@ -107,6 +107,8 @@ def misfits(net: "ResNet", *, of_images: bool, of_clips: bool, shrinks_everywher
         return
     if of_images:
         yield f"stem = {net.stem!r} folds the pixels of images, and time is for clips; choose stem='imagenet'"
+    if net.antialias == "before":
+        yield "antialias = 'before' is FFCV's, for images, and time is for clips; choose antialias=True"
     if net.time == "mixed" and (net.antialias or shrinks_everywhere):
         yield (
             f"time = 'mixed' keeps all frames, and antialias = {net.antialias} or shortcut = {net.shortcut!r} would "

@@ -27,6 +27,7 @@ GN = partial(nn.GroupNorm, num_groups=4, epsilon=1e-3)
 CASES = {
     "resnet18": SMALL | {"stage_sizes": (1, 2)},
     "resnet26": SMALL | {"stage_sizes": (1, 1), "act": "leaky_relu", "pool": "avgmax"},
+    "resnet34": SMALL | {"stage_sizes": (1, 1), "antialias": "before"},
     "resnet26t": SMALL | {"stage_sizes": (1, 1, 1), "output_stride": 8, "se_ratio": 4, "pool": "max"},
     "resnetblur18": SMALL | {"stage_sizes": (1, 1), "stem": "space_to_depth", "pool": "catavgmax"},
     "resnet50_v1": SMALL | {"stage_sizes": (1, 1), "act": "gelu"},
