@@ -47,7 +47,7 @@ study = Study(
     scales={
         "paper": Scale(
             settings={
-                **vars(load_config(CONFIGS / "imagenet_resnet50.py")),
+                **vars(load_config(CONFIGS / "recipes" / "torchvision_v1_resnet50.py")),
                 **NONE,
                 "data.augment.random_resized_crop": False,
             },

@@ -3,9 +3,10 @@
     python -m resnet_jax study studies/batch_size.py --data.name idx:/usr/share/datasets/fashion-mnist
     python -m resnet_jax study studies/batch_size.py --scale paper       # ResNet-50 on ImageNet; not run here
 
-`optim.base_lr` is for 256 images, and a run scales it with its batch. `sgd_unscaled` keeps the rate of the smallest
-batch. All runs see the same number of images, so a large batch makes fewer steps. By itself the study is sized for a
-laptop: networks of half the width, on 4,000 images of Fashion-MNIST.
+`optim.base_lr` is for 256 images, and a run scales it with its batch. `sgd/128_unscaled` keeps the rate of the smallest
+batch. With LARS and LAMB, the paper's scale has the rates and decays of configs/recipes/mlperf_lars_resnet50.py and
+rsb_a2_resnet50.py. All runs see the same number of images, so a large batch makes fewer steps. By itself the study is
+sized for a laptop: networks of half the width, on 4,000 images of Fashion-MNIST.
 """
 
 from collections.abc import Mapping
@@ -61,11 +62,11 @@ study = Study(
     },
     scales={
         "paper": Scale(
-            settings=vars(load_config(CONFIGS / "imagenet_resnet50.py")),
+            settings=vars(load_config(CONFIGS / "recipes" / "goyal2017_resnet50.py")),
             axes={
                 "optimizer": {
                     "sgd": {"optim.optimizer": "sgd"},
-                    "lars": {"optim.optimizer": "lars", "optim.base_lr": 0.88, "optim.weight_decay": 5e-5},
+                    "lars": {"optim.optimizer": "lars", "optim.base_lr": 0.86, "optim.weight_decay": 5e-5},
                     "lamb": {"optim.optimizer": "lamb", "optim.base_lr": 0.000625, "optim.weight_decay": 0.02},
                 },
                 "batch": batches((256, 8192, 16384), rate=0.1),

@@ -37,11 +37,7 @@ study = Study(
     },
     scales={
         "paper": Scale(
-            settings={
-                **vars(load_config(CONFIGS / "imagenet_resnet50.py")),
-                "model.name": "resnet34",
-                "model.zero_init_residual": False,
-            },
+            settings={**vars(load_config(CONFIGS / "recipes" / "he2015_resnet50.py")), "model.name": "resnet34"},
             axes={"blocks": {"8": {"model.stage_sizes": (2, 2, 2, 2)}, "16": {"model.stage_sizes": (3, 4, 6, 3)}}},
         ),
     },

@@ -78,7 +78,7 @@ study = Study(
     paper={str(depth): Published(accuracy=accuracy, source=TORCHVISION) for depth, accuracy in ACCURACIES.items()},
     scales={
         "paper": Scale(
-            settings=vars(load_config(CONFIGS / "imagenet_resnet50.py")),
+            settings=vars(load_config(CONFIGS / "recipes" / "torchvision_v1_resnet50.py")),
             axes={"depth": {str(depth): {"model.name": f"resnet{depth}"} for depth in SIZES}},
             seeds=(0,),
         ),

@@ -42,7 +42,10 @@ study = Study(
     },
     scales={
         "paper": Scale(
-            settings={**vars(load_config(CONFIGS / "imagenet_resnet50.py")), "model.bn_group_size": 0},
+            settings={
+                **vars(load_config(CONFIGS / "recipes" / "torchvision_v1_resnet50.py")),
+                "model.bn_group_size": 0,
+            },
             seeds=(0,),
         ),
     },

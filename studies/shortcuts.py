@@ -40,11 +40,7 @@ study = Study(
     },
     scales={
         "paper": Scale(
-            settings={
-                **vars(load_config(CONFIGS / "imagenet_resnet50.py")),
-                "model.name": "resnet34",
-                "model.zero_init_residual": False,
-            },
+            settings={**vars(load_config(CONFIGS / "recipes" / "he2015_resnet50.py")), "model.name": "resnet34"},
             seeds=(0, 1, 2),
         ),
     },

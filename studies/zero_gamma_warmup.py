@@ -40,7 +40,7 @@ study = Study(
     },
     scales={
         "paper": Scale(
-            settings={**vars(load_config(CONFIGS / "imagenet_resnet50.py")), "batch_size": 8192},
+            settings=vars(load_config(CONFIGS / "recipes" / "goyal2017_resnet50.py")),
             axes={"warmup": {"none": {"optim.warmup_epochs": 0.0}, "gradual": {"optim.warmup_epochs": 5.0}}},
             seeds=(0, 1, 2, 3, 4),
         ),
