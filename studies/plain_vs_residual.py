@@ -10,7 +10,7 @@ dataset-fashion-mnist brings. `--scale paper` is the paper's own experiment: CIF
 
 from pathlib import Path
 
-from resnet_jax import AugmentConfig, DataConfig, Difference, Measure, Published, Scale, Slope, Study
+from resnet_jax import Difference, Measure, Published, Scale, Slope, Study, load_config
 from resnet_jax.studies.measures import gradients_after_training, gradients_before_training
 
 
@@ -19,14 +19,14 @@ def blocks(depth: int) -> dict[str, tuple[int, int, int]]:
     return {"model.stage_sizes": ((depth - 2) // 6,) * 3}
 
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97}
 TABLE_6 = "He et al. 2015, Table 6: CIFAR-10, whole widths, 64,000 steps"
-STEPS_PER_EPOCH = 50_000 / 128
 
 study = Study(
     title="Plain against residual networks, by depth",
     question="Does a deeper network have a lower error, without shortcuts and with them?",
-    base=Path(__file__).parents[1] / "configs" / "fashion.py",
+    base=CONFIGS / "fashion.py",
     axes={
         "network": {
             "plain": {"model.shortcut": "none"},
@@ -67,27 +67,7 @@ study = Study(
     paper={f"residual/{depth}": Published(error=error, source=TABLE_6) for depth, error in PAPER.items()},
     scales={
         "paper": Scale(
-            settings={
-                "model.width_multiplier": 1.0,
-                "data": DataConfig(
-                    name="tfds:cifar10",
-                    image_size=32,
-                    eval_resize=32,
-                    augment=AugmentConfig(random_resized_crop=False, shift_pixels=4, flip=True),
-                    mean=(0.491, 0.482, 0.447),
-                    std=(0.247, 0.243, 0.262),
-                ),
-                "batch_size": 128,
-                "optim.base_lr": 0.2,
-                "optim.nesterov": False,
-                "optim.weight_decay": 1e-4,
-                "optim.no_decay": (),
-                "optim.schedule": "step",
-                "optim.drop_epochs": (32_000 / STEPS_PER_EPOCH, 48_000 / STEPS_PER_EPOCH),
-                "optim.warmup_epochs": 0.0,
-                "epochs": 64_000 / STEPS_PER_EPOCH,
-                "eval_every_epochs": 5.0,
-            },
+            settings=vars(load_config(CONFIGS / "cifar10.py")),
             axes={"depth": {str(depth): blocks(depth) for depth in (20, 32, 44, 56, 110)}},
             seeds=(0, 1, 2, 3, 4),
         ),

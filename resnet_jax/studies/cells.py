@@ -13,7 +13,7 @@ from resnet_jax.config import Config
 from resnet_jax.config.checked import Checked, flat
 from resnet_jax.config_files import override, read_config_file
 from resnet_jax.errors import ConfigError, unknown_name
-from resnet_jax.studies.study import Axes, Difference, Overrides, Study
+from resnet_jax.studies.study import Axes, Difference, Overrides, Scale, Slope, Study
 from resnet_jax.tasks.table import settled, task_of
 from resnet_jax.tasks.task import Task
 
@@ -55,20 +55,34 @@ def scaled(study: Study, scale: str | None) -> Study:
     if scale not in study.scales:
         known = f"unknown scale {scale!r}: the study has none; leave out --scale"
         raise ConfigError(unknown_name("scale", scale, study.scales) if study.scales else known)
-    other = study.scales[scale]
+    _check_mentioned(study)
+    found = _at_scale(study, study.scales[scale])
+    names = _names_of_cells(found)  # nothing is said of cells of other scales
+    return replace(
+        found,
+        compare=tuple(said for said in study.compare if isinstance(said, Slope) or {said.of, said.minus} <= names),
+        paper={name: published for name, published in study.paper.items() if name in names},
+    )
+
+
+def _at_scale(study: Study, scale: Scale) -> Study:
     # `data` of the scale replaces what the study says of `data.image_size` too.
     kept = {
         name: value
         for name, value in study.settings.items()
-        if not any(name.startswith(f"{whole}.") for whole in other.settings)
+        if not any(name.startswith(f"{whole}.") for whole in scale.settings)
     }
     return replace(
         study,
-        base=study.base if other.base is None else other.base,
-        settings={**kept, **other.settings},
-        axes={**study.axes, **other.axes},
-        seeds=study.seeds if other.seeds is None else other.seeds,
+        base=study.base if scale.base is None else scale.base,
+        settings={**kept, **scale.settings},
+        axes={**study.axes, **scale.axes},
+        seeds=study.seeds if scale.seeds is None else scale.seeds,
     )
+
+
+def _names_of_cells(study: Study) -> set[str]:
+    return {"/".join(values.values()) for values in grid(study)}
 
 
 def cells_of(study: Study, options: Sequence[str] = ()) -> list[Cell]:
@@ -202,8 +216,8 @@ def _check_different(cells: Sequence[Cell]) -> None:
 
 def _check_mentioned(study: Study) -> None:
     """The names of cells and axes in the rest of the study; those of a cell may belong to another of its scales."""
-    sizes = [study, *(scaled(study, scale) for scale in study.scales)]
-    names = {"/".join(values.values()) for size in sizes for values in grid(size)}
+    sizes = [study, *(_at_scale(study, scale) for scale in study.scales.values())]
+    names = {name for size in sizes for name in _names_of_cells(size)}
     for name in study.paper:
         if name not in names:
             raise ConfigError(f"paper: {unknown_name('cell', name, names)}")

@@ -61,6 +61,19 @@ def test_a_scale_replaces_what_it_names():
         scaled(study_of(), "large")
 
 
+def test_a_scale_says_nothing_of_cells_that_it_has_not():
+    both = tuple(rn.Difference(of=f"plain/{rate}", minus=f"residual/{rate}") for rate in ("0.1", "0.2", "1"))
+    slope, source = rn.Slope(along="rate"), {"source": "a paper"}
+    larger = rn.Scale(axes={"rate": {"0.2": {"optim.base_lr": 0.2}, "1": {"optim.base_lr": 1.0}}})
+    paper = {"plain/0.1": rn.Published(error=1.0, **source), "plain/1": rn.Published(error=2.0, **source)}
+    other = scaled(study_of(compare=(slope, *both), paper=paper, scales={"large": larger}), "large")
+    assert other.compare == (slope, *both[1:])
+    assert list(other.paper) == ["plain/1"]
+    assert len(cells_of(other)) == 4
+    with pytest.raises(ConfigError, match="compare: unknown cell 'plain/3'"):
+        scaled(study_of(compare=(rn.Difference(of="plain/3", minus="plain/1"),), scales={"large": larger}), "large")
+
+
 def test_a_study_may_bring_networks_of_its_own():
     """The same config is another run where the network is another."""
 
