@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
-from resnet_jax.config_files import load_config
+from resnet_jax.config_files import defined_in, load_config
 from resnet_jax.errors import ConfigError, Preempted
+from resnet_jax.studies.cells import cells_of, scaled
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
 
@@ -18,6 +19,7 @@ from .test_start import ROOT, config_of, weights, without_head
 
 __all__ = ["weights"]  # the fixture
 CONFIGS = ROOT / "configs" / "transfer"
+STUDY = ROOT / "studies" / "transfer_ladder.py"
 PHASES = (rn.Unfreeze(epoch=0.3, level="last_block"), rn.Unfreeze(epoch=0.6, level="^(layer[23]|fc)"))
 TRAINED_UNTIL = {3: set(), 5: {"layer3_0"}, 9: {"layer2_0", "layer3_0"}}
 
@@ -83,18 +85,26 @@ def test_the_commands_of_the_page_and_of_the_headers_name_what_there_is():
     texts = [path.read_text() for path in (ROOT / "docs" / "transfer.md", ROOT / "README.md", *CONFIGS.glob("*.py"))]
     lines = [line.strip() for text in texts for line in text.replace("\\\n", " ").splitlines()]
     trains = [shlex.split(line)[2:] for line in lines if line.startswith("python train.py configs/transfer")]
-    ladders = [shlex.split(line)[4:] for line in lines if line.startswith("python -m resnet_jax ladder")]
+    studies = [shlex.split(line)[4:] for line in lines if line.startswith("python -m resnet_jax study")]
     assert len(trains) >= 9
-    assert len(ladders) >= 3
+    assert len(studies) >= 5
     for path, *options in trains:
         places = [place for place in range(0, len(options), 2) if options[place] != "--workdir"]
         load_config(ROOT / path, [word for place in places for word in options[place : place + 2]])
-    for folder, *options in ladders:
-        assert ROOT / folder == CONFIGS
-        if "--rungs" in options:
-            assert {f"{rung}.py" for rung in options[options.index("--rungs") + 1 :]} <= {
-                p.name for p in CONFIGS.iterdir()
-            }
+    scales = defined_in(STUDY, "study", rn.Study).scales
+    for file, *options in studies:
+        assert (ROOT / file).is_file()
+        assert "--scale" not in options or options[options.index("--scale") + 1] in scales
+
+
+@pytest.mark.parametrize("scale", [None, "cifar10"])
+def test_the_cells_of_the_ladder_are_the_config_files(scale):
+    """So that a rung of the study and `train.py` with its file are the same run."""
+    study = scaled(defined_in(STUDY, "study", rn.Study), scale)
+    prefix = "cifar10_resnet152_" if scale else ""
+    for cell in cells_of(study, ["--model.num-classes", "10"]):
+        file = load_config(CONFIGS / f"{prefix}{cell.name}.py", ["--model.num-classes", "10"])
+        assert cell.config == file
 
 
 def test_one_class_is_refused(tmp_path):

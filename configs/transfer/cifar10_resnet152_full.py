@@ -1,7 +1,6 @@
 """ResNet-152 with ImageNet's weights on CIFAR-10 at 224 pixels, batch 128: all layers are trained.
 
-    python -m resnet_jax ladder configs/transfer --rungs cifar10_resnet152_scratch_probe cifar10_resnet152_probe \
-        cifar10_resnet152_last_block cifar10_resnet152_full
+    python -m resnet_jax study studies/transfer_ladder.py --scale cifar10
 
 The data must be prepared first (docs/data.md, TFDS). What to expect: a study of this kind, whose recipe is not known in
 all details, has found these accuracies on validation and test images: probe on a random network about 15 %, probe 79.3

@@ -24,7 +24,7 @@ def main(asked: dict[str, Any]) -> None:
     from resnet_jax.display import plain_console
     from resnet_jax.runtime.programs import remember_programs
     from resnet_jax.studies.opened import open_study
-    from resnet_jax.studies.runs import Job, Work, run_job
+    from resnet_jax.studies.runs import Job, Work, run_here
 
     remember_programs()
     name, seeds, beside = asked.pop("cell"), tuple(asked.pop("job")), asked.pop("beside")
@@ -32,7 +32,7 @@ def main(asked: dict[str, Any]) -> None:
     (cell,) = (cell for cell in opened.cells if cell.name == name)
     work = Work(opened.study, opened.workdir, opened.seeds, plain_console(quiet=True))
     try:
-        run_job(work, Job(cell, seeds, beside))
+        run_here(work, [Job(cell, seeds, beside)])
     except Preempted:
         sys.exit(EXIT_PREEMPTED)
 

@@ -33,7 +33,7 @@ from resnet_jax.studies.results import (
 from resnet_jax.studies.seeds import Meeting
 from resnet_jax.studies.study import Study
 from resnet_jax.studies.timing import is_faster_beside
-from resnet_jax.survival.signals import StopRequest
+from resnet_jax.survival.signals import Asked, StopRequest
 
 Beside = Literal["never", "measured", "always"]
 
@@ -97,14 +97,14 @@ def run_here(work: Work, jobs: Sequence[Job]) -> None:
     Raises:
       Preempted: SIGTERM or SIGINT. The run is saved, and the same command goes on.
     """
-    for number, job in enumerate(jobs, start=1):
-        work.console.print(f"== {number} of {len(jobs)}: {job.title}")
-        run_job(work, job)
-        work.after()
+    with StopRequest(make_mesh()) as stop:  # between two runs; a run that is going on takes the signals itself
+        for number, job in enumerate(jobs, start=1):
+            work.console.print(f"== {number} of {len(jobs)}: {job.title}")
+            _run_job(work, job, stop)
+            work.after()
 
 
-def run_job(work: Work, job: Job) -> None:
-    """Does one job in this process."""
+def _run_job(work: Work, job: Job, stop: Asked) -> None:
     if job.beside == "measured":
         faster, measurement = is_faster_beside(job.cell, len(job.seeds))
         work.console.print(f"{measurement}: {'side by side' if faster else 'one after the other'}")
@@ -114,6 +114,8 @@ def run_job(work: Work, job: Job) -> None:
         _run_beside(work, job)
         return
     for seed in job.seeds:
+        if stop.asked():
+            raise Preempted(f"stopped before {job.cell.name}, seed {seed}; run the same command again to continue")
         _run_one(work, job.cell, seed, work.console)
 
 

@@ -136,6 +136,36 @@ def test_tfds_slices_of_splits():
     assert len(load_source(tiny(), "train[:25%]")) == 5
 
 
+def test_a_part_of_a_split_is_its_examples_with_these_numbers():
+    config = DataConfig(name="digits", channels=1, mean=(0.5,), std=(0.5,))
+    whole = load_source(config, "train")
+    for split, numbers in (
+        ("train[:100]", range(100)),
+        ("train[1000:]", range(1000, 1437)),
+        ("train[7:9]", range(7, 9)),
+    ):
+        part = load_source(config, split)
+        assert len(part) == len(numbers)
+        np.testing.assert_array_equal(part[0]["image"], whole[numbers[0]]["image"])
+        np.testing.assert_array_equal(part.labels(), whole.labels()[numbers])
+        assert part.class_names == whole.class_names
+    with pytest.raises(
+        DataError, match=r"train\[2000:\] of digits holds nothing: train has 1,437 examples; name others"
+    ):
+        load_source(config, "train[2000:]")
+
+
+def test_a_part_of_a_folder_that_is_held_out(tmp_path):
+    """The splits are files by their names, so the names in a config must not be those with brackets."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            Image.new("L", (4, 4), number).save(tmp_path / label / f"{number}.png")
+    config = DataConfig(name=f"folder:{tmp_path}", holdout=0.2, train_split="train[:5]", eval_split="test[:2]")
+    assert (len(load_source(config, config.train_split)), len(load_source(config, config.eval_split))) == (5, 2)
+    assert len(load_source(config, "train")) == 16
+
+
 def test_tfds_is_read_without_tensorflow():
     config = f"DataConfig(name='tfds:tiny_digits', directory={str(FIXTURES / 'array_record')!r})"
     code = (

@@ -60,14 +60,14 @@ def leaves(folder, task):
     return jax.tree.leaves(rn.load_run(folder, task=task).state)
 
 
-@pytest.mark.parametrize("name", ["all", "gradual"])
+@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.slow), "gradual"])
 def test_each_seed_is_the_run_that_it_is_alone(exact, tmp_path, name):
     of = study(network=in_float64)
     (cell,) = (cell for cell in cells_of(of) if cell.name == name)
-    runs.run_job(work_in(tmp_path / "beside", of), Job(cell, SEEDS, "always"))
+    runs.run_here(work_in(tmp_path / "beside", of), [Job(cell, SEEDS, "always")])
     different = []
     for seed in SEEDS[:2]:
-        runs.run_job(work_in(tmp_path / "alone", of), Job(cell, (seed,)))
+        runs.run_here(work_in(tmp_path / "alone", of), [Job(cell, (seed,))])
         ours, theirs = (tmp_path / which / name / f"seed{seed}" for which in ("beside", "alone"))
         assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()} >= FILES
         assert (ours / "config.json").read_bytes() == (theirs / "config.json").read_bytes()
@@ -89,6 +89,7 @@ def test_each_seed_is_the_run_that_it_is_alone(exact, tmp_path, name):
     assert results.rows[0].outcomes[0].numbers["seconds"] == pytest.approx(facts["seconds"] / 3)
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_leaves_the_others_alone(tmp_path, monkeypatch):
     """It diverges after two steps; the others go on without it, and are the runs that they would be."""
     of = study()
@@ -109,7 +110,7 @@ def test_a_seed_that_fails_leaves_the_others_alone(tmp_path, monkeypatch):
         return spoiled
 
     monkeypatch.setattr(runs, "train", train)
-    runs.run_job(work_in(tmp_path, of), Job(cell, SEEDS, "always"))
+    runs.run_here(work_in(tmp_path, of), [Job(cell, SEEDS, "always")])
     (row,) = gather(of, [cell], SEEDS, tmp_path).rows
     assert [outcome.complete for outcome in row.outcomes] == [True, False, True]
     assert "the loss is nan" in row.outcomes[1].why
@@ -121,14 +122,15 @@ def test_all_stop_after_the_same_step_and_go_on(tmp_path, monkeypatch):
     asked = iter([False, True, *[False] * 99])
     monkeypatch.setattr(runs.StopRequest, "asked", lambda self: next(asked))
     with pytest.raises(Preempted, match="stopped after step 2 of 4"):
-        runs.run_job(work_in(tmp_path, of), Job(cell, SEEDS, "always"))
+        runs.run_here(work_in(tmp_path, of), [Job(cell, SEEDS, "always")])
     saved = [sorted(path.name for path in (tmp_path / "all" / f"seed{s}" / "checkpoints").iterdir()) for s in SEEDS]
     assert saved == [["00000002"]] * 3
     assert not any(outcome.why for outcome in gather(of, [cell], SEEDS, tmp_path).rows[0].outcomes)
-    runs.run_job(work_in(tmp_path, of), Job(cell, SEEDS, "always"))
+    runs.run_here(work_in(tmp_path, of), [Job(cell, SEEDS, "always")])
     assert all(outcome.complete for outcome in gather(of, [cell], SEEDS, tmp_path).rows[0].outcomes)
 
 
+@pytest.mark.slow
 def test_where_one_program_is_not_faster_seeds_are_trained_one_after_the_other(tmp_path, monkeypatch):
     of = study()
     (cell, _) = cells_of(of)
@@ -139,7 +141,7 @@ def test_where_one_program_is_not_faster_seeds_are_trained_one_after_the_other(t
         "3 steps take 3500 ms in one program, and 3000 ms one after the other",
     )
     assert timing.is_faster_beside(cell, 4)[0]
-    runs.run_job(work_in(tmp_path, of), Job(cell, SEEDS[:2], "measured"))
+    runs.run_here(work_in(tmp_path, of), [Job(cell, SEEDS[:2], "measured")])
     (row,) = gather(of, [cell], SEEDS[:2], tmp_path).rows
     assert [outcome.beside for outcome in row.outcomes] == [1, 1]
 

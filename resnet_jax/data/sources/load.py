@@ -98,10 +98,13 @@ def load_source(config: DataConfig, split: str) -> Source:
       DataError: an unknown name or split, data that are missing or cannot be read, or unequal classes.
     """
     kind = _kind(config.name)
-    if config.name.startswith("tfds") or not (part := _PART.fullmatch(split)):
+    if config.name.startswith("tfds"):
         return kind.open(config, split)
     names: dict[str, Any] = {name: _PART.sub(r"\1", getattr(config, name)) for name in ("train_split", "eval_split")}
-    whole = kind.open(replace(config, **names), part[1])
+    part = _PART.fullmatch(split)
+    whole = kind.open(replace(config, **names), part[1] if part else split)
+    if part is None:
+        return whole
     numbers = range(len(whole))[slice(*(int(number) if number else None for number in part.groups()[1:]))]
     if not numbers:
         raise DataError(f"{split} of {config.name} holds nothing: {part[1]} has {len(whole):,} examples; name others")
