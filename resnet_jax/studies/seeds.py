@@ -81,11 +81,15 @@ class Meeting:
         if not self._arrived or set(self._arrived) != self._members:
             return
         arrived, self._arrived = self._arrived, {}
-        # Runs that were stopped by force go on from different steps, so they may be in different phases for a while.
-        for phase in {phase for phase, *_ in arrived.values()}:
-            here = sorted(member for member, one in arrived.items() if one[0] == phase)
-            program = self._programs.get(phase) or together(arrived[here[0]][1])
-            self._programs[phase] = program
+        # Runs that were killed go on from different steps. For a while they may be in different phases, or see images of
+        # different sizes.
+        kinds = {
+            member: (phase, str(jax.tree.map(jnp.shape, batch))) for member, (phase, _, _, batch) in arrived.items()
+        }
+        for kind in sorted({*kinds.values()}):
+            here = sorted(member for member in arrived if kinds[member] == kind)
+            program = self._programs.get(kind[0]) or together(arrived[here[0]][1])
+            self._programs[kind[0]] = program
             states, batches = zip(*(arrived[member][2:] for member in here), strict=True)
             try:
                 self._results.update(zip(here, program(states, batches), strict=True))
