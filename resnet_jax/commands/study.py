@@ -1,5 +1,6 @@
 """`python -m resnet_jax study STUDY.py`"""
 
+import inspect
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,11 @@ def study(arguments: Sequence[str]) -> None:
     Exit status: as of `train`; 1 also where a run has failed. The others go on, and the table says which.
     """
     asked, options = tyro.cli(
-        Arguments, args=arguments, prog="resnet_jax study", description=study.__doc__, return_unknown_args=True
+        Arguments,
+        args=arguments,
+        prog="resnet_jax study",
+        description=inspect.cleandoc(study.__doc__ or ""),
+        return_unknown_args=True,
     )
     if asked.processes < 1 or (asked.gpus and asked.processes != 1):
         raise ConfigError(

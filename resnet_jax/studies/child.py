@@ -2,8 +2,8 @@
 
     python -m resnet_jax.studies.child JSON
 
-The JSON object has the arguments of `opened.open_study`, and `cell`, `job` and `beside`, the parts of a
-`runs.Job`.
+The JSON object has the arguments of `opened.open_study`, which name one cell, and `job` and `beside`, the seeds of a
+`runs.Job` and how they are trained.
 """
 
 import json
@@ -27,9 +27,9 @@ def main(asked: dict[str, Any]) -> None:
     from resnet_jax.studies.runs import Job, Work, run_here
 
     remember_programs()
-    name, seeds, beside = asked.pop("cell"), tuple(asked.pop("job")), asked.pop("beside")
+    seeds, beside = tuple(asked.pop("job")), asked.pop("beside")
     opened = open_study(**asked)
-    (cell,) = (cell for cell in opened.cells if cell.name == name)
+    (cell,) = opened.cells
     work = Work(opened.study, opened.workdir, opened.seeds, plain_console(quiet=True))
     try:
         run_here(work, [Job(cell, seeds, beside)])

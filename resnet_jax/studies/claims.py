@@ -52,12 +52,10 @@ def _slopes(results: Results, said: Slope) -> Iterator[Claim]:
             yield Claim(f"{what}: no seed has all {len(rows)} cells, so nothing is said.", None)
             continue
         found = interval(slopes)
-        per = f"{said.unit:g} " if said.unit != 1 else ""
         ends = f"{min(rows):g} to {max(rows):g}"
         verdict = {1: f"It rises with {said.along}", -1: f"It falls with {said.along}"}.get(found.sign)
-        yield Claim(
-            f"{what}, {ends}: {_amount(found, shown)} for {per}of it. {_verdict(found, verdict, missing)}", found
-        )
+        per = f" for each {said.unit:g} of {said.along}"
+        yield Claim(f"{what}, {ends}: {_amount(found, shown, per)}. {_verdict(found, verdict, missing)}", found)
 
 
 def _points(rows: Mapping[float, Row], number: str) -> dict[int, dict[float, float]]:
@@ -86,14 +84,14 @@ def _difference(results: Results, said: Difference) -> Iterator[Claim]:
     yield Claim(f"{what} {_amount(found, shown)}. {_verdict(found, verdict, missing)}", found)
 
 
-def _amount(found: Interval, shown: Shown) -> str:
-    """`+1.20 points, 95 % interval 0.80 to 1.60, 3 seeds`."""
+def _amount(found: Interval, shown: Shown, per: str = "") -> str:
+    """`+1.20 points (95 % interval +0.80 to +1.60, 3 seeds)`."""
     scale, unit, form = (100, " points", "{:+.2f}") if shown.is_fraction else (1, "", "{:+.4g}")
-    text = form.format(scale * found.mean) + unit
+    text = form.format(scale * found.mean) + unit + per
     if found.half is None:
         return text
     ends = " to ".join(form.format(scale * end) for end in (found.low, found.high))
-    return f"{text}, 95 % interval {ends}, {found.count} seeds"
+    return f"{text} (95 % interval {ends}, {found.count} seeds)"
 
 
 def _verdict(found: Interval, verdict: str | None, missing: int) -> str:

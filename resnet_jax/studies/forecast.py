@@ -34,7 +34,7 @@ def effort_of(cell: Cell) -> Effort:
     plan = plan_steps(config, len(data.load_source(config.data, config.data.train_split)))
     lengths = [len(source) for source in make_evaluations(config, task).sources]
     seen = sum(lengths[number] for step in range(1, plan.total + 1) for number in plan.evaluations_due(step))
-    _, macs = costs_of(cell, task)
+    _, macs = costs_of(config, cell.network)
     return Effort(plan.total, float(macs) * (PASSES * plan.total * config.batch_size + seen))
 
 
@@ -75,7 +75,7 @@ def _rate_of_a_step(opened: Opened, efforts: dict[str, Effort]) -> tuple[float, 
     turn, compiling = alone(cell)
     turn(1)
     seconds = turn(3)
-    _, macs = costs_of(cell, cell.task())
+    _, macs = costs_of(cell.config, cell.network)
     rate = PASSES * macs * cell.config.batch_size / seconds
     return rate, (
         f"A forecast by arithmetic alone: {rate / 1e9:.3g} GMAC/s, from three steps of {cell.name} that were timed "

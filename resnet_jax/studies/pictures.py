@@ -5,8 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resnet_jax.analysis.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from resnet_jax.display import in_figure
+from resnet_jax.logs.curves import LOG_SCALE_RATIO
 from resnet_jax.run.evaluate import key
 from resnet_jax.studies.results import Results, Row
 
@@ -57,7 +60,9 @@ def draw_numbers(figure: "Figure", results: Results) -> None:
     names = [name for name in results.numbers if any(row.by_seed(name) for row in results.rows)]
     figure.suptitle(in_figure(results.study.title), fontsize=13, fontweight="bold")
     figure.set_size_inches(min(4.5 * max(len(names), 2), 14), 5.2)
-    panels = figure.subplots(1, len(names), squeeze=False, sharey=False)[0]
+    # Errors in evaluation and in training are compared; other numbers have units of their own.
+    alike = all(results.shown(name).is_fraction for name in names)
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=alike)[0]
     for axes, name in zip(panels, names, strict=True):
         shown = results.shown(name)
         axes.set_title(in_figure(shown.title or shown.label), fontsize=11)
@@ -66,6 +71,7 @@ def draw_numbers(figure: "Figure", results: Results) -> None:
         else:
             _draw_places(axes, results, name)
         _tidy(axes, percent=shown.is_fraction)
+    figure.supxlabel("small points: seeds; bars: 95 % intervals of the mean", fontsize=8.5, color=GREY)
     if along and len(_lines(results, along)) > 1:
         panels[-1].legend(fontsize=9, framealpha=0.9, edgecolor="none")
 
@@ -84,6 +90,8 @@ def draw_curves(figure: "Figure", results: Results) -> None:
                 _draw_runs(axes, row, kind, key(evaluation, number) if kind == "eval" else number, style)
             axes.set_ylabel(label)
             _tidy(axes, percent=number == task.best and shown.is_fraction)
+        if _spans_decades(panels[1][column]):
+            panels[1][column].set_yscale("log")
         panels[0][column].set_title(words)
         panels[1][column].set_xlabel("epoch")
     handles, labels = panels[0][1].get_legend_handles_labels()
@@ -122,6 +130,12 @@ def styles(count: int) -> list[dict[str, Any]]:
     return [
         {"color": COLOURS[n % len(COLOURS)], "linestyle": DASHES[n // len(COLOURS) % len(DASHES)]} for n in range(count)
     ]
+
+
+def _spans_decades(axes: "Axes") -> bool:
+    """Whether a linear axis would hide the small values beside the large ones."""
+    values = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata(), float)]
+    return bool(values) and min(values) > 0 and max(values) > LOG_SCALE_RATIO * min(values)
 
 
 def _numeric_axis(results: Results) -> str | None:

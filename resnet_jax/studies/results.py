@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from resnet_jax.run.result import RESULT
 from resnet_jax.studies.cells import Cell
 from resnet_jax.studies.numbers import Interval, interval
 from resnet_jax.studies.study import Study
+from resnet_jax.tasks.table import task_of
 from resnet_jax.tasks.task import Task
 
 FAILED = "failed.txt"
@@ -148,12 +149,14 @@ def gather(study: Study, cells: Sequence[Cell], seeds: Sequence[int], workdir: P
     rows = []
     for cell in cells:
         outcomes = tuple(_outcome(study, cell, tasks[cell.name], seed, workdir) for seed in seeds)
-        rows.append(Row(cell, outcomes, *costs_of(cell, tasks[cell.name])))
+        rows.append(Row(cell, outcomes, *costs_of(cell.config, cell.network)))
     return Results(study, tuple(rows), names, study.numbers or (best, f"{TRAINING}/{task.best}"))
 
 
-def costs_of(cell: Cell, task: Task) -> tuple[int, int]:
-    """The parameters of a network, and its multiply-adds for one example of evaluation."""
+@cache  # the table is written after each run
+def costs_of(config: Config, network: Any = None) -> tuple[int, int]:
+    """The parameters of a cell's network, and its multiply-adds for one example of evaluation."""
+    task = task_of(config, network)
     variables = jax.eval_shape(task.init, jax.random.key(0))
     one = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in task.fills[1].leaves.items()}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -223,7 +223,8 @@ def run_in_processes(work: Work, jobs: Sequence[Job], places: Sequence[dict[str,
 
 def _start(work: Work, job: Job, place: dict[str, str]) -> "subprocess.Popen[bytes]":
     work.console.print(f"== begins: {job.title}")
-    asked = json.dumps({**work.arguments, "cell": job.cell.name, "job": job.seeds, "beside": job.beside})
+    only = {"only": [job.cell.name]}  # so that the child looks at this cell alone
+    asked = json.dumps({**work.arguments, **only, "job": job.seeds, "beside": job.beside})
     # In a session of its own: a Ctrl-C reaches this process alone, which passes it on once.
     return subprocess.Popen(
         [sys.executable, "-m", "resnet_jax.studies.child", asked],

@@ -81,8 +81,8 @@ class Meeting:
         if not self._arrived or set(self._arrived) != self._members:
             return
         arrived, self._arrived = self._arrived, {}
-        # Runs that were killed go on from different steps. For a while they may be in different phases, or see images of
-        # different sizes.
+        # Runs that were killed go on from different steps. For a while they may be in different phases, or see images
+        # of different sizes.
         kinds = {
             member: (phase, str(jax.tree.map(jnp.shape, batch))) for member, (phase, _, _, batch) in arrived.items()
         }

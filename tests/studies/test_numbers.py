@@ -68,8 +68,8 @@ def test_slopes_are_stated_with_their_interval_or_honestly_not():
     plain, residual = claims(results_of(of, compare=(rn.Slope(along="rate", unit=0.1),)))
     low, high = stats.t.interval(0.95, 2, loc=2.0, scale=0.002 / 3**0.5)
     assert plain.text == (
-        f"plain: error by rate, 0.1 to 0.2: +2.00 points, 95 % interval {low:+.2f} to {high:+.2f}, 3 seeds for 0.1 of "
-        "it. It rises with rate."
+        "plain: error by rate, 0.1 to 0.2: +2.00 points for each 0.1 of rate (95 % interval "
+        f"{low:+.2f} to {high:+.2f}, 3 seeds). It rises with rate."
     )
     assert (plain.interval.low * 100, plain.interval.high * 100) == (pytest.approx(low), pytest.approx(high))
     assert residual.text.endswith("The interval holds 0: the evidence does not suffice to say which way it goes.")
@@ -78,7 +78,9 @@ def test_slopes_are_stated_with_their_interval_or_honestly_not():
 def test_a_difference_is_taken_seed_by_seed():
     both = rn.Difference(of="plain/0.2", minus="plain/0.1")
     (found,) = claims(results_of(of, compare=(both,)))
-    assert found.text.startswith("plain/0.2 minus plain/0.1: error +2.00 points, 95 % interval +2.00 to +2.00, 3 seeds")
+    assert found.text.startswith(
+        "plain/0.2 minus plain/0.1: error +2.00 points (95 % interval +2.00 to +2.00, 3 seeds)"
+    )
     assert found.text.endswith("plain/0.2 has the higher one.")
     other = rn.Difference(of="plain/0.1", minus="plain/0.2")
     assert claims(results_of(of, compare=(other,)))[0].text.endswith("plain/0.1 has the lower one.")

@@ -97,7 +97,9 @@ def test_the_table_is_what_the_runs_say(done):
         assert rows[cell]["norm n"] == "1"  # the same for all seeds
     text = (out / "table.md").read_text()
     assert "| network | error | error in training | norm | n | parameters | MACs | seconds |" in text
-    assert re.search(r"^- residual minus plain: error [+-]\d+\.\d\d points, 95 % interval .*, 2 seeds\. ", text, re.M)
+    assert re.search(
+        r"^- residual minus plain: error [+-]\d+\.\d\d points \(95 % interval .*, 2 seeds\)\. ", text, re.M
+    )
 
 
 def test_pictures_and_the_page_hold_everything(done):
