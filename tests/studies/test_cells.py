@@ -1,7 +1,7 @@
 """From a study to its cells, and what is refused before anything runs."""
 
+import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -166,11 +166,12 @@ def test_a_file_that_is_no_study(tmp_path):
     assert defined_in(path, "study", rn.Study).question == "Why?"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.py")), ids=lambda path: path.stem)
-def test_the_studies_that_ship_have_cells_at_every_scale(path):
+def test_the_study_of_the_page_is_one(tmp_path):
+    page = (ROOT / "docs" / "studies.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    path = tmp_path / "page.py"
+    path.write_text(code.replace("Path(__file__).parents[1]", f"Path({str(ROOT)!r})"))
     study = defined_in(path, "study", rn.Study)
-    # The data need not be here: the number of classes is all that is left to them.
-    options = ["--model.num-classes", "10"]
-    for scale in (None, *study.scales):
-        assert len(cells_of(scaled(study, scale), options)) > 1
-    assert f"python -m resnet_jax study studies/{path.name}" in Path(path).read_text()
+    assert [cell.name for cell in cells_of(study)] == ["plain/20", "plain/56", "residual/20", "residual/56"]
+    for file in re.findall(r"python -m resnet_jax study (studies/\w+\.py)", page):
+        assert (ROOT / file).is_file()
