@@ -53,7 +53,7 @@ class Preset:
 
 
 def resized_for(crop: int, ratio: float) -> int:
-    """Pixels of the shorter side of which a crop of `crop` pixels keeps `ratio`, rounded down as timm does it."""
+    """Pixels of the shorter side, for a crop of `crop` pixels that keeps `ratio` of it; rounded down, as in timm."""
     return int(crop / ratio)
 
 
