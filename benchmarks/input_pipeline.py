@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import numpy as np
 from PIL import Image
 from tf_data_rounds import Rate, timed
 
-from resnet_jax.config import DataConfig
+from resnet_jax.config import AugmentConfig, DataConfig
 from resnet_jax.data import eval_batches, load_source, train_batches, write_records
 
 BATCH = 64
@@ -61,8 +62,27 @@ def make_folder(root: Path, count: int) -> None:
         photo.resize((width, height), Image.Resampling.LANCZOS, box=box).save(path, quality=92)
 
 
-def ours(name: str, count: int, threads: int, *, train: bool, flip: bool = False) -> Callable[[], int]:
-    config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train")
+# What recipes of configs/recipes ask of the host.
+RECIPES = {
+    "scales of He 2015": AugmentConfig(train_resize=(256, 480)),
+    "bicubic crops": AugmentConfig(crop_interpolation="bicubic"),
+    "strikes back A1": AugmentConfig(
+        crop_interpolation="random", policy="rand_augment_timm", rand_magnitude=7, rand_spread=0.5
+    ),
+    "TrivialAugmentWide": AugmentConfig(policy="trivial_augment_wide"),
+}
+
+
+def ours(
+    name: str,
+    count: int,
+    threads: int,
+    *,
+    train: bool,
+    flip: bool = False,
+    augment: AugmentConfig = AugmentConfig(),  # noqa: B008
+) -> Callable[[], int]:
+    config = DataConfig(name=name, threads=threads, train_split="train", eval_split="train", augment=augment)
     source = load_source(config, "train")
     rng = np.random.default_rng(0)
     batches = train_batches(source, config, batch_size=BATCH, seed=0)
@@ -237,6 +257,9 @@ def measure(folder: Path, temporary: Path, arguments: argparse.Namespace, *, tra
     add("ours", lambda: here(ours(f"folder:{folder}", count, threads, train=train)))
     if train:
         add("ours, flipping on the host", lambda: here(ours(f"folder:{folder}", count, threads, train=True, flip=True)))
+        for recipe, augment in RECIPES.items():
+            work = partial(ours, f"folder:{folder}", count, threads, train=True, augment=augment)
+            add(f"ours, {recipe}", lambda work=work: here(work()))
     add("ours, records of JPEG 256", lambda: here(ours(f"records:{temporary}/jpeg", count, threads, train=train)))
     add("ours, records of pixels 256", lambda: here(ours(f"records:{temporary}/raw", count, threads, train=train)))
     modes = {"tf.data": "train"} if train else {"tf.data": "eval", "tf.data, antialias": "eval-antialias"}

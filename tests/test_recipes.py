@@ -22,8 +22,6 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.py"))
 IMAGENET = 1_281_167
-# The loss, the policy and the optimizer of one, and the sizes of the other, are in no config of another folder.
-FIRST = ("rsb_a3_resnet50", "ffcv_resnet50_16")
 
 
 def recipe(name):
@@ -37,7 +35,8 @@ def rates(name, epochs, images=IMAGENET):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(path.stem, marks=() if path.stem in FIRST else pytest.mark.slow) for path in RECIPES]
+    "name",
+    [pytest.param(path.stem, marks=() if path.stem == "rsb_a3_resnet50" else pytest.mark.slow) for path in RECIPES],
 )
 def test_every_step_is_traced_at_full_size(name):
     """On 8 devices, for each size of image."""

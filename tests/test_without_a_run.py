@@ -254,6 +254,7 @@ def test_images_are_prepared_as_asked(torchvision, small, photos, capsys):
     ("change", "message"),
     [
         ({"crop": 300}, "preset.crop = 300 must be at most preset.resize = 256.*set both"),
+        ({"crop_ratio": 0.9, "resize": 300}, "preset.crop_ratio = 0.9 and preset.resize = 300 both say how large"),
         ({"resize": 32}, "preset.crop = 224 must be at most preset.resize = 32"),
         (
             {"mean": (0.5,)},
@@ -265,6 +266,16 @@ def test_images_are_prepared_as_asked(torchvision, small, photos, capsys):
 def test_preparations_that_are_not_possible(change, message):
     with pytest.raises(ConfigError, match=message):
         PresetChange(**change).applied(Preset())
+
+
+def test_the_ratio_of_a_crop_says_what_images_are_resized_to():
+    """timm's `floor(size / crop_pct)`; published weights may be evaluated at another size, as its tables have it."""
+    assert PresetChange(crop=288, crop_ratio=1.0).applied(Preset()) == Preset(resize=288, crop=288)
+    assert PresetChange(crop_ratio=0.95).applied(Preset(exact=(128, 171))) == Preset(resize=235)
+    with pytest.raises(
+        ConfigError, match="crop_ratio = 0.9 is of a crop, and these weights see whole images; set crop"
+    ):
+        PresetChange(crop_ratio=0.9).applied(Preset(crop=0))
 
 
 def test_a_guess_names_all_networks_that_fit(small, caplog):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from resnet_jax.config.augment import AugmentConfig
 from resnet_jax.config.checked import AtLeastOne, Checked, Fraction, NotNegative, Positive, Range
 from resnet_jax.config.clip import ClipConfig
-from resnet_jax.config.preset import Interpolation, Preset
+from resnet_jax.config.preset import Interpolation, Preset, resized_for
 from resnet_jax.errors import ConfigError
 
 
@@ -127,8 +127,7 @@ class DataConfig(Checked):
     @property
     def eval_side(self) -> int:
         """Pixels of the shorter side before the central crop in evaluation."""
-        # Rounded down, as timm does it.
-        return int(self.image_size / self.eval_crop_ratio) if self.eval_crop_ratio else self.eval_resize
+        return resized_for(self.image_size, self.eval_crop_ratio) if self.eval_crop_ratio else self.eval_resize
 
     @property
     def preset(self) -> Preset:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
-from resnet_jax.config.checked import AtLeastOne, Checked, Positive
+from resnet_jax.config.checked import AtLeastOne, Checked, Positive, Range
 from resnet_jax.errors import ConfigError
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -52,6 +52,11 @@ class Preset:
         return {name: value for name, value in values.items() if name not in plain or value != plain[name]}
 
 
+def resized_for(crop: int, ratio: float) -> int:
+    """Pixels of the shorter side, for a crop of `crop` pixels that keeps `ratio` of it; rounded down, as in timm."""
+    return int(crop / ratio)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PresetChange(Checked):
     """How images of weights without a run are prepared, where those who published the weights do not say it."""
@@ -60,6 +65,8 @@ class PresetChange(Checked):
     """Pixels of the shorter side; None = as the weights say."""
     crop: Annotated[int, AtLeastOne] | None = None
     """Pixels of the square that the network sees, from the centre."""
+    crop_ratio: Annotated[float, Range(above=0, high=1)] | None = None
+    """In the place of `resize`: what the crop keeps of the shorter side, as timm's `crop_pct`."""
     interpolation: Interpolation | None = None
     """Of the resize."""
     mean: tuple[float, ...] = ()
@@ -71,9 +78,21 @@ class PresetChange(Checked):
         """`preset` with these changes.
 
         Raises:
-          ConfigError: the crop is larger than the image, or mean and std are not of the same channels.
+          ConfigError: the crop is larger than the image, its size is said twice, or mean and std are not of the same
+            channels.
         """
-        changed = replace(preset, **{name: value for name, value in vars(self).items() if value not in (None, ())})
+        given = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        ratio = given.pop("crop_ratio", None)
+        if ratio and self.resize:
+            raise ConfigError(
+                f"preset.crop_ratio = {ratio} and preset.resize = {self.resize} both say how large the image becomes; "
+                "leave one of them out"
+            )
+        changed = replace(preset, **given)
+        if ratio and not changed.crop:
+            raise ConfigError(f"preset.crop_ratio = {ratio} is of a crop, and these weights see whole images; set crop")
+        if ratio:
+            changed = replace(changed, resize=resized_for(changed.crop, ratio), exact=None)
         if self.resize:
             changed = replace(changed, exact=None)
         shorter = min(changed.exact or (changed.resize,))

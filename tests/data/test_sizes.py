@@ -14,10 +14,10 @@ from resnet_jax.errors import ConfigError
 
 PLAIN = {"channels": 1, "mean": (0.5,), "std": (0.5,), "image_size": 8, "eval_resize": 8, "threads": 3}
 AUGMENT = AugmentConfig(
-    train_size=5, policy="trivial_augment_wide", resizes=(Resize(epoch=1.0, size=6), Resize(epoch=2.5, size=8))
+    train_size=5, policy="trivial_augment_wide", resizes=(Resize(epoch=1.2, size=6), Resize(epoch=2.5, size=8))
 )
 GROWING = DataConfig(augment=AUGMENT, **PLAIN)
-BATCHES = 12  # of 6 images; an epoch of 17 has 2.83, so the sizes begin with batches 3 and 7
+BATCHES = 12  # of 6 images; an epoch of 17 has 2.83, so the sizes begin at 3.4 and 7.08 batches
 
 
 class Numbered:

@@ -25,30 +25,37 @@ def growing():
     return dataclasses.replace(digits, data=dataclasses.replace(digits.data, augment=augment))
 
 
-def test_a_run_continues_exactly_across_the_change(tmp_path, tiny, monkeypatch):
-    """Stopped after steps 4 and 8, it goes back to steps 3 and 6. Behind the latter the size changes."""
-    sizes, said = [], io.StringIO()
+@pytest.mark.parametrize(
+    "interrupted",
+    [
+        # The sizes of the images that are seen until the run stops, each time.
+        pytest.param(([6] * 5,), id="before"),
+        pytest.param(([6] * 5, [6, 6, 6, 8, 8, 8]), id="on both sides", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_continues_exactly_across_the_change(tmp_path, tiny, monkeypatch, interrupted):
+    """It goes back to step 3, and from step 8 to step 6, behind which the size changes."""
+    sizes, said, stops = [], io.StringIO(), []
     put_batch = loop.put_batch
 
     def seen(batch, sharding):
         sizes.append(batch["image"].shape[1])
-        if stops and len(sizes) > stops[0]:
+        if stops and len(sizes) == stops[0]:
             raise Stopped("here")
         return put_batch(batch, sharding)
 
     monkeypatch.setattr(loop, "put_batch", seen)
-    stops = []
     rn.train(growing(), tmp_path / "straight", console=Console(file=said))
     assert sizes == [6] * 6 + [8] * 5
     assert said.getvalue().count("compiling the training step") == 2
     trained = tmp_path / "stopped"
-    for stop, expected in ((4, [6] * 5), (5, [6, 6, 6, 8, 8, 8])):
-        stops[:], sizes[:] = [stop], []
+    for expected in interrupted:
+        stops[:], sizes[:] = [len(expected)], []
         with pytest.raises(Stopped, match="here"):
             rn.train(growing(), trained)
         assert sizes == expected
     stops[:], sizes[:] = [], []
     rn.train(growing(), trained)
-    assert sizes == [8] * 5
+    assert sizes == ([6] * 3 if len(interrupted) == 1 else []) + [8] * 5
     assert_same_run(trained, tmp_path / "straight")
     assert int(state_of(trained).step) == 11

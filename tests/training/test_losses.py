@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax import Classify
+from resnet_jax import Classify, Config, DataConfig, ModelConfig
 from resnet_jax.errors import ConfigError
 from resnet_jax.tasks.classify.look import make_look
 from resnet_jax.tasks.classify.loss import of_logits
+from resnet_jax.tasks.classify.task import classify
 from resnet_jax.training.losses import cross_entropy, in_top_k, one_hot
 
 
@@ -83,6 +84,29 @@ def test_a_flipped_evaluation_is_the_mean_of_both_logits():
     both = make_look(FirstColumn(), flip=True)(2.0, images)
     np.testing.assert_allclose(both, images[:, :, 0, 0] + images[:, :, -1, 0], rtol=1e-6)
     np.testing.assert_allclose(make_look(FirstColumn())(2.0, images), 2 * images[:, :, 0, 0], rtol=1e-6)
+
+
+def test_evaluation_and_prediction_see_both_mirror_images():
+    class FirstRow:
+        num_classes = 8
+
+        def apply(self, variables, images, *, train):
+            return images[:, 0, :, 0] * variables
+
+    config = Config(
+        task=Classify(eval_flip=True),
+        model=ModelConfig(num_classes=8),
+        data=DataConfig(image_size=8, eval_resize=8, channels=1, mean=(0.3,), std=(0.2,)),
+    )
+    task = classify(config, FirstRow())
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    batch = {"image": jnp.asarray(images), "label": jnp.arange(5)}
+    row = (images[:, 0, :, 0] / 255 - 0.3) / 0.2
+    logits = row + row[:, ::-1]  # half of the sum, times the variable
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(task.predict(2.0, batch)["probability"], shares, rtol=1e-4)
+    sums = task.measure(2.0, batch, jnp.ones(5, bool)).sums
+    assert float(sums["loss"]) == pytest.approx(-np.log(shares[range(5), range(5)]).sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])

@@ -222,7 +222,7 @@ def trajectory(optimizer):
 
 
 def test_lars_is_the_papers_for_what_is_decayed_and_sgd_for_the_rest():
-    """You et al. 2017, Algorithm 1, written out in float64; the rate lies inside the momentum."""
+    """You et al. 2017 with the norm of the sum, as optax has it, in float64; the rate lies inside the momentum."""
     optim = OptimConfig(optimizer="lars", momentum=0.9, weight_decay=0.05, no_decay=("bn",), trust_coefficient=0.02)
     ours = trajectory(make_optimizer(optim, optax.constant_schedule(0.3)))
     params, gradients = params_and_gradients()
@@ -303,9 +303,14 @@ def exactly(optim, rates, torch_step, shapes=None):
         optimizer = make_optimizer(optim, lambda count: jnp.asarray(rates)[count])
         params = jax.tree.map(jnp.asarray, start)
         state = optimizer.init(params)
+
+        @jax.jit
+        def update(params, state, gradient):
+            updates, state = optimizer.update(gradient, state, params)
+            return optax.apply_updates(params, updates), state
+
         for gradient, rate in zip(gradients, rates, strict=True):
-            updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradient), state, params)
-            params = optax.apply_updates(params, updates)
+            params, state = update(params, state, gradient)
             for tensor, value in zip(tensors, jax.tree.leaves(gradient), strict=True):
                 tensor.grad = torch.tensor(to_torch(value))
             step(rate)
