@@ -1,12 +1,12 @@
 """He et al. 2015b (arXiv:1502.01852): how convolutions begin.
 
     python -m resnet_jax study studies/initialisation.py --data.name idx:/usr/share/datasets/fashion-mnist
-    python -m resnet_jax study studies/initialisation.py --scale paper   # 20 and 56 layers on CIFAR-10; not run here
+    python -m resnet_jax study studies/initialisation.py --scale paper   # 56 layers on CIFAR-10; not run here
 
 Batch normalisation divides by the size of what it sees, so the size of the first weights matters little with it. The
-paper's networks have none: there 30 layers that begin as Glorot & Bengio say do not learn, and those of the paper do.
-`plain_without_norm` is such a network. Its norms only scale and shift, and its rate is a fifth of the others'. By itself
-the study is sized for a laptop: 32 layers of half the width, on 4,000 images of Fashion-MNIST.
+paper's networks have none. There, 30 layers that begin as Glorot & Bengio say do not learn, and those of the paper do
+(Figure 3). `plain_without_norm` is such a network: its norms only scale and shift, and its rate is a fifth of the
+others'. By itself the study is sized for a laptop: 32 layers of half the width, on 4,000 images of Fashion-MNIST.
 """
 
 from pathlib import Path
