@@ -96,13 +96,12 @@ def _of_resnet(net: ResNet, image_size: int = 224) -> Iterator[Layer]:
             yield Layer("fc", f"fc {features}", 1, macs_of(operation), macs_of(operation) + features)
             continue
         side, layer = operation.outputs[0].shape[1], _conv(operation, block)
-        first = place == 0 or block not in products[place - 1].scope
         last = bool(block) and (place + 1 == len(products) or block not in products[place + 1].scope)
         if last and plan.shortcut.__name__ != "nothing":
             start = products[place - 1].inputs[0].shape  # of the block's first convolution
             layer = replace(layer, shortcut="same" if start == operation.outputs[0].shape else "changed")
         yield layer
-        if not block and first and following and following[1] < side:
+        if not block and following and following[1] < side:
             yield Layer("pool", f"pool, /{side // following[1]}", following[1])
 
 

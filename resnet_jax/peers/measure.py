@@ -1,6 +1,7 @@
 """A comparison: what each network costs, by counting, and how fast it is on this machine, in one run and in turns."""
 
 import contextlib
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -128,41 +129,45 @@ def _time(
     networks: Sequence[Compared], engines: Sequence[str], batch_size: int, rounds: int, tell: Tell
 ) -> dict[str, tuple[Speed, ...]]:
     """Prepares every program, then lets them take turns. Several sets of weights of one network share its programs."""
-    ready: dict[tuple[str, str], list[Ready] | str] = {}
+    ready: dict[str, Ready] = {}
     turns: dict[str, Callable[[int], float]] = {}
+    problems: dict[str, str] = {}
+    sizes = dict.fromkeys((1, batch_size))  # once each
     with contextlib.ExitStack() as stack:
         for name, one in {_program(one): one for one in networks}.items():
             process = None
             for engine in _engines(one, engines):
                 tell(f"{one.word}: {engine}")
-                if engine == JAX:
-                    programs = {images: _prepare_jax(one, images) for images in (1, batch_size)}
-                    ready[name, engine] = [known for known, _ in programs.values()]
-                    turns |= {f"{name} {engine} {images}": turn for images, (_, turn) in programs.items()}
-                    continue
-                process = process or stack.enter_context(TorchProcess(one))
-                compiled = engine == COMPILED
-                answers = [process.prepare(images, compiled=compiled) for images in (1, batch_size)]
-                if problem := next((answer for answer in answers if isinstance(answer, str)), None):
-                    ready[name, engine] = problem
-                    continue
-                ready[name, engine] = answers  # type: ignore[assignment]  # none of them is a text
-                for images in (1, batch_size):
-                    turns[f"{name} {engine} {images}"] = partial(process.turn, images, compiled=compiled)
+                if engine != JAX:
+                    process = process or stack.enter_context(TorchProcess(one))
+                for images in sizes:
+                    key = f"{name} {engine} {images}"
+                    if process is None or engine == JAX:
+                        ready[key], turns[key] = _prepare_jax(one, images)
+                        continue
+                    answer = process.prepare(images, compiled=engine == COMPILED)
+                    if isinstance(answer, str):
+                        problems[f"{name} {engine}"] = answer
+                        turns.pop(f"{name} {engine} 1", None)
+                        break
+                    ready[key], turns[key] = answer, partial(process.turn, images, compiled=engine == COMPILED)
         tell("measuring")
-        seconds = speed.time_in_turns({name: partial(_awake, turn) for name, turn in turns.items()}, rounds)
+        seconds = speed.time_in_turns({key: partial(_awake, turn) for key, turn in turns.items()}, rounds)
 
     def result(name: str, engine: str) -> Speed:
-        answers = ready[name, engine]
-        if isinstance(answers, str):
-            return Speed(engine, answers)
+        program = f"{name} {engine}"
+        if program in problems:
+            return Speed(engine, problems[program])
+        latency, whole = seconds[f"{program} 1"], seconds[f"{program} {batch_size}"]
+        if math.inf in (latency, whole):
+            return Speed(engine, "its process died while it was timed")
         return Speed(
             engine=engine,
-            device=answers[0].device,
-            first_seconds=answers[0].first_seconds,
-            latency=seconds[f"{name} {engine} 1"],
-            images_per_second=batch_size / seconds[f"{name} {engine} {batch_size}"],
-            peak_bytes=answers[1].peak_bytes,
+            device=ready[f"{program} 1"].device,
+            first_seconds=ready[f"{program} 1"].first_seconds,
+            latency=latency,
+            images_per_second=batch_size / whole,
+            peak_bytes=ready[f"{program} {batch_size}"].peak_bytes,
         )
 
     return {one.word: tuple(result(_program(one), engine) for engine in _engines(one, engines)) for one in networks}

@@ -134,11 +134,11 @@ def _find(word: str) -> Compared | str:
         return _ours(word, name, weights)
     if library is None and name in list_models():
         raise ModelError(f"{name} is no network that names the class of an image, and only such networks are compared")
-    absent = missing("torch", *([library] if library else ["torchvision", "timm"]))
+    absent = missing("torch", "torchvision", *(["timm"] if library != "torchvision" else []))  # timm needs all three
     one = None
     if library != "timm" and not {"torch", "torchvision"} & {*absent}:
         one = _of_torchvision(word, name, weights)
-    if one is None and library != "torchvision" and not {"torch", "timm"} & {*absent}:
+    if one is None and library != "torchvision" and not absent:
         one = _of_timm(word, name, asked=library == "timm")
     if one is not None:
         return one

@@ -102,7 +102,9 @@ def test_without_torch_our_networks_remain(without):
     assert [network.name for network in found] == ["resnet18"]
     assert found[0].published == Published(69.758, 89.078, "torchvision")
     assert left_out["vgg19"].endswith("torch and torchvision are not installed; pip install torch torchvision")
-    assert left_out["timm:dm_nfnet_f0"].endswith("torch is not installed; pip install torch")
+    assert left_out["timm:dm_nfnet_f0"].endswith(
+        "torch and torchvision are not installed; pip install torch torchvision"
+    )
     assert not torch_has(found[0])
     with pytest.raises(ConfigError, match="nothing is left to compare: vgg19: vgg19 is no network of this package"):
         find(["vgg19"])

@@ -17,6 +17,7 @@ from resnet_jax.cost.count import count_macs
 from resnet_jax.models import init
 from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.studies.cells import cells_of, scaled
+from resnet_jax.studies.results import Outcome, Results, Row
 from resnet_jax.tasks.assemble import assemble, build_model
 
 from ..weights.networks import random_variables
@@ -107,6 +108,19 @@ def test_the_cost_of_depth_is_what_the_names_say():
     blocks = {name: sum(model.stage_sizes) for name, model in found.items()}
     assert blocks == {"18": 8, "34": 16, "50": 16, "101": 33, "152": 50}
     assert [model.block for model in found.values()] == ["basic"] * 2 + ["bottleneck"] * 3
+
+
+def test_the_picture_of_costs_has_a_point_for_each_complete_run():
+    from matplotlib.figure import Figure
+
+    one, rows = study("depth_cost"), []
+    for place, cell in enumerate(cells("depth_cost")):
+        outcomes = [Outcome(0, place < 4, "", {"error": 0.2 / (place + 1), "seconds": 10.0 + place})] * (1 + place)
+        rows.append(Row(cell, tuple(outcomes), 10_000 * (1 + place), 2_000_000 * (1 + place)))
+    figure = Figure(layout="constrained")
+    one.pictures["accuracy_by_cost"](figure, Results(one, tuple(rows), {}, ("error",)))
+    assert [len(axes.collections) for axes in figure.axes] == [10, 10, 10]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["18", "34", "50", "101"]
 
 
 def test_each_augmentation_is_the_only_one():
