@@ -184,17 +184,16 @@ def test_a_single_frame_does_not_tell_the_class():
 
 def test_the_change_tells_the_class():
     rng = np.random.default_rng(0)
-    rounds = (40, 40, 360)
-    for label, (column, direction) in enumerate(moving_digits.MOTIONS.values()):
+    for label in CLASSES:
+        angle = np.deg2rad(45 * label)
         for _ in range(50):
-            steps = np.diff(moving_digits.draw_poses(rng, label), axis=0)
-            for other in {0, 1, 2, 3} - {column}:
-                assert not steps[:, other].any()
-            if column < 3:  # on a circle, the shorter way round
-                steps = (steps + rounds[column] / 2) % rounds[column] - rounds[column] / 2
-                assert (np.sign(steps[:, column]) == direction).all()
-            else:
-                assert (np.sign(steps[:, 3]) == direction).sum() >= 6, "at most one begins again"
+            poses = moving_digits.draw_poses(rng, label)
+            assert not np.diff(poses[:, 2:], axis=0).any(), "angle and size stay"
+            steps = (np.diff(poses[:, :2], axis=0) + 20) % 40 - 20  # across the border, the shorter way
+            length = np.hypot(*steps.T)
+            np.testing.assert_allclose(steps, length[:, None] * [np.cos(angle), -np.sin(angle)], atol=1e-9)
+            np.testing.assert_allclose(length, length[0])
+            assert 1.6 <= length[0] <= 3.2
 
 
 def test_a_moving_digit_moves_in_its_pixels():
@@ -205,6 +204,11 @@ def test_a_moving_digit_moves_in_its_pixels():
         for before, after in itertools.pairwise(clip):
             errors = [np.abs(np.roll(before, step, 1) - after).mean() for step in range(-6, 7)]
             assert np.argmin(errors) - 6 in (1, 2, 3, 4)
+    for index in range(3, 160, 8):  # moves up left
+        clip = source[index]["video"].frames[..., 0].astype(int)
+        for before, after in itertools.pairwise(clip):
+            errors = [np.abs(np.roll(before, (-up, -left), (0, 1)) - after).mean() for up, left in np.ndindex(5, 5)]
+            assert np.argmin(errors) in [5 * up + left for up, left in np.ndindex(4, 4) if up and left]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -219,7 +223,7 @@ def test_what_is_not_there(name):
 
 def test_commands(capsys, tmp_path):
     main(["data", "info", "moving_digits"])
-    assert "turns clockwise" in capsys.readouterr().out
+    assert "moves up left" in capsys.readouterr().out
     main(["data", "info", "digit_numbers"])
     assert "10,000" in capsys.readouterr().out
     for words, text in (

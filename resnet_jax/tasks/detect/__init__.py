@@ -1,0 +1,1 @@
+"""Detection: where objects are, what they are, and which pixels are theirs."""

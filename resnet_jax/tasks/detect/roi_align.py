@@ -1,0 +1,103 @@
+"""RoI align (He et al. 2017, arXiv:1703.06870, section 3): a box of a map as a small grid of fixed size.
+
+As `torchvision.ops.roi_align`. Each cell of the grid is the mean of bilinear samples. A sample more than a pixel
+outside the map is 0, any other outside is that of the border.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def roi_align(
+    maps: Float[Array, "B H W C"],
+    rois: Float[Array, "R 4"],
+    images: Int[Array, " R"],
+    size: int,
+    *,
+    scale: float = 1.0,
+    samples: int = 2,
+    aligned: bool = False,
+) -> Float[Array, "R S S C"]:
+    """The grid of each box, with `samples` x `samples` samples for each cell.
+
+    Args:
+      rois: (x1, y1, x2, y2) in pixels of the image.
+      images: which map a box lies on.
+      size: cells of a side.
+      scale: pixels of the map for one of the image.
+      aligned: the middle of a pixel is at .5; without it, a box is at least one pixel wide and high.
+    """
+    y, x = (_places(rois, axis, size, samples, scale, aligned) for axis in (1, 0))
+    (top, below, y_share, y_seen) = _neighbours(y, maps.shape[1])
+    (left, right, x_share, x_seen) = _neighbours(x, maps.shape[2])
+
+    def at(rows: Array, columns: Array, weights: Array) -> Array:
+        found = maps[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return found * weights[..., None].astype(maps.dtype)
+
+    def outer(a: Array, b: Array) -> Array:
+        return (a * y_seen)[:, :, None] * (b * x_seen)[:, None, :]
+
+    values = at(top, left, outer(1 - y_share, 1 - x_share)) + at(top, right, outer(1 - y_share, x_share))
+    values = values + at(below, left, outer(y_share, 1 - x_share)) + at(below, right, outer(y_share, x_share))
+    cells = values.reshape(len(rois), size, samples, size, samples, -1)
+    return cells.mean((2, 4))
+
+
+def align_masks(
+    masks: Float[Array, "R H W"], rois: Float[Array, "R 4"], size: int, most_samples: int
+) -> Float[Array, "R S S"]:
+    """The grid of each box on a mask of its own, with as many samples as a cell has pixels, rounded up: what
+    torchvision does with `sampling_ratio=-1`. A bilinear sample is a product with weights for rows and for columns, and
+    so is the mean of them.
+
+    Args:
+      most_samples: as many samples for a cell and axis are taken at most. It must be at least the longest side of a box
+        divided by `size`, rounded up.
+    """
+    rows, columns = (_mean_weights(rois, axis, size, masks.shape[2 - axis], most_samples) for axis in (1, 0))
+    return jnp.einsum("rph,rhw,rqw->rpq", rows, masks.astype(rois.dtype), columns, precision="highest")
+
+
+def _places(
+    rois: Float[Array, "R 4"], axis: int, size: int, samples: int, scale: float, aligned: bool
+) -> Float[Array, "R P"]:
+    """Where samples lie along an axis, in pixels of the map."""
+    start, side = _extent(rois, axis, scale, aligned)
+    steps = (jnp.arange(size * samples, dtype=rois.dtype) + 0.5) / samples
+    return start[:, None] + steps[None] * side[:, None] / size
+
+
+def _extent(
+    rois: Float[Array, "R 4"], axis: int, scale: float, aligned: bool
+) -> tuple[Float[Array, " R"], Float[Array, " R"]]:
+    offset = 0.5 if aligned else 0.0
+    start, end = rois[:, axis] * scale - offset, rois[:, axis + 2] * scale - offset
+    return start, (end - start) if aligned else jnp.maximum(end - start, 1)
+
+
+def _neighbours(places: Float[Array, "*P"], length: int) -> tuple[Array, Array, Array, Array]:
+    """The pixels before and behind a place, how much the one behind counts, and whether the place is seen at all."""
+    seen = (places >= -1) & (places <= length)
+    inside = jnp.maximum(places, 0)
+    before = jnp.minimum(inside.astype(jnp.int32), length - 1)
+    share = jnp.where(before >= length - 1, 0, inside - before)
+    return before, jnp.minimum(before + 1, length - 1), share, seen.astype(places.dtype)
+
+
+def _mean_weights(
+    rois: Float[Array, "R 4"], axis: int, size: int, length: int, most_samples: int
+) -> Float[Array, "R P L"]:
+    """How much each pixel of an axis counts in each cell."""
+    start, side = _extent(rois, axis, 1.0, False)
+    samples = jnp.ceil(side / size)[:, None, None]
+    cells = jnp.arange(size, dtype=rois.dtype)[None, :, None]
+    number = jnp.arange(most_samples, dtype=rois.dtype)[None, None]
+    cell = (side / size)[:, None, None]
+    places = start[:, None, None] + cells * cell + (number + 0.5) * cell / samples
+    before, behind, share, seen = _neighbours(places, length)
+    counts = seen * (number < samples) / samples
+    one_hot = lambda index: jax.nn.one_hot(index, length, dtype=rois.dtype)
+    weights = one_hot(before) * ((1 - share) * counts)[..., None] + one_hot(behind) * (share * counts)[..., None]
+    return weights.sum(axis=2)

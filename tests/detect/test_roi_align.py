@@ -1,0 +1,77 @@
+"""RoI align against torchvision's plain PyTorch, and against its definition."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from resnet_jax.tasks.detect.roi_align import align_masks, roi_align
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+@pytest.fixture(scope="module")
+def plain(torchvision):
+    """torchvision's RoI align in plain PyTorch, which it compiles otherwise."""
+    return sys.modules["torchvision.ops.roi_align"]._roi_align.__wrapped__
+
+
+def rois_of(rng, count, height, width):
+    """Boxes on a map. torchvision's plain form does not know that a sample outside is 0, as its compiled one does."""
+    corner = rng.uniform(0, 1, (count, 2)) * [width, height]
+    rois = np.concatenate([corner, corner + rng.uniform(0, 1, (count, 2)) * ([width, height] - corner)], 1)
+    rois[0] = [3, 3, 3, 3]  # no area
+    rois[1] = [0, 0, width, height]
+    rois[2] = np.round(rois[2])  # whole pixels
+    return rois
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "scale", "aligned"), [(7, 2, 0.25, False), (3, 1, 1.0, True), (2, 3, 0.5, False)]
+)
+def test_grids_and_gradients(plain, size, samples, scale, aligned):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        maps, images = rng.normal(size=(2, 13, 17, 3)), rng.integers(0, 2, 60)
+        rois = rois_of(rng, 60, 13 / scale, 17 / scale)
+        program = jax.jit(
+            lambda maps: roi_align(
+                maps, jnp.asarray(rois), jnp.asarray(images), size, scale=scale, samples=samples, aligned=aligned
+            )
+        )
+        ours, back = jax.vjp(program, jnp.asarray(maps))
+        theirs = torch.tensor(np.moveaxis(maps, -1, 1), requires_grad=True)
+        both = torch.tensor(np.c_[images, rois])
+        expected = plain(theirs, both, scale, size, size, samples, aligned)
+        np.testing.assert_allclose(ours, np.moveaxis(expected.detach().numpy(), 1, -1), rtol=1e-12, atol=1e-12)
+        weights = rng.normal(size=ours.shape)
+        (expected * torch.tensor(np.moveaxis(weights, -1, 1))).sum().backward()
+        np.testing.assert_allclose(
+            back(jnp.asarray(weights))[0], np.moveaxis(theirs.grad.numpy(), 1, -1), rtol=1e-11, atol=1e-12
+        )
+
+
+def test_the_grid_of_a_mask_has_a_sample_for_each_pixel(plain):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(1)
+        masks = (rng.random((30, 40, 50)) < 0.5).astype(np.float64)
+        corner = rng.uniform(0, 25, (30, 2))
+        rois = np.concatenate([corner, corner + rng.uniform(0, 20, (30, 2))], 1)
+        rois[0], rois[1] = [0, 0, 50, 40], [7, 7, 7, 7]
+        ours = align_masks(jnp.asarray(masks), jnp.asarray(rois), 14, most_samples=4)
+        both = torch.tensor(np.c_[np.arange(30), rois])
+        expected = plain(torch.tensor(masks[:, None]), both, 1.0, 14, 14, -1, False)[:, 0]
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sample_more_than_a_pixel_outside_is_nothing():
+    """As in torchvision's compiled form: within a pixel a sample is that of the border, behind it 0."""
+    maps, images = jnp.ones((1, 6, 8, 1)), jnp.zeros(1, int)
+    grid = lambda *roi: roi_align(maps, jnp.asarray([roi], jnp.float32), images, 2, samples=1)[0, :, :, 0]
+    np.testing.assert_array_equal(grid(-4, 0, 4, 4), [[0, 1], [0, 1]])  # samples at -2 and 2
+    np.testing.assert_array_equal(grid(-3, 0, 5, 4), [[1, 1], [1, 1]])  # at -1 and 3
+    np.testing.assert_array_equal(grid(0, 3, 4, 7), [[1, 1], [1, 1]])  # at 4 and 6, the border
+    np.testing.assert_array_equal(grid(0, 3, 4, 8), [[1, 1], [0, 0]])  # at 4.25 and 6.75
