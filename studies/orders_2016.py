@@ -1,6 +1,7 @@
 """He et al. 2016 (arXiv:1603.05027), Figure 4 and Table 2: where normalisation and activation stand in a block.
 
     python -m resnet_jax study studies/orders_2016.py --data.name idx:/usr/share/datasets/fashion-mnist
+    python -m resnet_jax study studies/orders_2016.py --scale digits --only '*/20'
     python -m resnet_jax study studies/orders_2016.py --scale paper      # 110 layers on CIFAR-10; not run here
 
 The package has two of the five blocks, the original one and full pre-activation. The other three stand in this file: a
@@ -108,6 +109,15 @@ study = Study(
     paper={f"{name}/110": Published(error=error, source=TABLE_2) for name, error in ERRORS.items()},
     network=network,
     scales={
+        "digits": Scale(
+            settings={
+                "data": load_config(CONFIGS / "digits.py").data,
+                "epochs": 10.0,
+                "eval_batch_size": 360,
+                "eval_every_epochs": 5.0,
+                "checkpoint.every_epochs": 10.0,
+            },
+        ),
         "paper": Scale(
             settings={**vars(load_config(CONFIGS / "cifar10.py")), "optim.warmup_epochs": 1.0},
             axes={"depth": {str(depth): {"model.stage_sizes": ((depth - 2) // 6,) * 3} for depth in (20, 110)}},

@@ -1,6 +1,7 @@
 """He et al. 2016 (arXiv:1603.05027), Figure 2 and Table 1: what happens when a shortcut is not the identity.
 
     python -m resnet_jax study studies/shortcuts_2016.py --data.name idx:/usr/share/datasets/fashion-mnist
+    python -m resnet_jax study studies/shortcuts_2016.py --scale digits --only '*/20'
     python -m resnet_jax study studies/shortcuts_2016.py --scale paper   # 110 layers on CIFAR-10; not run here
 
 All of these blocks stand in this file, and none of them is in the package. The paper says "fail" of three of its
@@ -126,13 +127,22 @@ study = Study(
     compare=tuple(
         Difference(of=f"{name}/{depth}", minus=f"identity/{depth}", number=number)
         for number in ("train/error", "error")
-        for depth in (56, 110)
+        for depth in (20, 56, 110)
         for name in PARTS
         if name != "identity"
     ),
     paper={f"{name}/110": Published(error=error, source=TABLE_1) for name, error in ERRORS.items()},
     network=network,
     scales={
+        "digits": Scale(
+            settings={
+                "data": load_config(CONFIGS / "digits.py").data,
+                "epochs": 10.0,
+                "eval_batch_size": 360,
+                "eval_every_epochs": 5.0,
+                "checkpoint.every_epochs": 10.0,
+            },
+        ),
         "paper": Scale(
             settings={**vars(load_config(CONFIGS / "cifar10.py")), "optim.warmup_epochs": 1.0},
             axes={"depth": {"110": {"model.stage_sizes": (18, 18, 18)}, "20": {"model.stage_sizes": (3, 3, 3)}}},

@@ -1,5 +1,7 @@
 """Transfer learning end to end: a gradual run that is stopped in each phase, and the ladder of levels."""
 
+import csv
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 
 import resnet_jax as rn
+from resnet_jax.cli import main
 from resnet_jax.config_files import defined_in, load_config
+from resnet_jax.cost.count import count_parameters
 from resnet_jax.errors import ConfigError, Preempted
 from resnet_jax.studies.cells import cells_of, scaled
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.signals import StopRequest
+from resnet_jax.weights import save_weights
 
 from .test_start import ROOT, config_of, weights, without_head
 
@@ -22,6 +27,13 @@ CONFIGS = ROOT / "configs" / "transfer"
 STUDY = ROOT / "studies" / "transfer_ladder.py"
 PHASES = (rn.Unfreeze(epoch=0.3, level="last_block"), rn.Unfreeze(epoch=0.6, level="^(layer[23]|fc)"))
 TRAINED_UNTIL = {3: set(), 5: {"layer3_0"}, 9: {"layer2_0", "layer3_0"}}
+
+
+TINY = (
+    *("--data.name", "digits", "--data.holdout", "0", "--data.channels", "1", "--data.image-size", "8"),
+    *("--data.eval-resize", "8", "--data.mean", "0.3", "--data.std", "0.4", "--data.augment.no-flip"),
+    *("--model.name", "cifar_resnet8", "--epochs", "0.2", "--optim.warmup-epochs", "0"),
+)
 
 
 def test_a_gradual_run_is_continued_in_each_phase(weights, tmp_path, capsys):
@@ -105,6 +117,27 @@ def test_the_cells_of_the_ladder_are_the_config_files(scale):
     for cell in cells_of(study, ["--model.num-classes", "10"]):
         file = load_config(CONFIGS / f"{prefix}{cell.name}.py", ["--model.num-classes", "10"])
         assert cell.config == file
+
+
+@pytest.mark.usefixtures("short_runs", "compile_quickly")
+def test_the_ladder_starts_from_the_weights_but_for_the_rung_without(tmp_path, capsys):
+    weights = tmp_path / "start.safetensors"
+    save_weights(weights, rn.init(rn.create_model("cifar_resnet8", num_classes=7), jax.random.key(1), channels=1))
+    out = tmp_path / "out"
+    line = ["study", str(STUDY), "--workdir", str(out), "--only", "scratch_probe", "probe", "--seeds", "3", *TINY]
+    main([*line, "--start.weights", str(weights)])
+    assert "The ladder of transfer learning" in capsys.readouterr().out
+    with (out / "table.csv").open() as file:
+        rows = {row["cell"]: row for row in csv.DictReader(file)}
+    whole = count_parameters(rn.create_model("cifar_resnet8", num_classes=10), channels=1)
+    assert list(rows) == ["scratch_probe", "probe"]
+    for name, row in rows.items():
+        folder = out / name / "seed3"
+        saved = json.loads((folder / "config.json").read_text())
+        assert (saved["start"]["weights"], saved["seed"]) == ("" if name == "scratch_probe" else str(weights), 3)
+        assert (float(row["trained parameters mean"]), int(row["parameters"])) == (650.0, whole)
+        assert float(row["top1 mean"]) == json.loads((folder / "result.json").read_text())["top1"]
+        assert float(row["bytes of a step mean"]) > 4 * whole
 
 
 def test_one_class_is_refused(tmp_path):

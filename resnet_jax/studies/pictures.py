@@ -210,7 +210,8 @@ def _draw_runs(axes: "Axes", row: Row, kind: str, number: str, style: Mapping[st
         ]
         if points:
             label = None if place else in_figure(row.cell.name)
-            axes.plot(*zip(*points, strict=True), linewidth=1.3, alpha=0.85, label=label, **style)
+            alone = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
+            axes.plot(*zip(*points, strict=True), linewidth=1.3, alpha=0.85, label=label, **alone, **style)
 
 
 def _tidy(axes: "Axes", *, percent: bool = False) -> None:
