@@ -56,7 +56,7 @@ def test_boxes_are_cut_off_at_the_border(torchvision, rng, x64):
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
 def test_boxes_are_coded_and_decoded(torchvision, rng, x64, weights):
     coder = torchvision.models.detection._utils.BoxCoder(weights)
-    found, references = ([*random_boxes(rng, 2000), 0, 0, 3, 3] for _ in range(2))
+    found, references = (random_boxes(rng, 2000) + np.array([0, 0, 3, 3]) for _ in range(2))
     expected = coder.encode_single(torch.tensor(found), torch.tensor(references))
     ours = boxes.encode(jnp.asarray(found), jnp.asarray(references), weights)
     np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-12)

@@ -41,7 +41,7 @@ def by_group(boxes, scores, groups, threshold):
 def test_it_keeps_the_greedy_set(threshold):
     with jax.enable_x64(True):
         rng = np.random.default_rng(1)
-        for spread in (10, 60, 400):
+        for spread in (10, 100):
             corner = rng.uniform(0, spread, (400, 2))
             boxes = np.concatenate([corner, corner + rng.uniform(0, 30, (400, 2))], 1)
             scores, groups = rng.integers(0, 50, 400) / 50, rng.integers(0, 3, 400)
