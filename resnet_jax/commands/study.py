@@ -65,6 +65,11 @@ def study(arguments: Sequence[str]) -> None:
     from resnet_jax.studies.table import on_screen
     from resnet_jax.studies.written import write_all, write_tables
 
+    several = asked.processes > 1 or bool(asked.gpus)
+    if several and not asked.dry_run:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # this process trains nothing: the devices are for its children
     console = plain_console()
     workdir = str(asked.workdir or Path("runs") / asked.file.stem)
     opened = open_study(
@@ -86,7 +91,7 @@ def study(arguments: Sequence[str]) -> None:
     )
     jobs = jobs_of(opened, asked.side_by_side)
     try:
-        if asked.processes > 1 or asked.gpus:
+        if several:
             run_in_processes(work, jobs, places_of(asked.processes, asked.gpus))
         else:
             run_here(work, jobs)
