@@ -59,7 +59,7 @@ def study(arguments: Sequence[str]) -> None:
     from resnet_jax.runtime.programs import remember_programs
     from resnet_jax.studies.claims import claims
     from resnet_jax.studies.forecast import forecast
-    from resnet_jax.studies.opened import open_study, save_study
+    from resnet_jax.studies.opened import check_data, open_study, save_study
     from resnet_jax.studies.results import Results, check_complete, gather
     from resnet_jax.studies.runs import Work, jobs_of, places_of, run_here, run_in_processes
     from resnet_jax.studies.table import on_screen
@@ -79,6 +79,7 @@ def study(arguments: Sequence[str]) -> None:
     if asked.dry_run:
         console.print(forecast(opened, max(asked.processes, len(asked.gpus))), soft_wrap=True)
         return
+    check_data(opened)
     command = shlex.join(["python", "-m", "resnet_jax", "study", *arguments])
     save_study(opened, command)
 

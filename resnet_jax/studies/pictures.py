@@ -210,7 +210,7 @@ def _draw_runs(axes: "Axes", row: Row, kind: str, number: str, style: Mapping[st
         ]
         if points:
             label = None if place else in_figure(row.cell.name)
-            alone = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
+            alone: dict[str, Any] = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
             axes.plot(*zip(*points, strict=True), linewidth=1.3, alpha=0.85, label=label, **alone, **style)
 
 

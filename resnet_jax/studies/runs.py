@@ -107,18 +107,22 @@ def run_here(work: Work, jobs: Sequence[Job]) -> None:
 
 
 def _run_job(work: Work, job: Job, stop: Asked) -> None:
-    if job.beside == "measured":
-        faster, measurement = is_faster_beside(job.cell, len(job.seeds))
-        work.console.print(f"{measurement}: {'side by side' if faster else 'one after the other'}")
-    else:
-        faster = job.beside == "always"
-    if faster:
+    if job.beside == "always" or (job.beside == "measured" and _measured_faster(work, job)):
         _run_beside(work, job)
         return
     for seed in job.seeds:
         if stop.asked():
             raise Preempted(f"stopped before {job.cell.name}, seed {seed}; run the same command again to continue")
         _run_one(work, job.cell, seed, work.console)
+
+
+def _measured_faster(work: Work, job: Job) -> bool:
+    try:
+        faster, measurement = is_faster_beside(job.cell, len(job.seeds))
+    except Exception as error:  # several runs may need more memory than there is; or the cell itself is broken
+        faster, measurement = False, f"{type(error).__name__} while a common step was timed"
+    work.console.print(f"{measurement}: {'side by side' if faster else 'one after the other'}", soft_wrap=True)
+    return faster
 
 
 def _run_one(work: Work, cell: Cell, seed: int, console: Console, **options: Any) -> None:
