@@ -59,12 +59,17 @@ def study(arguments: Sequence[str]) -> None:
     from resnet_jax.runtime.programs import remember_programs
     from resnet_jax.studies.claims import claims
     from resnet_jax.studies.forecast import forecast
-    from resnet_jax.studies.opened import open_study, save_study
+    from resnet_jax.studies.opened import check_data, open_study, save_study
     from resnet_jax.studies.results import Results, check_complete, gather
     from resnet_jax.studies.runs import Work, jobs_of, places_of, run_here, run_in_processes
     from resnet_jax.studies.table import on_screen
     from resnet_jax.studies.written import write_all, write_tables
 
+    several = asked.processes > 1 or bool(asked.gpus)
+    if several and not asked.dry_run:
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # this process trains nothing: the devices are for its children
     console = plain_console()
     workdir = str(asked.workdir or Path("runs") / asked.file.stem)
     opened = open_study(
@@ -74,6 +79,7 @@ def study(arguments: Sequence[str]) -> None:
     if asked.dry_run:
         console.print(forecast(opened, max(asked.processes, len(asked.gpus))), soft_wrap=True)
         return
+    check_data(opened)
     command = shlex.join(["python", "-m", "resnet_jax", "study", *arguments])
     save_study(opened, command)
 
@@ -86,7 +92,7 @@ def study(arguments: Sequence[str]) -> None:
     )
     jobs = jobs_of(opened, asked.side_by_side)
     try:
-        if asked.processes > 1 or asked.gpus:
+        if several:
             run_in_processes(work, jobs, places_of(asked.processes, asked.gpus))
         else:
             run_here(work, jobs)

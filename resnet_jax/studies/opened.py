@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from resnet_jax import data
 from resnet_jax.config_files import FILE_NAME, changes_of_run, defined_in, has_saved, saved_config
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import open_folder, read_json, write_atomically
+from resnet_jax.run.evaluate import make_evaluations
 from resnet_jax.studies.cells import Cell, cells_of, chosen, scaled
 from resnet_jax.studies.study import Study
 from resnet_jax.tasks.assemble import groups_and_phases
@@ -95,6 +97,23 @@ def _changes(cell: Cell, workdir: Path, saved: Mapping[str, Any]) -> list[str]:
             lines += [f"network: {was} (saved) != {now} (asked)"] if saved and was != now else []
             return [f"{cell.name}: {line}" for line in lines]
     return []
+
+
+def check_data(opened: Opened) -> None:
+    """Opens each data set once, so that a name that is wrong ends the command, and not run after run.
+
+    Raises:
+      DataError, ConfigError: a data set cannot be read, or is not what the task of a cell needs.
+    """
+    seen = set()
+    for cell in opened.cells:
+        config = cell.config
+        if (config.data, config.evals, config.task) in seen:
+            continue
+        seen.add((config.data, config.evals, config.task))
+        task = cell.task()
+        task.check_source(data.load_source(config.data, config.data.train_split))
+        make_evaluations(config, task)
 
 
 def save_study(opened: Opened, command: str) -> None:

@@ -16,6 +16,7 @@ from resnet_jax.models.norms import NORMS
 from resnet_jax.models.shortcuts import SHORTCUTS
 from resnet_jax.tasks.assemble import build_model
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 SMALL = {"stage_sizes": (1, 1), "width": 8, "num_classes": 3, "stem": "cifar"}
 
 

@@ -60,7 +60,7 @@ def leaves(folder, task):
     return jax.tree.leaves(rn.load_run(folder, task=task).state)
 
 
-@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.slow), "gradual"])
+@pytest.mark.parametrize("name", ["all", pytest.param("gradual", marks=pytest.mark.slow)])
 def test_each_seed_is_the_run_that_it_is_alone(exact, tmp_path, name):
     of = study(network=in_float64)
     (cell,) = (cell for cell in cells_of(of) if cell.name == name)
@@ -116,6 +116,7 @@ def test_a_seed_that_fails_leaves_the_others_alone(tmp_path, monkeypatch):
     assert "the loss is nan" in row.outcomes[1].why
 
 
+@pytest.mark.slow
 def test_all_stop_after_the_same_step_and_go_on(tmp_path, monkeypatch):
     of = study()
     (cell, _) = cells_of(of)
@@ -146,6 +147,7 @@ def test_where_one_program_is_not_faster_seeds_are_trained_one_after_the_other(t
     assert [outcome.beside for outcome in row.outcomes] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_step_is_timed_alone_and_beside():
     (cell, _) = cells_of(study())
     for turn, compiling in (timing.alone(cell), timing.beside(cell, 2)):
@@ -178,6 +180,33 @@ def test_a_meeting_waits_for_its_members_and_not_for_those_who_left():
     for thread in threads:
         thread.join(timeout=1800)
     assert ends == {0: 10.0, 1: 31.0, 2: 62.0}
+
+
+def test_all_are_told_to_stop_after_the_same_step():
+    """Whoever asks, and whenever: the answer is that of the last common step."""
+    answers = iter([False, False, True])
+
+    class Stop:
+        def asked(self):
+            return next(answers)
+
+    meeting = Meeting([0, 1, 2], Stop())
+    step = jax.jit(lambda state, batch: (state + batch, {"loss": state}))
+    ends = {}
+
+    def run(member):
+        with meeting.attended_by(member) as beside:
+            take, state = beside.step(0, step), jnp.float32(0)
+            while not beside.stop.asked():
+                state, _ = take(state, jnp.float32(1))
+            ends[member] = float(state)
+
+    threads = [threading.Thread(target=run, args=(member,), daemon=True) for member in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=1800)
+    assert ends == dict.fromkeys(range(3), 3.0)
 
 
 def test_an_error_in_the_common_step_reaches_every_run():

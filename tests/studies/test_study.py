@@ -241,6 +241,8 @@ def test_options_that_cannot_be(tmp_path):
         (["--scale", "large"], "unknown scale 'large': the study has none; leave out --scale"),
         (["--model.shortcut", "projection", "--model.block", "ir", "--model.stem", "x"], "were refused"),
         (["--model.stage-sizes", "1", "--model.remat", "3"], "remat = (3,) names stage 3"),
+        (["--data.name", "idx:nowhere"], "nowhere"),
+        (["--model.num-classes", "7"], "model.num_classes = 7, but digits has 10 classes"),
     ):
         assert words in study(file, "--workdir", tmp_path / "out", *line)
     assert not (tmp_path / "out").exists()
