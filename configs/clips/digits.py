@@ -1,9 +1,9 @@
-"""Videos on embedded data: 4,000 clips of a handwritten digit that moves, turns, grows or shrinks, and 800 to test.
+"""Videos on embedded data: 4,000 clips of a handwritten digit that moves in one of 8 directions, and 800 to test.
 
     python train.py configs/clips/digits.py
 
-The network is a small ResNet of 8 layers whose convolutions have an axis of time. A single frame does not show what
-the digit does. configs/clips/digits_lstm.py looks at each frame alone, with an LSTM over time.
+The network is a small ResNet of 8 layers whose convolutions have an axis of time. A single frame does not show where
+the digit goes. configs/clips/digits_lstm.py looks at each frame alone, with an LSTM over time.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, ClipConfig, Clips, Config, DataConfig, ModelConfig, OptimConfig

@@ -8,7 +8,8 @@ import tyro
 def memory(
     name: Annotated[str, tyro.conf.Positional],
     batch_size: int = 256,
-    image_size: int = 224,
+    image_size: int | None = None,
+    frames: int = 16,
     dtype: Literal["float32", "tf32", "bfloat16", "float16"] = "float32",
     stages: tuple[int, ...] = (1, 2, 3, 4),
 ) -> None:
@@ -16,23 +17,34 @@ def memory(
 
     Args:
         name: A network, such as 'resnet152'.
-        batch_size: Images on the device.
-        image_size: Height and width in pixels.
+        batch_size: Images, or clips, on the device.
+        image_size: Height and width in pixels; by default the size that the network is for, as `models` lists it.
+        frames: Length of the clips that a network in space and time sees.
         dtype: Type of activations and convolutions.
         stages: Stages that compute their activations again in the backward pass (`model.remat`).
     """
     import jax
 
-    from resnet_jax.config import Classify, Config, DataConfig, Embed, ModelConfig
+    from resnet_jax.config import Classify, ClipConfig, Clips, Config, DataConfig, Embed, ModelConfig, Segment
+    from resnet_jax.cost.count import usual_size
     from resnet_jax.cost.forecast import forecast
     from resnet_jax.display import bytes_of
+    from resnet_jax.models import create_model, list_models
+    from resnet_jax.models.create import backbone_of
     from resnet_jax.models.embed.table import is_embedder
 
-    data = DataConfig(name="synthetic", image_size=image_size, eval_resize=image_size)
-    task = Embed() if is_embedder(name) else Classify()
+    size, clips = image_size or usual_size(create_model(name)), name in list_models(task="clips")
+    task: Classify | Clips | Embed | Segment
+    if is_embedder(name):
+        task = Embed()
+    elif clips:
+        task = Clips()
+    else:
+        task = Segment() if backbone_of(name) else Classify()
+    data = DataConfig(name="synthetic", image_size=size, eval_resize=size, clip=ClipConfig(frames=frames))
     device = jax.devices()[:1]
-    images = f"{batch_size} images of {image_size} pixels"
-    print(f"One update of {name} with {images} in {dtype} on one {device[0].platform}:")
+    images = f"{batch_size} clips of {frames} frames" if clips else f"{batch_size} images"
+    print(f"One update of {name} with {images} of {size} pixels in {dtype} on one {device[0].platform}:", flush=True)
     for remat in ((), stages):
         model = ModelConfig(name=name, dtype=dtype, remat=remat)
         found = forecast(Config(model=model, data=data, task=task, batch_size=batch_size), device)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -147,3 +148,21 @@ def test_programs_are_remembered_in_the_users_cache_directory(tmp_path):
     again = {path.name for path in (tmp_path / "cache" / "resnet_jax" / "programs").iterdir()}
     compiled = {name for name in again - programs if name.endswith("-cache")}
     assert not compiled, "the second run compiled something anew"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("r3d_18", "clips", "8 clips of 16 frames of 112 pixels"),
+        ("unet_resnet18", "segment", "8 images of 520 pixels"),
+        ("iresnet18", "embed", "8 images of 112 pixels"),
+        ("cifar_resnet20", "classify", "8 images of 32 pixels"),
+    ],
+)
+def test_the_memory_of_any_network_is_that_of_its_own_task_and_size(monkeypatch, capsys, name, kind, said):
+    asked = []
+    stand_in = SimpleNamespace(peak_bytes=4, state_bytes=1, batch_bytes=1, temporary_bytes=2, kept_bytes=1)
+    monkeypatch.setattr("resnet_jax.cost.forecast.forecast", lambda config, device: asked.append(config) or stand_in)
+    main(["memory", name, "--batch-size", "8"])
+    assert said in capsys.readouterr().out
+    assert {config.task.kind for config in asked} == {kind}
