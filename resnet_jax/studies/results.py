@@ -89,6 +89,11 @@ class Outcome:
     log: Sequence[Mapping[str, Any]] = field(default_factory=tuple, repr=False)
     beside: int = 1
 
+    @property
+    def reason(self) -> str:
+        """The first sentence of `why`; the rest is in the folder of the run."""
+        return self.why.partition("\n")[0].partition(". ")[0]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -167,7 +172,7 @@ def check_complete(results: Results) -> None:
     """Raises a StudyError if a run or one of its measures failed."""
     failed = [(row.cell.name, one) for row in results.rows for one in row.outcomes if one.why]
     if failed:
-        named = "\n  ".join(f"{name}, seed {one.seed}: {one.why.splitlines()[0]}" for name, one in failed)
+        named = "\n  ".join(f"{name}, seed {one.seed}: {one.reason}" for name, one in failed)
         total = sum(len(row.outcomes) for row in results.rows)
         raise StudyError(
             f"{len(failed)} of {total} runs failed; the others are complete:\n  {named}\nEach has a {FAILED} in its "

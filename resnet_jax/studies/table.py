@@ -47,7 +47,7 @@ def notes(results: Results) -> list[str]:
             if not outcome.complete:
                 found.append(f"{row.cell.name}, seed {outcome.seed}: {_missing(outcome)}")
             elif outcome.why:
-                found.append(f"{row.cell.name}, seed {outcome.seed}: a measure is missing: {outcome.why}")
+                found.append(f"{row.cell.name}, seed {outcome.seed}: a measure is missing: {outcome.reason}")
     if any(outcome.beside > 1 for row in results.rows for outcome in row.outcomes):
         found.append(f"{BESIDE} the seeds were trained side by side in one program; seconds are the share of one seed.")
     if any(name.startswith("train/") for name in results.numbers):
@@ -131,7 +131,7 @@ def _count(row: Row) -> str:
 
 
 def _missing(outcome: Outcome) -> str:
-    return f"failed: {outcome.why.splitlines()[0]}" if outcome.why else "not complete yet"
+    return f"failed: {outcome.reason}" if outcome.why else "not complete yet"
 
 
 def _short(count: int) -> str:
