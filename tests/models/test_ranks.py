@@ -161,8 +161,9 @@ def test_shortcuts_of_clips_are_those_of_their_frames(shortcut):
         def __call__(self, x):
             norm = functools.partial(BatchNorm, use_batch_stats=False, update_stats=False, param_dtype=jnp.float64)
             conv = functools.partial(Conv, param_dtype=jnp.float64)
+            parts = SimpleNamespace(conv=conv, norm=norm)
             block = SimpleNamespace(
-                stride=self.stride, dilations=(1, 1), preactivation=False, parts=SimpleNamespace(conv=conv, norm=norm)
+                stride=self.stride, dilations=(1, 1), preactivation=False, parts=parts, smooth=lambda x: x
             )
             return SHORTCUTS[shortcut](block, x, 6)
 

@@ -15,8 +15,8 @@ from resnet_jax.errors import NonFiniteLossError, Preempted
 from resnet_jax.run import train as run_module
 from resnet_jax.survival.checkpoint import Checkpoints
 from resnet_jax.survival.non_finite import SkippingBatches, gradient_norms, keep_where
+from resnet_jax.survival.signals import StopRequest
 from resnet_jax.tasks.classify import task as classify_task
-from resnet_jax.training import loop
 
 from .conftest import assert_same_run, config, records, state_of
 
@@ -115,7 +115,7 @@ def test_a_rollback_that_is_interrupted_is_the_same_run(poisoned, tmp_path, monk
     """Also where the checkpoint that it goes back to is another one."""
     rn.train(config("--on-non-finite", "rollback"), tmp_path / "straight")
     answers = iter([False] * 4 + [True] + [False] * 2 + [True] + [False] * 20)  # after steps 1 to 5, 6 to 7, and 7 anew
-    monkeypatch.setattr(loop.StopRequest, "asked", lambda self: next(answers))
+    monkeypatch.setattr(StopRequest, "asked", lambda self: next(answers))
     for _ in range(2):
         with pytest.raises(Preempted, match="stopped after step"):
             rn.train(config("--on-non-finite", "rollback"), tmp_path / "run")

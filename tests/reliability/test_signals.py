@@ -10,8 +10,8 @@ import resnet_jax as rn
 from resnet_jax.errors import Preempted
 from resnet_jax.run import evaluate as evaluate_module
 from resnet_jax.survival.checkpoint import Checkpoints
+from resnet_jax.survival.signals import StopRequest
 from resnet_jax.tasks import assemble
-from resnet_jax.training import loop
 
 from .conftest import assert_same_run, config, finish, records
 
@@ -93,7 +93,7 @@ def test_stopped_by_a_signal_and_continued_is_the_same_run(tiny, straight, tmp_p
 def test_the_log_keeps_what_was_collected_since_its_last_line(tiny, straight, tmp_path, monkeypatch):
     """Stopped again and again, each line's means are still those over all of its steps."""
     answers = iter([False, True, True, False, False, True] + 20 * [False])
-    monkeypatch.setattr(loop.StopRequest, "asked", lambda self: next(answers))
+    monkeypatch.setattr(StopRequest, "asked", lambda self: next(answers))
     for step in (2, 3, 6):
         with pytest.raises(Preempted, match=f"stopped after step {step} of 11"):
             rn.train(config(), tmp_path)

@@ -11,8 +11,8 @@ from resnet_jax.data import load_source, train_batches
 from resnet_jax.data.sources import digit_scenes
 from resnet_jax.errors import Preempted
 from resnet_jax.logs.run_log import read_metrics
+from resnet_jax.survival.signals import StopRequest
 from resnet_jax.tasks.table import task_of
-from resnet_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "short_runs")
 
@@ -56,7 +56,7 @@ def test_a_run_counts_them_and_counts_on(config, tmp_path, monkeypatch):
     batches.close()
     assert 0 < empty[4] < empty[-1] < STEPS
     answers = iter([False] * 6 + [True] + [False] * 20)
-    monkeypatch.setattr(loop.StopRequest, "asked", lambda self: next(answers))
+    monkeypatch.setattr(StopRequest, "asked", lambda self: next(answers))
     with pytest.raises(Preempted, match="stopped after step 7 of 12"):
         rn.train(config, tmp_path)
     shown = io.StringIO()
