@@ -38,7 +38,7 @@ from resnet_jax.training.state import TrainState
 PUBLISHED = ClipConfig(frames=16, rate=15.0, eval_clips=5)
 """The clips on which torchvision's published accuracies were measured."""
 AT_MOST = 16
-"""So many clips of a video are looked at, spread over it."""
+"""How many clips of a video are looked at, spread over it."""
 
 
 class Seen(NamedTuple):

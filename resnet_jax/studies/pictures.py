@@ -126,7 +126,7 @@ def draw_list(figure: "Figure", results: Results, name: str) -> None:
 
 
 def styles(count: int) -> list[dict[str, Any]]:
-    """Colours and dashes of so many lines, all different for the first 32."""
+    """Colours and dashes of `count` lines, all different for the first 32."""
     return [
         {"color": COLOURS[n % len(COLOURS)], "linestyle": DASHES[n // len(COLOURS) % len(DASHES)]} for n in range(count)
     ]
