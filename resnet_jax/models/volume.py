@@ -2,7 +2,7 @@
 
 XLA's convolution of three axes is slow on CPUs. There a convolution of two axes does the same products: over the frames
 that a kernel sees, stacked in the channels, or over each frame with the kernels of all, stacked in the features.
-`benchmarks/video_networks.py` measures both platforms' forms, beside PyTorch.
+`benchmarks/video_networks.py` measures them and XLA's own convolution, beside PyTorch.
 """
 
 from collections.abc import Callable
@@ -95,8 +95,8 @@ def _forms(
             precision=precision,
         )
 
-    # Eigen copies the patches that a kernel sees: of single frames a third of what it copies of stacked ones. In the
-    # training step XLA gains nothing from it: there r3d_18 took 1.95 s with `spread` and 1.70 s without.
+    # Eigen copies the patches that a kernel sees: of single frames a third of what it copies of stacked ones. But the
+    # training step becomes slower: `benchmarks/video_networks.py` gave 2.02 s for r3d_18 with `spread`, 1.70 without.
     alone = jax.custom_jvp(spread)
 
     @alone.defjvp
