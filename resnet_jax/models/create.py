@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models import cifar, imagenet, video
+from resnet_jax.models.detect import table as detect
 from resnet_jax.models.embed import table as embed
 from resnet_jax.models.frames.network import FrameNetwork
 from resnet_jax.models.resnet import ResNet
@@ -45,7 +46,7 @@ CALLED_HERE = {
 }
 
 
-Purpose = Literal["classify", "segment", "embed", "clips"]
+Purpose = Literal["classify", "segment", "detect", "embed", "clips"]
 
 
 def list_models(pattern: str = "*", *, task: Purpose | None = None) -> list[str]:
@@ -56,7 +57,13 @@ def list_models(pattern: str = "*", *, task: Purpose | None = None) -> list[str]
       task: what the networks are for; None = any.
     """
     images = (name for name in VARIANTS if name not in video.VARIANTS)
-    names = {"classify": images, "segment": segment.NAMES, "embed": embed.NAMES, "clips": video.VARIANTS}
+    names = {
+        "classify": images,
+        "segment": segment.NAMES,
+        "detect": detect.NAMES,
+        "embed": embed.NAMES,
+        "clips": video.VARIANTS,
+    }
     return [name for of, listed in names.items() if task in (None, of) for name in listed if fnmatchcase(name, pattern)]
 
 
@@ -78,17 +85,29 @@ def create_model(name: str, **options: Any) -> Any:
     if embed.is_embedder(name):
         _check_options(name, options, _FIELDS - {"num_classes"} | {*embed.OPTIONS})
         return embed.build(name, VARIANTS, options)
+    if (detector := detect.parts_of(name, VARIANTS)) is not None:
+        kind, backbone = detector
+        _check_options(name, options, _FIELDS | detect.own_options(kind))
+        return detect.build(kind, *_shared_out(VARIANTS[backbone], options, detect.own_options(kind)))
     if (parts := segment.head_of(name, VARIANTS)) is None:
         if name not in VARIANTS:
-            raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES, *embed.NAMES)))
+            raise ModelError(unknown_name("model", name, (*VARIANTS, *segment.NAMES, *detect.NAMES, *embed.NAMES)))
         if options.get("frames") is not None:
             return _on_frames(name, options)
         _check_options(name, options, _FIELDS)
         return ResNet(**(VARIANTS[name] | options))
     build, own = segment.HEADS[parts[0]]
     _check_options(name, options, _FIELDS | {*own})
-    backbone = VARIANTS[parts[1]] | {option: value for option, value in options.items() if option not in own}
-    return build(name, backbone, **{option: value for option, value in options.items() if option in own})
+    fields, of_head = _shared_out(VARIANTS[parts[1]], options, {*own})
+    return build(name, fields, **of_head)
+
+
+def _shared_out(
+    variant: dict[str, Any], options: dict[str, Any], own: Set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the backbone, and the options of what stands on it."""
+    of_backbone = {option: value for option, value in options.items() if option not in own}
+    return variant | of_backbone, {option: value for option, value in options.items() if option in own}
 
 
 def _on_frames(name: str, options: dict[str, Any]) -> FrameNetwork:
@@ -116,7 +135,7 @@ def backbone_of(name: str) -> str | None:
     """The name of the network that lies under a head: `resnet50` of `fcn_resnet50`, None of `resnet50`."""
     if embed.is_embedder(name):
         return None if name in embed.IRESNETS else embed.trunk_of(name, VARIANTS)
-    parts = segment.head_of(name, VARIANTS)
+    parts = detect.parts_of(name, VARIANTS) or segment.head_of(name, VARIANTS)
     return parts[1] if parts else None
 
 

@@ -134,6 +134,8 @@ class BatchNorm(nn.Module):
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batch": BatchNorm,
     "frozen": partial(BatchNorm, use_batch_stats=False, update_stats=False),
+    # Of torchvision's detectors, whose first published weights were trained so.
+    "frozen_eps0": partial(BatchNorm, use_batch_stats=False, update_stats=False, epsilon=0.0),
     "group": partial(nn.GroupNorm, num_groups=32, epsilon=1e-5, use_fast_variance=False),
 }
 

@@ -5,7 +5,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Map = Float[Array, "N H W C"]
 
@@ -23,6 +23,19 @@ def bilinear(x: Map, height: int, width: int) -> Float[Array, "N H2 W2 C"]:
     if x.shape[2] != width:
         x = jnp.einsum("qw,nhwc->nhqc", _bilinear_weights(x.shape[2], width, x.dtype), x, precision="highest")
     return x
+
+
+def nearest(x: Map, height: int, width: int) -> Float[Array, "N H2 W2 C"]:
+    """`interpolate(x, (height, width), mode="nearest")`: each pixel is that of the old map at its upper left corner."""
+    if (height, width) == (2 * x.shape[1], 2 * x.shape[2]):
+        return nearest_doubled(x)
+    rows, columns = (_upper_left(old, new) for old, new in zip(x.shape[1:3], (height, width), strict=True))
+    return x[:, rows][:, :, columns]
+
+
+def _upper_left(size: int, new: int) -> Int[np.ndarray, " new"]:
+    scale = np.float32(size) / np.float32(new)  # torch computes in float32, whatever the map has
+    return np.minimum((np.arange(new, dtype=np.float32) * scale).astype(int), size - 1)
 
 
 def nearest_doubled(x: Map) -> Float[Array, "N H2 W2 C"]:

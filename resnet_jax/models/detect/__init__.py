@@ -1,0 +1,1 @@
+"""Networks that find objects, over a backbone of `models`."""

@@ -1,0 +1,217 @@
+"""What stands on the maps of a pyramid, or on the grid of a box: torchvision's heads.
+
+They are called with `Tools`, since a module that is used by several methods cannot have the options of a call as
+fields.
+"""
+
+import math
+from functools import partial
+from typing import Any, cast
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from resnet_jax.models.forms import pointwise
+from resnet_jax.models.layers import (
+    Dtype,
+    he_normal_fan_out,
+    linear_bias_init,
+    linear_kernel_init,
+    relu,
+)
+from resnet_jax.models.norms import NORMS
+from resnet_jax.models.segment.heads import Tools
+
+Map = Float[Array, "N H W C"]
+small = nn.initializers.normal(0.01)
+RARE = -math.log(99)
+"""The bias of a class at the start: each object has a probability of 1 % (Lin et al. 2017, arXiv:1708.02002, 4.1)."""
+
+
+def at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def group_norm(width: int, name: str, dtype: Dtype) -> nn.Module:
+    """GroupNorm with 32 groups, or as many as divide the width."""
+    return partial(NORMS["group"], num_groups=math.gcd(32, width), dtype=dtype)(name=name)
+
+
+class RpnHead(nn.Module):
+    """For each anchor, whether an object is there, and how its box lies to the anchor (Ren et al. 2015,
+    arXiv:1506.01497, section 3.1).
+
+    Attributes:
+      anchors: at each place.
+      convs: 3x3 convolutions before; torchvision's `_v2` networks have 2.
+    """
+
+    anchors: int
+    convs: int = 1
+
+    @nn.compact
+    def __call__(self, x: Map, tools: Tools) -> tuple[Map, Map]:
+        conv = partial(tools.conv, use_bias=True, kernel_init=small)
+        width = x.shape[-1]
+        for i in range(self.convs):
+            x = relu(conv(width, 3, name=f"conv_{i}_0")(x))
+        scores, deltas = conv(self.anchors, 1, name="cls_logits")(x), conv(self.anchors * 4, 1, name="bbox_pred")(x)
+        return at_least_float32(scores), at_least_float32(deltas)
+
+
+class Tower(nn.Module):
+    """3x3 convolutions of equal width, and layers on top of them, which see the same.
+
+    Attributes:
+      outputs: name and channels of each layer on top; a name and the bias at its start.
+      norm: `"none"`, `"group"` = GroupNorm in the place of each bias, `"group_biased"` = beside the biases (FCOS).
+    """
+
+    outputs: tuple[tuple[str, int, float], ...]
+    convs: int = 4
+    norm: str = "none"
+
+    @nn.compact
+    def __call__(self, x: Map, tools: Tools) -> tuple[Map, ...]:
+        width = x.shape[-1]
+        for i in range(self.convs):
+            # FCOS counts convolution, norm and ReLU one by one; the others count units of them.
+            names = (
+                (f"conv_{3 * i}", f"conv_{3 * i + 1}")
+                if self.norm == "group_biased"
+                else (f"conv_{i}_0", f"conv_{i}_1")
+            )
+            x = tools.conv(width, 3, use_bias=self.norm != "group", kernel_init=small, name=names[0])(x)
+            x = relu(x if self.norm == "none" else group_norm(width, names[1], x.dtype)(x))
+        layer = partial(tools.conv, use_bias=True, kernel_init=small)
+        return tuple(
+            at_least_float32(layer(channels, 3, bias_init=nn.initializers.constant(start), name=name)(x))
+            for name, channels, start in self.outputs
+        )
+
+
+class OneStageHead(nn.Module):
+    """A tower for classes and one for boxes, both shared by all levels.
+
+    Attributes:
+      anchors, classes: at each place; scores are for each pair of them.
+      centred: the tower for boxes also says how near its place is to the middle of the object (FCOS).
+    """
+
+    anchors: int
+    classes: int
+    convs: int = 4
+    norm: str = "none"
+    centred: bool = False
+
+    def setup(self) -> None:
+        boxes = (("bbox_reg", self.anchors * 4, 0.0), *((("bbox_ctrness", self.anchors, 0.0),) if self.centred else ()))
+        classes = (("cls_logits", self.anchors * self.classes, RARE),)
+        self.classification_head = Tower(classes, self.convs, self.norm)
+        self.regression_head = Tower(boxes, self.convs, self.norm)
+
+    def __call__(self, x: Map, tools: Tools) -> tuple[Map, ...]:
+        """Scores, deltas, and with `centred` what says so."""
+        return *self.classification_head(x, tools), *self.regression_head(x, tools)
+
+
+class BoxHead(nn.Module):
+    """From the grid of a box to features of it: torchvision's `TwoMLPHead`, or with `convs` its `FastRCNNConvFCHead`.
+
+    Attributes:
+      width: of the linear layers; of two, or of one behind convolutions.
+      convs: 3x3 convolutions with a norm before it.
+    """
+
+    width: int = 1024
+    convs: int = 0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R S S C"], tools: Tools) -> Float[Array, "R D"]:
+        for i in range(self.convs):
+            x = tools.conv(x.shape[-1], 3, kernel_init=he_normal_fan_out, name=f"{i}_0")(x)
+            x = relu(tools.norm(name=f"{i}_1")(x))
+        # Channels first, as the weights of a flattened (R, C, S, S) in PyTorch are.
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        for name in (f"{self.convs + 1}",) if self.convs else ("fc6", "fc7"):
+            x = relu(linear(tools, x, self.width, name))
+        return x
+
+
+class BoxPredictor(nn.Module):
+    """Logits of each class, the background among them, and a box for each class."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R D"], tools: Tools) -> tuple[Float[Array, "R K"], Float[Array, "R K 4"]]:
+        boxes = at_least_float32(linear(tools, x, self.classes * 4, "bbox_pred"))
+        return at_least_float32(linear(tools, x, self.classes, "cls_score")), boxes.reshape(-1, self.classes, 4)
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions on the grid of a box (He et al. 2017, arXiv:1703.06870, Figure 4).
+
+    Attributes:
+      normed: each has a norm behind it instead of a bias.
+    """
+
+    width: int = 256
+    convs: int = 4
+    normed: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R S S C"], tools: Tools) -> Float[Array, "R S S D"]:
+        for i in range(self.convs):
+            options: dict[str, Any] = {"use_bias": not self.normed, "kernel_init": he_normal_fan_out}
+            x = tools.conv(self.width, 3, name=f"{i}_0", **options)(x)
+            x = relu(tools.norm(name=f"{i}_1")(x) if self.normed else x)
+        return x
+
+
+class MaskPredictor(nn.Module):
+    """Twice the resolution, and the logits of a mask for each class."""
+
+    classes: int
+    width: int = 256
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R S S C"], tools: Tools) -> Float[Array, "R 2*S 2*S K"]:
+        x = relu(Doubling(self.width, name="conv5_mask", **_numbers(tools))(x))
+        bias = linear_bias_init(self.width)
+        options: dict[str, Any] = {"use_bias": True, "kernel_init": he_normal_fan_out, "bias_init": bias}
+        return at_least_float32(tools.conv(self.classes, 1, name="mask_fcn_logits", **options)(x))
+
+
+class Doubling(nn.Module):
+    """torch's `ConvTranspose2d(features, kernel_size=2, stride=2)`: each place becomes four, each by a product of its
+    own. The kernel is (2, 2, outputs, inputs), since torch has them in this order here."""
+
+    features: int
+    precision: Any = None
+    dtype: Dtype | None = None
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R S T C"]) -> Float[Array, "R 2*S 2*T D"]:
+        rows, height, width, inputs = x.shape
+        kernel = self.param("kernel", he_normal_fan_out, (2, 2, self.features, inputs), self.param_dtype)
+        bias = self.param("bias", linear_bias_init(4 * self.features), (self.features,), self.param_dtype)
+        dtype = jnp.dtype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
+        flat = kernel.astype(dtype).transpose(3, 0, 1, 2).reshape(inputs, -1)
+        y = pointwise(x.astype(dtype), flat, self.precision if dtype == jnp.float32 else None)
+        y = y.reshape(rows, height, width, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
+        return y.reshape(rows, 2 * height, 2 * width, self.features) + bias.astype(dtype).reshape(1, 1, 1, -1)
+
+
+def linear(tools: Tools, x: Float[Array, "R D"], features: int, name: str) -> Float[Array, "R E"]:
+    """torch's `Linear`, as it begins there."""
+    bias = linear_bias_init(x.shape[-1])
+    return nn.Dense(features, kernel_init=linear_kernel_init, bias_init=bias, name=name, **_numbers(tools))(x)
+
+
+def _numbers(tools: Tools) -> dict[str, Any]:
+    """With which numbers the network's convolutions compute."""
+    options = cast("partial[Any]", tools.conv).keywords
+    return {field: options[field] for field in ("precision", "dtype", "param_dtype")}
