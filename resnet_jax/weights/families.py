@@ -33,6 +33,11 @@ class Family:
       keys: rows of whole keys, for arrays that a file names in another way than its module and then the array.
       stems: names of stems. A network with one of them, and variables and files with the stem's first convolution, are
         of this family.
+      marks: fields of a network, and modules of its variables, that tell the family where others have its roots too.
+      beginnings: rows from the beginning of a module's name to the one in files, in every layout.
+      old: rows from whole keys of older files to those of today.
+      boxes: for `head` modules with outputs for each pair of a class and an anchor: our module with four outputs for
+        each anchor.
     """
 
     modules: Rows
@@ -46,6 +51,10 @@ class Family:
     rooted: bool = True
     keys: Rows = ()
     stems: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    beginnings: Rows = ()
+    old: Rows = ()
+    boxes: str = ""
 
 
 # Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
@@ -178,8 +187,54 @@ VIDEO = Family(
 )
 """torchvision's networks for video. Networks with other stems in space and time have the names of `RESNET`."""
 
-FAMILIES = (VIDEO, FRAMES, EMBED, SEGMENT, RESNET)
+_FPN = "backbone.fpn"
+_TOWERS = ("head.classification_head", "head.regression_head")
+
+DETECT = Family(
+    modules=(*_below(RESNET.modules, ("backbone",)), ("fpn.extra_blocks_p{n}", "fpn.extra_blocks.p{n}")),
+    layouts={layout: _below(RESNET.layouts[layout], ("backbone",)) for layout in ("torchvision", "timm_d")},
+    head=(
+        "box_predictor.cls_score",
+        "box_predictor.bbox_pred",
+        "mask_predictor.mask_fcn_logits",
+        "head.classification_head.cls_logits",
+    ),
+    stem=tuple(f"backbone.{stem}" for stem in RESNET.stem),
+    block=RESNET.block,
+    layout_of=lambda model: RESNET.layout_of(resnet_in(model)),
+    roots=("backbone",),
+    marks=("anchor_sizes", "fpn"),
+    beginnings=(
+        ("backbone.", "backbone.body."),
+        ("fpn.", f"{_FPN}."),
+        ("rpn_head.", "rpn.head."),
+        *((f"{head}.", f"roi_heads.{head}.") for head in ("box_head", "box_predictor", "mask_head", "mask_predictor")),
+    ),
+    # Those of torchvision before 0.13, and so of its first published sets.
+    old=tuple(
+        (f"{before}.{array}", f"{now}.{array}")
+        for before, now in (
+            *((f"{_FPN}.{part}.{{n}}", f"{_FPN}.{part}.{{n}}.0") for part in ("inner_blocks", "layer_blocks")),
+            ("rpn.head.conv", "rpn.head.conv.0.0"),
+            *((f"roi_heads.mask_head.mask_fcn{i + 1}", f"roi_heads.mask_head.{i}.0") for i in range(4)),
+            *((f"{tower}.conv.{2 * i}", f"{tower}.conv.{i}.0") for tower in _TOWERS for i in range(4)),
+        )
+        for array in _ARRAYS
+    ),
+    boxes="head.regression_head.bbox_reg",
+)
+"""Networks that find objects: torchvision's names."""
+
+FAMILIES = (VIDEO, FRAMES, EMBED, DETECT, SEGMENT, RESNET)
 ROOTS = tuple(root for family in FAMILIES for root in family.roots)
+
+
+def named(family: Family, module: str) -> str:
+    """A module whose name has another beginning in files."""
+    for ours, theirs in family.beginnings:
+        if module.startswith(ours):
+            return theirs + module.removeprefix(ours)
+    return module
 
 
 def family_in(keys: Container[str]) -> Family:
@@ -187,7 +242,7 @@ def family_in(keys: Container[str]) -> Family:
 
     A file of no known network counts as one of `RESNET`.
     """
-    telling = lambda family: family.stem if family.stems else family.head
+    telling = lambda family: family.stem if family.stems else [named(family, module) for module in family.head]
     tells = lambda family: any(f"{module}.weight" in keys for module in telling(family))
     return next(filter(tells, FAMILIES), RESNET)
 
@@ -197,9 +252,11 @@ def family_of(network: Any) -> Family:
     if isinstance(network, Mapping):
         modules = {module for part in network.values() for module in part}
         parts = {module.split("_")[0] for module in modules}
-        own_stem = lambda family: family.stems and family.stem[0].split(".")[0] in parts
-        is_of = lambda family: own_stem(family) or any(root in modules for root in family.roots)
+        has_stem = lambda family: family.stem[0].split(".")[0] in parts
+        has = modules.__contains__
     else:
-        stem = getattr(network, "stem", None)
-        is_of = lambda family: stem in family.stems or any(hasattr(network, root) for root in family.roots)
-    return next(filter(is_of, FAMILIES), RESNET)
+        has_stem = lambda family: getattr(network, "stem", None) in family.stems
+        has = lambda name: hasattr(network, name)
+    of_its_own = lambda family: family.stems and has_stem(family)
+    under = lambda family: any(map(has, family.marks or family.roots))
+    return next((family for family in FAMILIES if of_its_own(family) or under(family)), RESNET)

@@ -2,15 +2,16 @@
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from resnet_jax.errors import WeightsError, unknown_name
-from resnet_jax.weights.families import RESNET, Family, Rows, family_of
+from resnet_jax.weights.families import RESNET, Family, Rows, family_of, named
 from resnet_jax.weights.narrowing import COUNTER
 
+T = TypeVar("T")
 Path = tuple[str, ...]  # of a leaf in the variables: (collection, module, ..., leaf)
 
 # PyTorch's count of a BatchNorm's training passes decides nothing when momentum is a number, so it is no part of
@@ -50,7 +51,16 @@ def torch_module(path: Sequence[str], layout: str = "torchvision", family: Famil
     if not family.rooted and path[0] in family.roots:
         path = path[1:]
     module = re.sub(r"_(\d+)(?=[._]|$)", r".\1", ".".join(path))
-    return _rename(_rename(module, family.modules), family.layouts[layout])
+    return named(family, _rename(_rename(module, family.modules), family.layouts[layout]))
+
+
+def with_names_of_today(arrays: Mapping[str, T], expected: Container[str], family: Family = RESNET) -> dict[str, T]:
+    """The same arrays by the names that files have today, as far as those are `expected` and the old ones are not."""
+    today = {key: _rename(key, family.old) if family.old else key for key in arrays}
+    return {
+        now if key not in expected and now in expected and now not in arrays else key: arrays[key]
+        for key, now in today.items()
+    }
 
 
 def layout_of(model: Any, family: Family | None = None) -> str:

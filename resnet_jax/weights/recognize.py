@@ -11,12 +11,23 @@ from flax.traverse_util import flatten_dict
 from resnet_jax.errors import ModelError, WeightsError
 from resnet_jax.models import create_model, list_models, variable_shapes
 from resnet_jax.models.blueprint import draw
+from resnet_jax.models.detect.table import KINDS
 from resnet_jax.models.embed.table import IRESNETS, PREFIX
 from resnet_jax.models.segment.table import HEADS
-from resnet_jax.weights.families import EMBED, FRAMES, RESNET, Family, family_in, family_of
-from resnet_jax.weights.names import COUNTERS, Path, keys_of, layout_of, stage_sizes, to_torch_axes, torch_key
+from resnet_jax.weights.families import DETECT, EMBED, FRAMES, RESNET, Family, family_in, family_of, named
+from resnet_jax.weights.names import (
+    COUNTERS,
+    Path,
+    keys_of,
+    layout_of,
+    stage_sizes,
+    to_torch_axes,
+    torch_key,
+    with_names_of_today,
+)
 
 Shape = tuple[int, ...]
+_BODY = named(DETECT, "backbone.")
 
 
 def leaves_of(model: nn.Module, channels: int = 3) -> dict[Path, Shape]:
@@ -67,6 +78,11 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
         names = [name for name in IRESNETS if create_model(name).trunk.stage_sizes == sizes]
         names += [f"{PREFIX}{name}" for name in _classifiers(body, headless=True)]
         return [name for name in names if _is_it(name, found, state_dict)]
+    if family is DETECT:
+        body = {key.removeprefix(_BODY): shape for key, shape in found.items() if key.startswith(_BODY)}
+        backbones = _classifiers(body, headless=True)
+        names = [f"{begin}_{backbone}_{end}" for begin, end in KINDS for backbone in backbones]
+        return [name for name in names if _is_it(name, found, state_dict)]
     bodies = [
         {key.removeprefix(f"{root}."): shape for key, shape in found.items() if key.startswith(f"{root}.")}
         for root in family.roots
@@ -97,7 +113,8 @@ def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.nd
         return False
     family = family_of(model)
     leaves = leaves_of(model)
-    return any(_keys(leaves, layout, family) == found for layout in family.layouts)
+    expected = (_keys(leaves, layout, family) for layout in family.layouts)
+    return any(with_names_of_today(found, keys, family) == keys for keys in expected)
 
 
 @functools.cache
@@ -152,6 +169,8 @@ def head_and_channels(
     for keys, axis in ((weights_of(family.head, family), 0), (weights_of(family.stem, family), 1)):
         array = next((state_dict[key] for key in keys if key in state_dict), None)
         sizes.append(array.shape[axis] if array is not None and array.ndim > axis else None)
+    if sizes[0] and (boxes := state_dict.get(f"{family.boxes}.weight")) is not None and len(boxes) >= 4:
+        sizes[0] //= len(boxes) // 4
     return sizes[0], sizes[1]
 
 

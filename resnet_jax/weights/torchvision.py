@@ -19,7 +19,15 @@ from jaxtyping import Array, PyTree
 from resnet_jax.errors import WeightsError
 from resnet_jax.weights.families import Family, family_of
 from resnet_jax.weights.fit import check_fit, refuse_foreign
-from resnet_jax.weights.names import COUNTERS, Path, layout_of, to_our_axes, to_torch_axes, torch_key
+from resnet_jax.weights.names import (
+    COUNTERS,
+    Path,
+    layout_of,
+    to_our_axes,
+    to_torch_axes,
+    torch_key,
+    with_names_of_today,
+)
 from resnet_jax.weights.narrowing import as_count, narrow
 from resnet_jax.weights.recognize import leaves_of
 
@@ -46,7 +54,7 @@ def from_torchvision(
         not finite or not within `param_dtype`. A file without any `num_batches_tracked` is complete: PyTorch before
         0.4.1 wrote none. One that is no number (of a network that was `.half()`ed) counts as 0.
     """
-    paths = _match(state_dict, model, channels, family or family_of(model))
+    state_dict, paths = _match(state_dict, model, channels, family or family_of(model))
     dtype = np.dtype(getattr(model, "param_dtype", np.float32))
     arrays = narrow({key: state_dict[key] for key in paths}, dtype)
     return unflatten_dict(
@@ -109,20 +117,25 @@ def translate(
             f"no network with shortcut = {getattr(model, 'shortcut', None)!r} is written in the layout {layout!r}: "
             f"whoever reads the file would take it for another network. Choose {layout_of(model, family)!r}"
         )
+    state_dict, paths = _match(state_dict, model, channels, family)
     return {
         torch_key(path, layout, family): as_count(state_dict[key]) if path[0] == COUNTERS else state_dict[key]
-        for key, path in _match(state_dict, model, channels, family).items()
+        for key, path in paths.items()
     }
 
 
-def _match(state_dict: Mapping[str, np.ndarray], model: nn.Module, channels: int, family: Family) -> dict[str, Path]:
-    """Where each key of the file belongs. Raises WeightsError unless every key is used and every array fits."""
+def _match(
+    state_dict: Mapping[str, np.ndarray], model: nn.Module, channels: int, family: Family
+) -> tuple[StateDict, dict[str, Path]]:
+    """The file by the names of today, and where each key belongs. Raises WeightsError unless every key is used and
+    every array fits."""
     leaves = leaves_of(model, channels)
     by_layout = {layout: {torch_key(path, layout, family): path for path in leaves} for layout in family.layouts}
     layout = max(by_layout, key=lambda layout: len(state_dict.keys() & by_layout[layout].keys()))
     refuse_foreign(state_dict, model, layout, family)
     keys = by_layout[layout]
+    state_dict = with_names_of_today(state_dict, keys, family)
     if not any(key.endswith("." + COUNTERS) for key in state_dict):
         keys = {key: path for key, path in keys.items() if path[0] != COUNTERS}
     check_fit(state_dict, {key: leaves[path] for key, path in keys.items()}, family)
-    return keys
+    return state_dict, keys
