@@ -253,7 +253,7 @@ def family_of(network: Any) -> Family:
         modules = {module for part in network.values() for module in part}
         parts = {module.split("_")[0] for module in modules}
         has_stem = lambda family: family.stem[0].split(".")[0] in parts
-        has = modules.__contains__
+        has = lambda name: name in modules
     else:
         has_stem = lambda family: getattr(network, "stem", None) in family.stems
         has = lambda name: hasattr(network, name)

@@ -71,6 +71,19 @@ def decode(deltas: Boxes, references: Boxes, weights: Sequence[float] = (1, 1, 1
     return jnp.concatenate([middle - half, middle + half], -1)
 
 
+def encode_sides(boxes: Boxes, references: Boxes) -> Boxes:
+    """How far the left, upper, right and lower side of a box are from the middle of its reference, in sides of the
+    reference: FCOS's code (Tian et al. 2019, arXiv:1904.01355, equation 1), torchvision's `BoxLinearCoder`."""
+    middle, side = _middle_and_side(references)
+    return jnp.concatenate([middle - boxes[..., :2], boxes[..., 2:] - middle], -1) / jnp.concatenate([side, side], -1)
+
+
+def decode_sides(deltas: Boxes, references: Boxes) -> Boxes:
+    """The boxes whose sides are so far from the middle of their references."""
+    middle, side = _middle_and_side(references)
+    return jnp.concatenate([middle - deltas[..., :2] * side, middle + deltas[..., 2:] * side], -1)
+
+
 def _row(numbers: Array | Sequence[float], like: Boxes) -> Float[Array, "*O 4"]:
     """Four numbers that hold for all boxes."""
     return jnp.asarray(numbers, like.dtype).reshape(*(1,) * (like.ndim - 1), 4)

@@ -41,3 +41,48 @@ def nms(
     first = alive & ~jnp.any(suppresses & alive[:, None], axis=0)
     _, keep = jax.lax.while_loop(lambda state: jnp.any(state[0] != state[1]), again, (alive, first))
     return jnp.zeros(len(scores), bool).at[order].set(keep)
+
+
+def best(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    groups: Int[Array, " N"],
+    real: Bool[Array, " N"],
+    threshold: float,
+    count: int,
+    *,
+    block: int = 512,
+) -> tuple[Int[Array, " D"], Bool[Array, " D"]]:
+    """The `count` best boxes that `nms` with `groups` keeps, the best first, of any number of them.
+
+    A box is suppressed only by better ones. So boxes are taken in blocks from the best on: what those kept before do
+    not suppress goes through `nms`, until `count` are kept or no real box is left, which usually takes one block.
+
+    Returns:
+      Their places, and whether there is a box at all.
+    """
+    block = min(block, len(scores))
+    order = jnp.argsort(jnp.where(real, -scores, jnp.inf), stable=True)
+    filled = -(-len(scores) // block) * block
+    sorted_boxes = jnp.zeros((filled, 4), boxes.dtype).at[: len(order)].set(boxes[order])
+    sorted_groups = jnp.zeros(filled, groups.dtype).at[: len(order)].set(groups[order])
+    candidates = jnp.sum(real)
+
+    def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        start, found, kept = state
+        at = start + jnp.arange(block)
+        own, own_groups = sorted_boxes[at], sorted_groups[at]
+        overlaps = iou(own, sorted_boxes[kept]) > threshold
+        overlaps &= (own_groups[:, None] == sorted_groups[kept][None]) & (jnp.arange(count) < found)[None]
+        alive = (at < candidates) & ~jnp.any(overlaps, axis=1)
+        stays = nms(own, -at.astype(boxes.dtype), threshold, real=alive, groups=own_groups)
+        places = jnp.where(stays, found + jnp.cumsum(stays) - 1, count)
+        return start + block, found + jnp.sum(stays), kept.at[places].set(at.astype(kept.dtype), mode="drop")
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        start, found, _ = state
+        return (found < count) & (start < candidates)
+
+    zero = jnp.zeros((), jnp.int32)
+    _, found, kept = jax.lax.while_loop(unfinished, again, (zero, zero, jnp.zeros(count, jnp.int32)))
+    return order[jnp.minimum(kept, len(order) - 1)], jnp.arange(count) < found

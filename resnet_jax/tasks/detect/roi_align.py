@@ -4,8 +4,12 @@ As `torchvision.ops.roi_align`. Each cell of the grid is the mean of bilinear sa
 outside the map is 0, any other outside is that of the border.
 """
 
+import math
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -28,13 +32,36 @@ def roi_align(
       scale: pixels of the map for one of the image.
       aligned: the middle of a pixel is at .5; without it, a box is at least one pixel wide and high.
     """
+    return align_on_levels(
+        [maps], rois, images, jnp.zeros(len(rois), int), size, scales=[scale], samples=samples, aligned=aligned
+    )
+
+
+def align_on_levels(
+    maps: Sequence[Float[Array, "B _H _W C"]],
+    rois: Float[Array, "R 4"],
+    images: Int[Array, " R"],
+    levels: Int[Array, " R"],
+    size: int,
+    *,
+    scales: Sequence[float],
+    samples: int = 2,
+    aligned: bool = False,
+) -> Float[Array, "R S S C"]:
+    """`roi_align` where each box lies on one of several maps, its level, and each map has its own scale."""
+    per_map = lambda numbers: jnp.asarray(numbers)[levels]
+    heights, widths = (per_map([level.shape[axis] for level in maps]) for axis in (1, 2))
+    starts = per_map(np.cumsum([0, *(math.prod(level.shape[:3]) for level in maps)])[:-1])
+    pixels = jnp.concatenate([level.reshape(-1, level.shape[-1]) for level in maps])  # of all maps, in one gather
+    scale = per_map(jnp.asarray(scales, rois.dtype))
     y, x = (_places(rois, axis, size, samples, scale, aligned) for axis in (1, 0))
-    (top, below, y_share, y_seen) = _neighbours(y, maps.shape[1])
-    (left, right, x_share, x_seen) = _neighbours(x, maps.shape[2])
+    (top, below, y_share, y_seen) = _neighbours(y, heights[:, None])
+    (left, right, x_share, x_seen) = _neighbours(x, widths[:, None])
+    first = (starts + images * heights * widths)[:, None, None]
 
     def at(rows: Array, columns: Array, weights: Array) -> Array:
-        found = maps[images[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return found * weights[..., None].astype(maps.dtype)
+        found = pixels[first + (rows * widths[:, None])[:, :, None] + columns[:, None, :]]
+        return found * weights[..., None].astype(pixels.dtype)
 
     def outer(a: Array, b: Array) -> Array:
         return (a * y_seen)[:, :, None] * (b * x_seen)[:, None, :]
@@ -61,7 +88,7 @@ def align_masks(
 
 
 def _places(
-    rois: Float[Array, "R 4"], axis: int, size: int, samples: int, scale: float, aligned: bool
+    rois: Float[Array, "R 4"], axis: int, size: int, samples: int, scale: float | Array, aligned: bool
 ) -> Float[Array, "R P"]:
     """Where samples lie along an axis, in pixels of the map."""
     start, side = _extent(rois, axis, scale, aligned)
@@ -70,14 +97,14 @@ def _places(
 
 
 def _extent(
-    rois: Float[Array, "R 4"], axis: int, scale: float, aligned: bool
+    rois: Float[Array, "R 4"], axis: int, scale: float | Array, aligned: bool
 ) -> tuple[Float[Array, " R"], Float[Array, " R"]]:
     offset = 0.5 if aligned else 0.0
     start, end = rois[:, axis] * scale - offset, rois[:, axis + 2] * scale - offset
     return start, (end - start) if aligned else jnp.maximum(end - start, 1)
 
 
-def _neighbours(places: Float[Array, "*P"], length: int) -> tuple[Array, Array, Array, Array]:
+def _neighbours(places: Float[Array, "*P"], length: int | Array) -> tuple[Array, Array, Array, Array]:
     """The pixels before and behind a place, how much the one behind counts, and whether the place is seen at all."""
     seen = (places >= -1) & (places <= length)
     inside = jnp.maximum(places, 0)
