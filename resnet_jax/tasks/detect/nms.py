@@ -66,7 +66,7 @@ def best(
     filled = -(-len(scores) // block) * block
     sorted_boxes = jnp.zeros((filled, 4), boxes.dtype).at[: len(order)].set(boxes[order])
     sorted_groups = jnp.zeros(filled, groups.dtype).at[: len(order)].set(groups[order])
-    candidates = jnp.sum(real)
+    candidates = jnp.sum(real, dtype=jnp.int32)
 
     def again(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         start, found, kept = state
@@ -77,7 +77,11 @@ def best(
         alive = (at < candidates) & ~jnp.any(overlaps, axis=1)
         stays = nms(own, -at.astype(boxes.dtype), threshold, real=alive, groups=own_groups)
         places = jnp.where(stays, found + jnp.cumsum(stays) - 1, count)
-        return start + block, found + jnp.sum(stays), kept.at[places].set(at.astype(kept.dtype), mode="drop")
+        return (
+            start + block,
+            found + jnp.sum(stays, dtype=jnp.int32),
+            kept.at[places].set(at.astype(kept.dtype), mode="drop"),
+        )
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
         start, found, _ = state
