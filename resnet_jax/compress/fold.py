@@ -19,7 +19,7 @@ from resnet_jax.models import BatchNorm, Conv, ResNet
 from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.forms import forms_of
-from resnet_jax.models.headed import Headed, resnet_in, with_options
+from resnet_jax.models.headed import Headed, refuse_boxes, resnet_in, with_options
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.shortcuts import SHORTCUTS
 from resnet_jax.models.stems import STEMS
@@ -85,10 +85,11 @@ def check_known(model: nn.Module) -> ResNet:
     """The backbone of a network, or the network itself, if all its parts are of this package.
 
     Raises:
-      ModelError: names the part that is not.
+      ModelError: names the part that is not; the network finds objects.
     """
     if hasattr(model, "as_trained"):
         raise ModelError(model.as_trained)
+    refuse_boxes(model, "fold")
     if not isinstance(model, ResNet | Headed):
         raise ModelError(
             f"{type(model).__name__} is no network of create_model, so nothing is known of its layers; pass a ResNet, "

@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from resnet_jax.cost.facts import Cost
 from resnet_jax.models import variable_shapes
+from resnet_jax.models.detect.network import Detector
 from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.segment.network import Segmenter
@@ -57,6 +58,8 @@ def usual_size(model: Any) -> int:
     """Height and width in pixels of the images that such networks are for, and for which papers state their costs."""
     if isinstance(model, Embedder):
         return int(model.sides[0]) if model.head == "flat" else usual_size(model.trunk)
+    if isinstance(model, Detector):
+        return model.min_size
     if resnet_in(model).stem == "cifar":
         return 32
     if len(axes_of(model, 0)) == 3:

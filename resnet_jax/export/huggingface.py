@@ -12,7 +12,7 @@ from resnet_jax.errors import ConfigError
 from resnet_jax.export.card import Trained, model_card
 from resnet_jax.export.job import new_folder
 from resnet_jax.models import ResNet, create_model
-from resnet_jax.models.headed import refuse_clips
+from resnet_jax.models.headed import refuse_boxes, refuse_clips
 from resnet_jax.models.resnet import FOR_TRAINING
 from resnet_jax.run.network import Network
 from resnet_jax.weights import class_names, layout_of, save_weights
@@ -46,6 +46,7 @@ def write_huggingface(network: Network, out: Path, trained: Trained | None = Non
       ConfigError: timm has no such network, or `out` holds something.
     """
     refuse_clips(network.model, "export")
+    refuse_boxes(network.model, "export")
     name = timm_name(network.model)
     if name is None:
         raise ConfigError(

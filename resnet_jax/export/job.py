@@ -17,7 +17,7 @@ from resnet_jax.compress.quantize import Quantized
 from resnet_jax.config import Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
-from resnet_jax.models.headed import refuse_clips, with_options
+from resnet_jax.models.headed import refuse_boxes, refuse_clips, with_options
 from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
@@ -49,6 +49,7 @@ class Job:
 
     def __post_init__(self) -> None:
         refuse_clips(self.network.model, "export")
+        refuse_boxes(self.network.model, "export")
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"--batch = {self.batch} must be at least 1, or symbolic for any number of images")
         if self.size is not None and min(self.size) < 1:

@@ -57,6 +57,15 @@ def refuse_clips(model: Any, what: str) -> None:
         )
 
 
+def refuse_boxes(model: Any, what: str) -> None:
+    """Raises a ModelError for a network that finds objects, where `what` knows one array for an image alone."""
+    if hasattr(model, "anchor_sizes"):
+        raise ModelError(
+            f"{what} is for networks that give one array for an image, and {type(model).__name__} gives the parts from "
+            "which objects are found; use it from Python (resnet_jax.detect) or as a run, or take another network"
+        )
+
+
 def with_options(model: Any, **options: Any) -> Any:
     """The network with other fields of `ResNet`, or of the `ResNet` under its head."""
     if isinstance(model, Headed):

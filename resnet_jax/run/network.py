@@ -15,6 +15,7 @@ from resnet_jax.cost.count import usual_size
 from resnet_jax.errors import ConfigError, WeightsError
 from resnet_jax.files import open_folder
 from resnet_jax.models import create_model
+from resnet_jax.models.detect.network import Detector
 from resnet_jax.models.embed.network import Embedder
 from resnet_jax.models.segment.network import Segmenter
 from resnet_jax.models.segment.unet import UNet
@@ -97,7 +98,7 @@ def load_network(
     state_dict = read_state_dict(path, entry=entry, prefix=prefix)
     model = model or guess(state_dict, weights)
     _, channels = head_and_channels(state_dict)
-    net = create_model(model, **options_in(model, state_dict))
+    net = create_model(model, **{**(published.options if published else {}), **options_in(model, state_dict)})
     variables = from_torchvision(state_dict, net, channels=channels or 3)
     prepared = preset.applied(described or _usual_preset(net))
     if channels not in (None, prepared.channels):
@@ -120,6 +121,8 @@ def _usual_preset(net: Any) -> Preset:
     side = usual_size(net)
     if isinstance(net, Segmenter | UNet):
         return Preset(resize=side, crop=0)
+    if isinstance(net, Detector):
+        return Preset(resize=net.min_size, crop=0, mean=net.image_mean, std=net.image_std, antialias=False)
     if isinstance(net, Embedder) and net.head == "flat":
         return Preset(resize=side, crop=side, mean=INSIGHTFACE, std=INSIGHTFACE)
     return Preset() if side == Preset.crop else Preset(resize=side, crop=side)

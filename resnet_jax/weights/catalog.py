@@ -1,16 +1,18 @@
 """Published weights as data: their files, their accuracy, and how their images were prepared.
 
 Figures are torchvision's own (`Weights.meta` of torchvision 0.28; a test compares every one). Those of classification
-were measured on the 50,000 validation images of ImageNet, those of segmentation on the images of COCO's val2017 that
-have one of Pascal VOC's classes. Those of videos are of whole videos of Kinetics-400: the mean over 5 clips of 16
-frames each, at 15 frames per second. The last eight digits of a file name are the start of its SHA-256.
+were measured on the 50,000 validation images of ImageNet, those of detection on the images of COCO's val2017, and those
+of segmentation on the images there that have one of Pascal VOC's classes. Those of videos are of whole videos of
+Kinetics-400: the mean over 5 clips of 16 frames each, at 15 frames per second. The last eight digits of a file name are
+the start of its SHA-256.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from resnet_jax.config import Preset
 from resnet_jax.errors import WeightsError, unknown_name
@@ -32,7 +34,13 @@ _VIDEO = _GITHUB + "tree/main/references/video_classification"
 _NEW_FIXRES = _GITHUB + "issues/3995#new-recipe-with-fixres"
 
 
-ClassList = Literal["imagenet", "voc", "kinetics"]
+_DETECT = _GITHUB + "tree/main/references/detection#"
+_FASTER, _MASK, _RETINA, _FCOS = (
+    _DETECT + part for part in ("faster-r-cnn-resnet-50-fpn", "mask-r-cnn", "retinanet", "fcos-resnet-50-fpn")
+)
+_FASTER_V2, _MASK_V2, _RETINA_V2 = (_GITHUB + f"pull/{number}" for number in (5763, 5773, 5756))
+
+ClassList = Literal["imagenet", "voc", "kinetics", "coco"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +50,11 @@ class WeightSet:
     Attributes:
       num_params: number of parameters, without BatchNorm's running statistics.
       accuracy: by the names of `evaluate`, in percent; the first one decides which set is the best. `top1` and `top5`
-        of classification and of videos; `miou` and `pixel_accuracy` of segmentation.
+        of classification and of videos; `miou` and `pixel_accuracy` of segmentation; `box_ap` and `mask_ap` of
+        detection.
       recipe: address of the description of the training.
       classes: of the logits.
+      options: of `create_model`, for a network that computes as the set's did.
     """
 
     model: str
@@ -55,6 +65,7 @@ class WeightSet:
     preset: Preset
     recipe: str
     classes: ClassList = "imagenet"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def url(self) -> str:
@@ -79,6 +90,7 @@ CLIPS = Preset(
     std=(0.22803, 0.22145, 0.216989),
     antialias=False,
 )
+OBJECTS = Preset(resize=800, crop=0, antialias=False)
 COCO = "COCO_WITH_VOC_LABELS_V1"
 
 # The V1 files of the two wide networks are float16. torchvision exchanges the addresses of the two deep networks for
@@ -114,6 +126,17 @@ _VIDEOS = (
     ("mc3_18", "KINETICS400_V1", "mc3_18-a90a0ba3.pth", 11_695_440, 63.96, 84.13),
     ("r2plus1d_18", "KINETICS400_V1", "r2plus1d_18-91a641e6.pth", 31_505_325, 67.463, 86.175),
 )
+# torchvision trained the first detectors with frozen batch normalisation, and all but FCOS without its epsilon.
+_EPS_0, _FROZEN = {"norm": "frozen_eps0"}, {"norm": "frozen"}
+_OBJECTS: tuple[tuple[str, str, int, dict[str, float], str, dict[str, str]], ...] = (
+    ("fasterrcnn_resnet50_fpn", "258fb6c6", 41_755_286, {"box_ap": 37.0}, _FASTER, _EPS_0),
+    ("fasterrcnn_resnet50_fpn_v2", "dd69338a", 43_712_278, {"box_ap": 46.7}, _FASTER_V2, {}),
+    ("maskrcnn_resnet50_fpn", "bf2d0c1e", 44_401_393, {"box_ap": 37.9, "mask_ap": 34.6}, _MASK, _EPS_0),
+    ("maskrcnn_resnet50_fpn_v2", "73cbd019", 46_359_409, {"box_ap": 47.4, "mask_ap": 41.8}, _MASK_V2, {}),
+    ("retinanet_resnet50_fpn", "eeacb38b", 34_014_999, {"box_ap": 36.4}, _RETINA, _EPS_0),
+    ("retinanet_resnet50_fpn_v2", "5905b1c5", 38_198_935, {"box_ap": 41.5}, _RETINA_V2, {}),
+    ("fcos_resnet50_fpn", "99b0c9b7", 32_269_600, {"box_ap": 39.2}, _FCOS, _FROZEN),
+)
 # fmt: on
 
 WEIGHT_SETS: tuple[WeightSet, ...] = (
@@ -123,6 +146,10 @@ WEIGHT_SETS: tuple[WeightSet, ...] = (
         for row in _SEGMENT
     ),
     *(WeightSet(*row[:4], {"top1": row[4], "top5": row[5]}, CLIPS, _VIDEO, "kinetics") for row in _VIDEOS),
+    *(
+        WeightSet(name, "COCO_V1", f"{name}_coco-{start}.pth", count, found, OBJECTS, recipe, "coco", options)
+        for name, start, count, found, recipe, options in _OBJECTS
+    ),
 )
 
 # In the order of Pascal VOC, whose background is the first class.
@@ -132,6 +159,13 @@ _VOC = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
+
+
+def options_of(model: str, source: str | Path) -> Mapping[str, Any]:
+    """The options of `create_model` that the published set has, if `source` is the name of one or of its file."""
+    named = lambda known: source in (known.name, "DEFAULT") or Path(source).name == known.file
+    of_it = (known for known in WEIGHT_SETS if known.model == model and named(known))
+    return next((known.options for known in of_it), {})
 
 
 def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
@@ -156,8 +190,8 @@ def find_weight_set(model: str, name: str = "DEFAULT") -> WeightSet:
 
 @cache
 def class_names(of: ClassList = "imagenet") -> tuple[str, ...]:
-    """Classes in the order of the logits, as torchvision calls them: ImageNet's 1000, Pascal VOC's 21 (`voc`), or
-    Kinetics' 400 (`kinetics`)."""
+    """Classes in the order of the logits, as torchvision calls them: ImageNet's 1000, Pascal VOC's 21 (`voc`),
+    Kinetics' 400 (`kinetics`), or COCO's 91 (`coco`), the background and 10 that no object has among them."""
     if of == "voc":
         return _VOC
     return tuple(resources.files(__package__).joinpath(f"{of}_classes.txt").read_text("utf-8").splitlines())

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import WeightsError
 from resnet_jax.models import create_model
-from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set
+from resnet_jax.weights.catalog import WEIGHT_SETS, find_weight_set, options_of
 from resnet_jax.weights.channels import RGB, adapt_input_conv, input_conv
 from resnet_jax.weights.download import find_file
 from resnet_jax.weights.files import read_state_dict, write_state_dict
@@ -42,7 +42,7 @@ def load_pretrained(
       prefix: of the keys to take, such as `"module.encoder_q."`.
       **options: of `create_model`. Without `num_classes` the head is as large as the file's; with it, both must agree.
         Without `aux_loss`, there is an auxiliary head where the file has one, as published sets do; with it, both must
-        agree.
+        agree. A published set may have options of its own, such as `norm="frozen_eps0"`.
 
     Returns:
       `(model, variables)` for `model.apply(variables, images, train=False)`.
@@ -52,7 +52,7 @@ def load_pretrained(
         `channels` channels nor RGB.
     """
     state_dict = read_state_dict(find_weights(name, source), entry=entry, prefix=prefix)
-    model = create_model(name, **{**options_in(name, state_dict), **options})
+    model = create_model(name, **{**options_of(name, source), **options_in(name, state_dict), **options})
     _, there = head_and_channels(state_dict)
     variables = from_torchvision(state_dict, model, channels=there or RGB)
     if channels is not None:

@@ -30,7 +30,8 @@ Shape = tuple[int, ...]
 _BODY = named(DETECT, "backbone.")
 
 
-def leaves_of(model: nn.Module, channels: int = 3) -> dict[Path, Shape]:
+@functools.lru_cache(maxsize=64)
+def leaves_of(model: nn.Module, channels: int = 3) -> Mapping[Path, Shape]:
     """Every leaf of the model's variables, and of the counters, with the shape that PyTorch gives it."""
     shapes = variable_shapes(model, channels=channels)
     paths = {}
@@ -118,7 +119,7 @@ def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.nd
 
 
 @functools.cache
-def _leaves_in(name: str, *, short: bool = False) -> dict[Path, Shape]:
+def _leaves_in(name: str, *, short: bool = False) -> Mapping[Path, Shape]:
     """The leaves of one of `list_models()`. With `short` those of the first block of each stage alone, which are soon
     traced and tell most networks apart."""
     model = create_model(name)

@@ -90,8 +90,11 @@ def test_other_choices_compute_the_same(name, options):
     check(build(name, **CASES[name]), **options)
 
 
+LEFT_OUT = ("cifar_resnet1202", *list_models(task="detect"))  # too deep; refused
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in list_models() if name != "cifar_resnet1202"])
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in LEFT_OUT])
 def test_every_network_computes_the_same_or_is_refused(name):
     which = "inner" if name not in list_models(task="classify") else "all"
     width = 1 if "_gn" in name else 0.5 if "seres" in name else 0.25  # squeeze-and-excitation needs 16 channels

@@ -82,8 +82,11 @@ def test_the_file_computes_the_same(name):
     assert kinds.count("PRelu") == (4 if "iresnet" in name else 0)
 
 
+LEFT_OUT = ("cifar_resnet1202", *list_models(task="detect"))  # too deep; refused
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in list_models() if name != "cifar_resnet1202"])
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in LEFT_OUT])
 def test_every_file_computes_the_same(name):
     check(Job(network_of(name, **(SMALL if "_gn" not in name else {})), size=(65, 47)), count=1)
 

@@ -15,9 +15,12 @@ def test_the_catalogue_is_torchvisions(torchvision):
     names += ["resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"]
     names += ["fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"]
     names += ["r3d_18", "mc3_18", "r2plus1d_18"]
+    names += [f"{kind}_resnet50_fpn{end}" for kind in ("fasterrcnn", "maskrcnn", "retinanet") for end in ("", "_v2")]
+    names += ["fcos_resnet50_fpn"]
     published = [(name, weights) for name in names for weights in theirs(torchvision, name)]
-    assert len(published) == len(WEIGHT_SETS) == 17 + 4 + 3
+    assert len(published) == len(WEIGHT_SETS) == 17 + 4 + 3 + 7
     called = {"top1": "acc@1", "top5": "acc@5", "miou": "miou", "pixel_accuracy": "pixel_acc"}
+    called |= {"box_ap": "box_map", "mask_ap": "mask_map"}
     for ours, (name, weights) in zip(WEIGHT_SETS, published, strict=True):
         assert (ours.model, ours.name) == (name, weights.name)
         assert ours.url == weights.url
@@ -27,6 +30,9 @@ def test_the_catalogue_is_torchvisions(torchvision):
         assert list(ours.class_names) == weights.meta["categories"]
         assert ours.recipe == weights.meta["recipe"]
         transform = weights.transforms()
+        if ours.classes == "coco":  # whose transform is part of the network
+            assert (ours.preset.resize, ours.preset.crop, ours.preset.antialias) == (800, 0, False)
+            continue
         assert [*(ours.preset.exact or [ours.preset.resize])] == transform.resize_size
         assert {ours.preset.crop} == {*getattr(transform, "crop_size", [0])}
         assert ours.preset.interpolation == transform.interpolation.value

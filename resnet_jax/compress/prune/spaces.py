@@ -18,7 +18,7 @@ from resnet_jax.compress.fold import check_known
 from resnet_jax.errors import ModelError
 from resnet_jax.models import BatchNorm, ResNet
 from resnet_jax.models.blueprint import BlockPlan, Blueprint, draw
-from resnet_jax.models.headed import refuse_clips
+from resnet_jax.models.headed import refuse_boxes, refuse_clips
 from resnet_jax.models.layers import ACTIVATIONS, POOLS, squeezed
 from resnet_jax.models.segment.unet import UNet
 from resnet_jax.models.shortcuts import SHORTCUTS
@@ -130,6 +130,7 @@ def spaces_of(model: nn.Module) -> Spaces:
       ModelError: a part of it mixes channels in a way that pruning does not know; names the layer.
     """
     refuse_clips(model, "prune")
+    refuse_boxes(model, "prune")
     net = check_known(model)
     plan = draw(net)
     root = "" if isinstance(model, ResNet) else "encoder/" if isinstance(model, UNet) else "backbone/"

@@ -19,7 +19,7 @@ from resnet_jax.compress.quantize.scales import Grid, Scales, grid_of, largest_w
 from resnet_jax.compress.quantize.trained import FakeQuantized, apart
 from resnet_jax.config import QuantizeConfig
 from resnet_jax.errors import ConfigError, DataError, unknown_name
-from resnet_jax.models.headed import refuse_clips, with_options
+from resnet_jax.models.headed import refuse_boxes, refuse_clips, with_options
 
 MIN_IMAGES = 16
 """Fewer say too little of the range of a tensor."""
@@ -60,6 +60,7 @@ def quantize(model: Any, variables: PyTree[Array], batches: Callable[[], Batches
       ModelError: a network with parts of your own; `bias_correction` of a layer without a bias.
     """
     refuse_clips(model, "quantize")
+    refuse_boxes(model, "quantize")
     if isinstance(model, FakeQuantized):
         return _as_trained(model, variables, config)
     network = in_float32(model, variables)

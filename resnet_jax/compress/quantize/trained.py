@@ -14,7 +14,7 @@ from resnet_jax.compress.quantize.scales import Grid, Scales, largest_activation
 from resnet_jax.compress.quantize.steps import SMALLEST, shortened, stepped
 from resnet_jax.config import Qat
 from resnet_jax.errors import ModelError
-from resnet_jax.models.headed import refuse_clips, with_options
+from resnet_jax.models.headed import refuse_boxes, refuse_clips, with_options
 
 GRIDS = "grids"
 """Where the parameters of a network keep its steps: `grids/tensors/PLACE/scale` and `zero_point`, and
@@ -141,6 +141,7 @@ def fake_quantized_network(model: Any, options: Qat) -> FakeQuantized:
       ModelError: the network has a part of your own.
     """
     refuse_clips(model, "quantize")
+    refuse_boxes(model, "quantize")
     backbone = check_known(model)
     fixed = {"norm": "frozen"} if backbone.norm == "batch" else {}
     folded = {"folded": True, "weight_standardization": False} if backbone.norm in ("batch", "frozen") else {}

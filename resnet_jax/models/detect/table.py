@@ -37,7 +37,8 @@ def parts_of(name: str, backbones: Mapping[str, Any]) -> tuple[tuple[str, str], 
         return None
     match = re.fullmatch(rf"(.+)_({'|'.join(ends)})", rest)
     if not match:
-        raise ModelError(unknown_name("model", name, [f"{begin}_{rest}_{end}" for end in ends]))
+        whole = [f"{begin}_{rest}_{end}" for end in ends] if rest in backbones else []
+        raise ModelError(unknown_name("model", name, whole or NAMES))
     if match[1] not in backbones:
         raise ModelError(unknown_name(f"backbone of {begin}", match[1], backbones))
     return (begin, match[2]), match[1]
