@@ -53,6 +53,16 @@ def test_boxes_are_cut_off_at_the_border(torchvision, rng, x64):
     np.testing.assert_array_equal(boxes.clip(jnp.asarray(found), 120, 90), expected)
 
 
+def test_distances_to_sides_are_coded_and_decoded(torchvision, rng, x64):
+    coder = torchvision.models.detection._utils.BoxLinearCoder()
+    found, references = (random_boxes(rng, 2000) + np.array([0, 0, 3, 3]) for _ in range(2))
+    expected = coder.encode(torch.tensor(references), torch.tensor(found))
+    ours = boxes.encode_sides(jnp.asarray(found), jnp.asarray(references))
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+    decoded = coder.decode(expected, torch.tensor(references))
+    np.testing.assert_allclose(boxes.decode_sides(ours, jnp.asarray(references)), decoded, rtol=1e-12, atol=1e-11)
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
 def test_boxes_are_coded_and_decoded(torchvision, rng, x64, weights):
     coder = torchvision.models.detection._utils.BoxCoder(weights)

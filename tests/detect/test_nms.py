@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resnet_jax.tasks.detect.nms import nms
+from resnet_jax.tasks.detect.nms import best, nms
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -68,6 +68,28 @@ def test_an_overlap_of_exactly_the_threshold_stays():
     boxes = jnp.array([[0.0, 0, 10, 10], [0, 0, 10, 5], [50, 50, 50, 50], [50, 50, 50, 50]])
     assert nms(boxes, jnp.arange(4.0), 0.5).all()  # 50 of 100; and two without area
     assert not nms(boxes, jnp.arange(4.0), 0.49).all()
+
+
+@pytest.mark.parametrize(("count", "block"), [(40, 512), (40, 7), (400, 64), (3, 1)])
+def test_the_best_that_stay(count, block):
+    """Blocks are smaller than what is suppressed, and more are asked for than stay."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(2)
+        corner = rng.uniform(0, 40, (300, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(0, 30, (300, 2))], 1)
+        scores, groups, real = rng.integers(0, 50, 300) / 50, rng.integers(0, 3, 300), rng.uniform(size=300) < 0.8
+        kept = np.flatnonzero(real)[by_group(boxes[real], scores[real], groups[real], 0.4)]
+        expected = kept[np.argsort(-scores[kept], kind="stable")][:count]
+        assert count == 400 or len(expected) == count
+        given = map(jnp.asarray, (boxes, scores, groups, real))
+        places, there = jax.jit(lambda *of: best(*of, 0.4, count, block=block))(*given)
+        np.testing.assert_array_equal(there, np.arange(count) < len(expected))
+        np.testing.assert_array_equal(places[there], expected)
+
+
+def test_nothing_real_is_nothing_found():
+    _, there = best(jnp.ones((9, 4)), jnp.ones(9), jnp.zeros(9, int), jnp.zeros(9, bool), 0.5, 4)
+    assert not there.any()
 
 
 corner = st.integers(0, 8)

@@ -11,7 +11,7 @@ from resnet_jax.models import create_model, init, list_models, variable_shapes
 from resnet_jax.models.segment import heads
 from resnet_jax.models.segment.heads import Aspp, Tools
 from resnet_jax.models.segment.network import head_tools
-from resnet_jax.models.segment.resize import bilinear, nearest_doubled
+from resnet_jax.models.segment.resize import bilinear, nearest, nearest_doubled
 from resnet_jax.parity import make_reference, randomize
 from resnet_jax.weights import from_torchvision
 
@@ -273,3 +273,12 @@ def test_the_pyramid_has_torchvisions_rates(torchvision, float64, monkeypatch):
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).permute(0, 2, 3, 1)
     np.testing.assert_allclose(pyramid.apply(variables, x), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_enlarged_by_the_nearest_pixel_as_torch_takes_it():
+    """Its pixels are not those of `jax.image.resize`, nor those of float64."""
+    for size in (1, 3, 7, 19, 25, 84):
+        for new in (size, 2 * size - 1, 2 * size, 2 * size + 1, 3 * size + 2):
+            x = np.arange(size * 2.0).reshape(1, size, 2, 1)
+            theirs = torch.nn.functional.interpolate(torch.tensor(x).movedim(-1, 1), (new, 3), mode="nearest")
+            np.testing.assert_array_equal(nearest(jnp.asarray(x), new, 3), theirs.movedim(1, -1))
