@@ -36,7 +36,7 @@ class Family:
       marks: fields of a network, and modules of its variables, that tell the family where others have its roots too.
       beginnings: rows from the beginning of a module's name to the one in files, in every layout.
       old: rows from whole keys of older files to those of today.
-      boxes: for `head` modules with outputs for each pair of a class and an anchor: our module with four outputs for
+      boxes: where `head` modules have outputs for each pair of a class and an anchor: our modules with four outputs for
         each anchor.
     """
 
@@ -54,7 +54,7 @@ class Family:
     marks: tuple[str, ...] = ()
     beginnings: Rows = ()
     old: Rows = ()
-    boxes: str = ""
+    boxes: tuple[str, ...] = ()
 
 
 # Names alone do not say what has no arrays. Who writes these layouts has no network with other shortcuts; a shortcut of
@@ -198,6 +198,7 @@ DETECT = Family(
         "box_predictor.bbox_pred",
         "mask_predictor.mask_fcn_logits",
         "head.classification_head.cls_logits",
+        "head.cls_score",
     ),
     stem=tuple(f"backbone.{stem}" for stem in RESNET.stem),
     block=RESNET.block,
@@ -221,9 +222,9 @@ DETECT = Family(
         )
         for array in _ARRAYS
     ),
-    boxes="head.regression_head.bbox_reg",
+    boxes=("head.regression_head.bbox_reg", "head.bbox_pred"),
 )
-"""Networks that find objects: torchvision's names."""
+"""Networks that find objects: torchvision's names, and for YOLOF, which it has not, names like them."""
 
 FAMILIES = (VIDEO, FRAMES, EMBED, DETECT, SEGMENT, RESNET)
 ROOTS = tuple(root for family in FAMILIES for root in family.roots)

@@ -170,8 +170,9 @@ def head_and_channels(
     for keys, axis in ((weights_of(family.head, family), 0), (weights_of(family.stem, family), 1)):
         array = next((state_dict[key] for key in keys if key in state_dict), None)
         sizes.append(array.shape[axis] if array is not None and array.ndim > axis else None)
-    if sizes[0] and (boxes := state_dict.get(f"{family.boxes}.weight")) is not None and len(boxes) >= 4:
-        sizes[0] //= len(boxes) // 4
+    for boxes in (state_dict[f"{module}.weight"] for module in family.boxes if f"{module}.weight" in state_dict):
+        if sizes[0] and boxes.ndim and len(boxes) >= 4:
+            sizes[0] //= len(boxes) // 4
     return sizes[0], sizes[1]
 
 

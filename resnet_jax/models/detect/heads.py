@@ -5,6 +5,7 @@ fields.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from resnet_jax.models.layers import (
     relu,
 )
 from resnet_jax.models.norms import NORMS
+from resnet_jax.models.pyramid import uniform_fan_in
 from resnet_jax.models.segment.heads import Tools
 
 Map = Float[Array, "N H W C"]
@@ -114,6 +116,62 @@ class OneStageHead(nn.Module):
     def __call__(self, x: Map, tools: Tools) -> tuple[Map, ...]:
         """Scores, deltas, and with `centred` what says so."""
         return *self.classification_head(x, tools), *self.regression_head(x, tools)
+
+
+class DilatedEncoder(nn.Module):
+    """One map that knows objects of all sizes: YOLOF's in the place of a pyramid (Chen et al. 2021, arXiv:2103.09460,
+    section 4.1), as in mmdetection's `DilatedEncoder`.
+
+    Attributes:
+      dilations: of the 3x3 convolution of each block.
+    """
+
+    width: int = 512
+    dilations: tuple[int, ...] = (2, 4, 6, 8)
+
+    @nn.compact
+    def __call__(self, maps: Sequence[Map], tools: Tools) -> tuple[Map, ...]:
+        (x,) = maps
+        for name, kernel_size in (("lateral", 1), ("fpn", 3)):
+            options: dict[str, Any] = {"use_bias": True, "kernel_init": uniform_fan_in, "name": f"{name}_conv"}
+            x = tools.norm(name=f"{name}_norm")(tools.conv(self.width, kernel_size, **options)(x))
+        for i, dilation in enumerate(self.dilations):
+            y = x
+            for n, (width, kernel_size) in enumerate(((self.width // 4, 1), (self.width // 4, 3), (self.width, 1))):
+                fields = {"dilation": dilation if kernel_size == 3 else 1, "kernel_init": small}
+                y = tools.conv(width, kernel_size, **fields, name=f"blocks_{i}_{2 * n}")(y)
+                y = relu(tools.norm(name=f"blocks_{i}_{2 * n + 1}")(y))
+            x = x + y
+        return (x,)
+
+
+class YolofHead(nn.Module):
+    """YOLOF's two towers, the one for boxes with a logit of whether there is any object at all (Chen et al. 2021,
+    arXiv:2103.09460, section 4.3), which takes part in the score of every class."""
+
+    anchors: int
+    classes: int
+    class_convs: int = 2
+    box_convs: int = 4
+
+    @nn.compact
+    def __call__(self, x: Map, tools: Tools) -> tuple[Map, Map]:
+        layer = partial(tools.conv, kernel_size=3, use_bias=True, kernel_init=small)
+
+        def tower(y: Map, convs: int, name: str) -> Map:
+            for i in range(convs):
+                y = tools.conv(y.shape[-1], 3, kernel_init=small, name=f"{name}_{i}_0")(y)
+                y = relu(tools.norm(name=f"{name}_{i}_1")(y))
+            return y
+
+        of_classes, of_boxes = tower(x, self.class_convs, "cls_subnet"), tower(x, self.box_convs, "bbox_subnet")
+        rare = nn.initializers.constant(RARE)
+        classes = layer(self.anchors * self.classes, bias_init=rare, name="cls_score")(of_classes)
+        deltas = layer(self.anchors * 4, name="bbox_pred")(of_boxes)
+        there = at_least_float32(layer(self.anchors, name="object_pred")(of_boxes))[..., None]
+        each = at_least_float32(classes).reshape(*there.shape[:-1], self.classes)
+        both = each + there - jnp.logaddexp(jnp.logaddexp(each, there), 0)
+        return both.reshape(classes.shape), at_least_float32(deltas)
 
 
 class BoxHead(nn.Module):

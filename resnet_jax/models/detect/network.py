@@ -133,4 +133,10 @@ class Detector(Headed):
         own = [of_stages[names[stage - 1]] for stage in self.stages]
         if self.stages[-1] == len(names):
             own[-1] = of_stages.get("activated", own[-1])
-        return of_stages, tuple(own), head_tools(self.backbone, positions=positions, **options)
+        return of_stages, tuple(own), head_tools(self._above(), positions=positions, **options)
+
+    def _above(self) -> ResNet:
+        """A network with the options of the layers above the backbone. Frozen norms are those of the backbone alone,
+        which was trained before."""
+        frozen = self.backbone.norm in ("frozen", "frozen_eps0")
+        return self.backbone.clone(norm="batch") if frozen else self.backbone

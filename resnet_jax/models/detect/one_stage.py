@@ -1,10 +1,10 @@
-"""RetinaNet and FCOS: each place of each map names classes and a box at once."""
+"""RetinaNet, FCOS and YOLOF: each place of each map names classes and a box at once."""
 
 from typing import Any, Literal
 
 from jaxtyping import Array, Float, Int
 
-from resnet_jax.models.detect.heads import OneStageHead
+from resnet_jax.models.detect.heads import DilatedEncoder, OneStageHead, YolofHead
 from resnet_jax.models.detect.network import Detector, Map, Maps
 from resnet_jax.models.layers import relu
 from resnet_jax.models.pyramid import Extra
@@ -104,3 +104,32 @@ class Fcos(OneStage):
     def named(self, *found: tuple[Map, ...]) -> Maps:
         scores, deltas, centred = found
         return {"scores": scores, "deltas": tuple(map(relu, deltas)), "centred": centred}
+
+
+class Yolof(OneStage):
+    """YOLOF (Chen et al. 2021, arXiv:2103.09460), "You Only Look One-level Feature": anchors of five sizes on the last
+    maps of the backbone, and no pyramid. Options begin as in mmdetection's `yolof_r50_c5_8x8_1x_coco.py`.
+
+    Attributes:
+      dilations: of the blocks between the backbone and the head.
+      class_convs: 3x3 convolutions of the tower for classes; the one for boxes has `head_convs`.
+      center_clamp: pixels by which a box's middle can be from its anchor's, at most.
+    """
+
+    usual_levels = 1
+    extra_levels: int = 0
+    pyramid_width: int = 512
+    nms_thresh: float = 0.6
+    detections_per_img: int = 100
+    anchor_ratios: tuple[float, ...] = (1.0,)
+    dilations: tuple[int, ...] = (2, 4, 6, 8)
+    class_convs: int = 2
+    center_clamp: float = 32.0
+
+    @staticmethod
+    def usual_sizes(stride: int) -> tuple[float, ...]:
+        return tuple(stride * 2**octave for octave in range(5))
+
+    def setup(self) -> None:
+        self.fpn = DilatedEncoder(self.pyramid_width, self.dilations)
+        self.head = YolofHead(self.anchors_at_a_place, self.num_classes, self.class_convs, self.head_convs)

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnet_jax.errors import ModelError, unknown_name
 from resnet_jax.models.detect.network import Detector
-from resnet_jax.models.detect.one_stage import Fcos, RetinaNet
+from resnet_jax.models.detect.one_stage import Fcos, RetinaNet, Yolof
 from resnet_jax.models.detect.two_stage import TwoStage
 from resnet_jax.models.resnet import ResNet
 
@@ -19,10 +19,11 @@ KINDS: dict[tuple[str, str], tuple[type[Detector], dict[str, Any]]] = {
     ("retinanet", "fpn"): (RetinaNet, {}),
     ("retinanet", "fpn_v2"): (RetinaNet, {"extra": "c5", "head_norm": "group", "box_loss": "giou"}),
     ("fcos", "fpn"): (Fcos, {}),
+    ("yolof", "c5"): (Yolof, {}),
 }
 """For the beginning and the end of a name: the class of the network, and its fields."""
 NAMES = tuple(f"{begin}_resnet50_{end}" for begin, end in KINDS)
-"""The names that are listed: torchvision's."""
+"""The names that are listed: torchvision's, and YOLOF."""
 
 
 def parts_of(name: str, backbones: Mapping[str, Any]) -> tuple[tuple[str, str], str] | None:

@@ -128,5 +128,6 @@ class TwoStage(Detector):
         return self.mask_predictor(self.mask_head(pooled, tools), tools)
 
     def _tools(self, per_image: int, train: bool, use: bool | None, update: bool | None) -> Tools:
-        backbone = self.backbone.clone(bn_group_size=self.backbone.bn_group_size * per_image)
-        return head_tools(backbone, train=train, use_batch_stats=use, update_stats=update, positions=None)
+        above = self._above()
+        above = above.clone(bn_group_size=above.bn_group_size * per_image)
+        return head_tools(above, train=train, use_batch_stats=use, update_stats=update, positions=None)

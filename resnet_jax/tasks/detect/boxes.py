@@ -62,11 +62,18 @@ def encode(boxes: Boxes, references: Boxes, weights: Sequence[float] = (1, 1, 1,
     return jnp.concatenate([moved, jnp.log(side / own_side)], -1) * _row(weights, boxes)
 
 
-def decode(deltas: Boxes, references: Boxes, weights: Sequence[float] = (1, 1, 1, 1)) -> Boxes:
-    """The boxes that lie so to their references: the inverse of `encode`, up to `LARGEST_SCALE`."""
+def decode(
+    deltas: Boxes, references: Boxes, weights: Sequence[float] = (1, 1, 1, 1), most: float | None = None
+) -> Boxes:
+    """The boxes that lie so to their references: the inverse of `encode`, up to `LARGEST_SCALE`.
+
+    Args:
+      most: pixels by which a middle moves at most, along each axis; None = any number.
+    """
     deltas = deltas / _row(weights, deltas)
     middle, side = _middle_and_side(references)
-    middle = deltas[..., :2] * side + middle
+    move = deltas[..., :2] * side
+    middle = (move if most is None else jnp.clip(move, -most, most)) + middle
     half = jnp.exp(jnp.minimum(deltas[..., 2:], LARGEST_SCALE)) * side / 2
     return jnp.concatenate([middle - half, middle + half], -1)
 

@@ -4,6 +4,7 @@ Everything has a fixed shape. What is no proposal or no object is padding, and i
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from resnet_jax.models.detect.network import Detector
-from resnet_jax.models.detect.one_stage import Fcos, OneStage
+from resnet_jax.models.detect.one_stage import Fcos, OneStage, Yolof
 from resnet_jax.models.detect.two_stage import BOX_GRID, MASK_GRID, TwoStage
 from resnet_jax.tasks.detect.anchors import Size, on_map, shapes
 from resnet_jax.tasks.detect.boxes import clip, decode, decode_sides
@@ -182,7 +183,7 @@ def _masks(
 def one_stage(model: OneStage, out: Outputs, sizes: Sizes, canvas: Size) -> Found:
     """What the anchors hold (`postprocess_detections` of torchvision's `RetinaNet` and `FCOS`)."""
     classes = model.num_classes
-    to_boxes = decode_sides if isinstance(model, Fcos) else decode
+    to_boxes = boxes_from(model)
 
     def of_level(
         logits: Float[Array, "P K"], deltas: Float[Array, "P 4"], centred: Any, size: Array, anchors: Array
@@ -210,6 +211,13 @@ def one_stage(model: OneStage, out: Outputs, sizes: Sizes, canvas: Size) -> Foun
         return _best(boxes, scores, labels, scores > model.score_thresh, model.nms_thresh, model.detections_per_img)
 
     return jax.vmap(of_image)(*(jnp.concatenate(parts, axis=1) for parts in zip(*levels, strict=True)))
+
+
+def boxes_from(model: OneStage) -> Callable[[Float[Array, "*B 4"], Float[Array, "*B 4"]], Float[Array, "*B 4"]]:
+    """How a network's numbers and its anchors give boxes."""
+    if isinstance(model, Fcos):
+        return decode_sides
+    return partial(decode, most=model.center_clamp) if isinstance(model, Yolof) else decode
 
 
 def _best(boxes: Array, scores: Array, labels: Array, real: Array, threshold: float, count: int) -> Found:
