@@ -11,6 +11,7 @@ from resnet_jax.analysis.colours import mask_colour
 from resnet_jax.commands.sheet import columns_for, short
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
+from resnet_jax.data.boxes import Objects, objects_of
 from resnet_jax.data.masks import NOT_COUNTED, check_size
 from resnet_jax.data.sources import Example
 from resnet_jax.display import in_figure
@@ -24,6 +25,7 @@ _NOT_COUNTED = "#ffffff"
 _DPI = 100
 _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
 _SHOWN = 8  # frames of a video, spread over it
+_NAMED = 30  # boxes of an image; where there are more, they have no names
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
 
 
@@ -143,7 +145,6 @@ def _grid(rows: int, columns: int, side: float, caption: float, title: str, *, t
 
 def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) -> None:
     from matplotlib.colors import to_rgba
-    from matplotlib.patches import Rectangle
 
     if "mask" in example:
         mask = example["mask"]
@@ -154,20 +155,30 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         axes.imshow(overlay, interpolation="nearest")
         if "boxes" not in example:
             _name_classes(axes, mask, class_names)
-    for place, box in enumerate(example.get("boxes", ())):
-        label = int(example["classes"][place])
-        if label < 0:
-            continue
-        left, top, right, bottom = (int(x) for x in box)
+    if "boxes" in example:
+        _draw_objects(axes, objects_of(example), class_names)
+
+
+def _draw_objects(axes: "Axes", objects: Objects, class_names: Sequence[str]) -> None:
+    """Boxes with the names of their classes, unless there are too many for names; dashed where it is a crowd."""
+    from matplotlib.patches import Rectangle
+
+    few = len(objects.boxes) <= _NAMED
+    for place, (box, label) in enumerate(zip(objects.boxes, objects.classes.tolist(), strict=True)):
+        left, top, right, bottom = box
         colour = mask_colour(label)
-        if "instances" in example:
-            _outline(axes, example["instances"][place][: bottom - top, : right - left], left, top)
-            # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
-        corner = (left - 0.5, top - 0.5)
-        axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
-        above = top >= 8  # otherwise there is only room inside the box
-        corner = (left - 0.5, top - 0.9 if above else top)
-        _write(axes, corner, class_names[label], colour, va="bottom" if above else "top")
+        if objects.bitmaps:
+            bitmap = objects.bitmaps[place]
+            _outline(axes, bitmap.pixels, bitmap.left, bitmap.top)
+        # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
+        corner, style = (left - 0.5, top - 0.5), "--" if objects.crowd[place] else "-"
+        width = 1.2 if few else 0.8
+        sides = (right - left, bottom - top)
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linewidth=width, linestyle=style))
+        if few:
+            above = top >= 8  # otherwise there is only room inside the box
+            corner = (left - 0.5, top - 0.9 if above else top)
+            _write(axes, corner, short(class_names[label]), colour, va="bottom" if above else "top")
 
 
 def _name_classes(axes: "Axes", mask: np.ndarray, class_names: Sequence[str]) -> None:

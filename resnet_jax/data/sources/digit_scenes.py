@@ -56,6 +56,10 @@ class DigitScenes:
             "boxes, classes and instances. Read those, or choose digits or digit_numbers"
         )
 
+    def image_size(self, index: int, *, exif: bool = False) -> tuple[int, int]:
+        """Height and width of an image."""
+        return SIDE, SIDE
+
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < self._length:
             raise IndexError(index)

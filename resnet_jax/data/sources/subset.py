@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.data.sources.base import Example, Source, leaves_of
+from resnet_jax.data.sources.base import Example, Source, leaves_of, read_size
 
 
 class Subset:
@@ -23,3 +23,7 @@ class Subset:
 
     def labels(self) -> Int[np.ndarray, " N"]:
         return self._source.labels()[np.asarray(self._indices, int)]
+
+    def image_size(self, index: int, *, exif: bool = False) -> tuple[int, int]:
+        """Height and width of an image. Raises `ImageError`."""
+        return read_size(self._source, self._indices[index], exif=exif)
