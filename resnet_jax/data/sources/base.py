@@ -12,7 +12,7 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
-from resnet_jax.data.boxes import Bitmap
+from resnet_jax.data.boxes import Bitmap, Objects, objects_of
 from resnet_jax.data.transforms import decode
 from resnet_jax.data.video.base import Video
 from resnet_jax.errors import DataError
@@ -87,6 +87,13 @@ def read_size(source: Source, index: int, *, exif: bool = False) -> tuple[int, i
     return height, width
 
 
+def read_objects(source: Source, index: int) -> Objects:
+    """The objects of an image, without decoding it where the source has `objects`. Raises `ImageError`."""
+    read = getattr(source, "objects", None)
+    found: Objects = objects_of(source[index]) if read is None else read(index)
+    return found
+
+
 def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) -> str:
     """The text of an error if examples lack a leaf that is needed. Empty if they have all.
 
@@ -100,7 +107,9 @@ def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) 
     if not missing:
         return ""
     examples = (
-        "digit_scenes or pairs:PATH"
+        "digit_scenes or coco:PATH"
+        if "boxes" in needs
+        else "digit_scenes or pairs:PATH"
         if "mask" in needs
         else "moving_digits or videos:PATH"
         if "video" in needs

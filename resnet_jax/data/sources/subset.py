@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.data.sources.base import Example, Source, leaves_of, read_size
+from resnet_jax.data.boxes import Objects
+from resnet_jax.data.sources.base import Example, Source, leaves_of, read_objects, read_size
 
 
 class Subset:
@@ -23,6 +24,10 @@ class Subset:
 
     def labels(self) -> Int[np.ndarray, " N"]:
         return self._source.labels()[np.asarray(self._indices, int)]
+
+    def objects(self, index: int) -> Objects:
+        """The objects of an image. Raises `ImageError`."""
+        return read_objects(self._source, self._indices[index])
 
     def image_size(self, index: int, *, exif: bool = False) -> tuple[int, int]:
         """Height and width of an image. Raises `ImageError`."""
