@@ -12,10 +12,9 @@ from resnet_jax.data.boxes import (
     Objects,
     Size,
     bitmap_in,
-    check_objects,
+    checked_objects,
     checked_shape,
     detection_shape,
-    objects_of,
 )
 from resnet_jax.data.fills import CROP, Draws, Leaves, Row
 from resnet_jax.data.transforms import colour_beside, decode, resize_window
@@ -99,7 +98,7 @@ class TrainBoxes:
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
         name = example["name"]
         image = decode(example["image"], self.channels, name=name, exif=self.exif)
-        objects = check_objects(objects_of(example), image.shape, self.classes, name=name)
+        objects = checked_objects(example, image.shape, self.classes, masks=bool(self.mask_side))
         objects = objects.taken(~objects.crowd)
         check_count(len(objects.boxes), self.max_boxes, name)
         place = self.draw(draws.stream(CROP), image.shape)

@@ -75,14 +75,15 @@ def objects_of(example: Mapping[str, Any]) -> Objects:
     if isinstance(masks, np.ndarray):
         masks = [_bitmap_at(box, mask) for box, mask in zip(boxes[here], masks[here], strict=True)]
     boxes, classes = boxes[here], classes[here]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    area = [float(mask.pixels.sum()) for mask in masks] if len(masks) else sides.prod(axis=1)
-    crowd = example.get("crowd")
+    crowd, area = example.get("crowd"), example.get("area")
+    if area is None:
+        sides = boxes[:, 2:] - boxes[:, :2]
+        area = [float(mask.pixels.sum()) for mask in masks] if len(masks) else sides.prod(axis=1)
     return Objects(
         boxes,
         classes,
         np.zeros(len(here), bool) if crowd is None else np.asarray(crowd, bool)[here],
-        np.asarray(example.get("area", area), np.float64),
+        np.asarray(area, np.float64),
         masks,
         example.get("ids") or [f"box {place}" for place in here],
     )
@@ -100,18 +101,26 @@ def _bitmap_at(box: Float[np.ndarray, " 4"], mask: UInt8[np.ndarray, "S S"]) -> 
     return Bitmap(top, left, mask[: bottom - top, : right - left])
 
 
-def check_objects(objects: Objects, shape: Sequence[int], classes: int, *, name: str) -> Objects:
-    """The same objects, if all of them can be trained on.
+def checked_objects(example: Mapping[str, Any], shape: Sequence[int], classes: int, *, masks: bool) -> Objects:
+    """The objects of an example, if all of them can be trained on.
 
     Args:
       shape: of the image; height and width come first.
       classes: how many there are, the background among them.
-      name: of the image, for errors.
+      masks: whether they are used.
 
     Raises:
-      ImageError: a box of no area or outside the image, a class that there is not, or a mask that is not where its box
-        is. It names the first of them, and how many there are.
+      ImageError: annotations of an image of another size, a box of no area or outside the image, a class that there is
+        not, or a mask that is not where its box is. It names the first of them, and how many there are.
     """
+    name, told = example["name"], example.get("shape")
+    if told is not None and tuple(told) != tuple(shape[:2]):
+        turned = ", or change data.exif if the camera was held on its side" if told[::-1] == tuple(shape[:2]) else ""
+        raise ImageError(
+            f"{name} has {shape[1]} x {shape[0]} pixels, and its annotations are of an image of {told[1]} x {told[0]} "
+            f"(width x height). Bring the image that was annotated{turned}"
+        )
+    objects = objects_of(example if masks else {**example, "instances": ()})
     if found := problems(objects, shape, classes):
         more = f" ({len(found)} such objects)" if len(found) > 1 else ""
         raise ImageError(f"{name}: {'; '.join(found[:_SHOWN])}{more}. Correct or remove them in the annotations")

@@ -8,7 +8,7 @@ import pytest
 from resnet_jax.config import DataConfig
 from resnet_jax.data import Subset, eval_batches, load_source, train_batches
 from resnet_jax.data.box_fills import BoxPlace, EvalBoxes, TrainBoxes, moved_boxes
-from resnet_jax.data.boxes import Bitmap, bitmap_in, check_objects, detection_shape, objects_of, reaching_out, window_of
+from resnet_jax.data.boxes import Bitmap, bitmap_in, checked_objects, detection_shape, reaching_out, window_of
 from resnet_jax.data.canvases import Canvases
 from resnet_jax.data.fills import Draws
 from resnet_jax.errors import ImageError
@@ -207,6 +207,14 @@ def test_bad_boxes_are_named(kind):
         filled(fill_of(mask_side=0), example)
 
 
+def test_annotations_of_another_image_are_refused():
+    example = scene(np.random.default_rng(0)) | {"shape": (67, 41)}
+    with pytest.raises(
+        ImageError, match="noise has 67 x 41 pixels, and its annotations are of an image of 41 x 67.*exif"
+    ):
+        filled(fill_of(), example)
+
+
 def test_masks_elsewhere_and_too_many_objects_are_named():
     example = scene(np.random.default_rng(0), count=3)
     example["instances"][2] = Bitmap(0, 0, np.ones((2, 2), np.uint8))
@@ -233,7 +241,7 @@ def test_boxes_that_reach_out_are_cut_off_and_listed():
     example = scene(np.random.default_rng(0), count=2)
     example["boxes"][1] = [60, 30, 68.5, 41.5]
     example.pop("instances")
-    objects = check_objects(objects_of(example), (41, 67), 5, name="")
+    objects = checked_objects(example, (41, 67), 5, masks=False)
     assert reaching_out(objects, (41, 67)) == ["box 1"]
     place = BoxPlace(False, (41, 67), (0, 0), False)
     assert moved_boxes(objects.boxes, (41, 67), place, (41, 67))[1].tolist() == [60, 30, 67, 41]

@@ -41,6 +41,8 @@ class Example(TypedDict):
     """As the file says it, in pixels."""
     ids: NotRequired[Sequence[str]]
     """What to call each object in an error."""
+    shape: NotRequired[tuple[int, int]]
+    """Height and width of the image that the boxes are of, as the file says it."""
     same: NotRequired[bool]
     """Whether this image and the other one of its pair show one identity, see `compared.py`."""
 
