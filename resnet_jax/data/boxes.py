@@ -16,7 +16,7 @@ from resnet_jax.errors import ImageError
 
 EMPTY = -1
 """The class of a place that holds no object."""
-_SHOWN = 3  # annotations that an error names
+_SHOWN = 10  # annotations that an error names
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -122,9 +122,14 @@ def checked_objects(example: Mapping[str, Any], shape: Sequence[int], classes: i
         )
     objects = objects_of(example if masks else {**example, "instances": ()})
     if found := problems(objects, shape, classes):
-        more = f" ({len(found)} such objects)" if len(found) > 1 else ""
-        raise ImageError(f"{name}: {'; '.join(found[:_SHOWN])}{more}. Correct or remove them in the annotations")
+        raise ImageError(explained(name, found))
     return objects
+
+
+def explained(name: str, found: Sequence[str]) -> str:
+    """The text of an error about the annotations of an image."""
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{name}: {'; '.join(found[:_SHOWN])}{more}. Correct or remove them in the annotations"
 
 
 def problems(objects: Objects, shape: Sequence[int], classes: int) -> list[str]:
@@ -137,7 +142,8 @@ def problems(objects: Objects, shape: Sequence[int], classes: int) -> list[str]:
         if not np.isfinite(box).all():
             found.append(f"{name} has the box {shown}, which is not finite")
         elif x2 <= x1 or y2 <= y1:
-            hint = ", and looks like x, y, width, height" if _as_sides(box, height, width) else ""
+            turned = x2 < x1 or y2 < y1
+            hint = ", and looks like x, y, width, height" if turned and _as_sides(box, height, width) else ""
             found.append(f"{name} has the box {shown}, which has no area: x1 < x2 and y1 < y2 must hold{hint}")
         elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             found.append(f"{name} has the box {shown}, outside the image of {width} x {height} (width x height)")

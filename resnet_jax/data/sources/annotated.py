@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from resnet_jax.data.boxes import Objects, Size, objects_of
+from resnet_jax.data.boxes import Objects, Size, explained, objects_of, problems
 from resnet_jax.data.decode import image_size
 from resnet_jax.data.sources.base import Example
 from resnet_jax.data.sources.codes import Bitmaps, Code
@@ -28,11 +29,13 @@ class Remark(NamedTuple):
       text: how many there are, what is done with them, and what to do.
       items: each of them.
       wrong: whether something has to be corrected.
+      quiet: whether only `data check` says it.
     """
 
     text: str
     items: tuple[str, ...] = ()
     wrong: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class AnnotatedImages:
     out and counts it, an evaluation names it, and `data check` lists all of them.
 
     Args:
-      remarks: are said in the log, and by `data check`.
+      remarks: are said by `data check`, and once in the log.
     """
 
     def __init__(
@@ -99,7 +102,8 @@ class AnnotatedImages:
             remarks = [*remarks, Remark(text, tuple(bare))]
         self.remarks = tuple(remarks)
         for remark in self.remarks:
-            log.warning("%s: %s", where, listed(remark.text, remark.items))
+            if not remark.quiet:
+                _warn(f"{where}: {listed(remark.text, remark.items)}")
 
     def __len__(self) -> int:
         return len(self._images)
@@ -132,8 +136,6 @@ class AnnotatedImages:
 
     def _targets(self, index: int) -> dict[str, Any]:
         image = self._images[index]
-        if image.problems:
-            raise ImageError(f"{image.path}: {listed('; '.join(image.problems[:_SHOWN]), image.problems[_SHOWN:])}")
         found = image.objects
         targets: dict[str, Any] = {
             "boxes": np.array([one.box for one in found], np.float64).reshape(-1, 4),
@@ -145,11 +147,20 @@ class AnnotatedImages:
             targets["area"] = np.array([one.area for one in found], np.float64)
         if image.shape is not None:
             targets["shape"] = image.shape
+        if image.problems:
+            others = problems(objects_of(targets), image.shape, len(self.class_names)) if image.shape else []
+            raise ImageError(explained(image.path, [*image.problems, *others]))
         if self._masked:
             assert image.shape is not None, "masks are of images whose size the file says"
             codes = [one.code for one in found if one.code is not None]
             targets["instances"] = Bitmaps(codes, image.shape, f"a mask of {image.path}")
         return targets
+
+
+@cache
+def _warn(text: str) -> None:
+    """Says something in the log, once."""
+    log.warning("%s", text)
 
 
 def listed(text: str, items: Sequence[str]) -> str:
@@ -179,4 +190,4 @@ def swapped(boxes: np.ndarray, limits: np.ndarray, *, has_sides: bool) -> np.nda
 def _sensible(boxes: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Which boxes have an area and are at most a little outside their images, as in many data sets."""
     inside = (boxes >= -_SLACK) & (boxes <= limits + _SLACK)
-    return np.concatenate([boxes[:, 2:] > boxes[:, :2], inside], axis=1).all(axis=1)
+    return np.asarray(np.concatenate([boxes[:, 2:] > boxes[:, :2], inside], axis=1).all(axis=1))

@@ -63,7 +63,8 @@ def open_coco(root: Path, split: str) -> AnnotatedImages:
     if renumbered or _MISSING in class_names:
         gaps = [str(number) for number, name in enumerate(class_names) if name == _MISSING]
         how = "the classes are numbered from 1 in the order of the ids" if renumbered else "these are called N/A"
-        remarks.append(Remark(f"the ids of the {len(label_of)} categories skip numbers; {how}", tuple(gaps)))
+        text = f"the ids of the {len(label_of)} categories skip numbers; {how}"
+        remarks.append(Remark(text, tuple(gaps), quiet=not renumbered))
     found = [_annotated(folder, images[key], by_image[key], label_of) for key in images]
     return AnnotatedImages(found, class_names, list(files), where, remarks)
 

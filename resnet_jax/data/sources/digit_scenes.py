@@ -42,6 +42,7 @@ class DigitScenes:
     class_names = ("background", *"0123456789")
     splits = SPLITS
     leaves = ("image", "mask", "boxes", "classes", "instances")
+    places = MAX_DIGITS
 
     def __init__(self, config: DataConfig, split: str) -> None:
         self._scans = Scans(split, "digit_scenes")

@@ -15,6 +15,7 @@ class Subset:
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self._source, self._indices = source, indices
         self.class_names, self.splits, self.leaves = source.class_names, source.splits, leaves_of(source)
+        self.places = getattr(source, "places", None)
 
     def __len__(self) -> int:
         return len(self._indices)
