@@ -100,7 +100,7 @@ def test_boxes_and_masks_are_drawn(tmp_path, capsys):
     assert abs(columns.min() - 10 * scale) <= 2
     assert abs(columns.max() - 40 * scale) <= 2
     assert abs(rows.max() - 39 * scale) <= 2
-    assert (drawn == 255).all(axis=2).sum() > 100, "a white outline around the mask"
+    assert (drawn.min(axis=2) > 150).sum() > 100, "a white outline around the mask"
 
 
 def test_more_objects_than_places_are_refused(tmp_path):
