@@ -169,17 +169,19 @@ def test_a_set_judged_by_hand():
         "scores": np.array([[0.9, 0.8, 0.99], [0.5, 0.7, 0.99]]),
         "labels": np.array([[1, 1, -1], [2, 1, -1]]),
     }
-    numbers = make_report_of(masks=False, exif=False)(source)({}, rows)
+    sums = {"pixels": np.float64(30), "canvas": np.float64(40)}
+    numbers = make_report_of(masks=False, exif=False)(source)(sums, rows)
+    assert numbers["padding"] == 0.25
     cats = (51 + 50 * 2 / 3) / 101
     assert numbers["box_ap/cat"] == pytest.approx(cats, abs=1e-12)
-    assert numbers["box_ap50/cat"] == pytest.approx(cats, abs=1e-12)
-    assert numbers["box_ap50/dog"] == pytest.approx(1.0, abs=1e-12)
+    half = judge(truth_of(source, masks=False, exif=False), rows).kinds["box"].half
+    assert half == {1: pytest.approx(cats, abs=1e-12), 2: pytest.approx(1.0, abs=1e-12)}
     assert numbers["box_ap/dog"] == pytest.approx(0.3, abs=1e-12)
     assert numbers["box_ap"] == pytest.approx((cats + 0.3) / 2, abs=1e-12)
     assert numbers["box_ap75"] == pytest.approx(cats / 2, abs=1e-12)
     assert "box_ap/bird" not in numbers
     nothing = {**rows, "labels": np.full((2, 3), -1)}
-    assert make_report_of(masks=False, exif=False)(source)({}, nothing)["box_ap"] == 0
+    assert make_report_of(masks=False, exif=False)(source)(sums, nothing)["box_ap"] == 0
 
 
 def test_what_cannot_be_judged():

@@ -47,11 +47,13 @@ class Precision(NamedTuple):
     """What was found of one kind, boxes or masks.
 
     Attributes:
-      numbers: `box_ap` and so on, and `box_ap/CLASS` and `box_ap50/CLASS` for each class that occurs.
+      numbers: `box_ap` and so on, and `box_ap/CLASS` for each class that occurs.
+      half: of each class that occurs, the average precision at an overlap of one half.
       curves: by name of the overlap, the mean over the classes of the precision at each of `RECALLS`.
     """
 
     numbers: dict[str, float]
+    half: dict[int, float]
     curves: dict[str, Float[np.ndarray, " 101"]]
 
 
@@ -80,7 +82,8 @@ def make_report_of(*, masks: bool, exif: bool) -> Callable[[Source], Report]:
         truth = cache(lambda: truth_of(source, masks=masks, exif=exif))  # read once, when there is something to judge
 
         def report(sums: Sums, rows: Rows) -> dict[str, float]:
-            return judge(truth(), rows).numbers
+            padding = 1 - float(sums["pixels"]) / float(sums["canvas"])
+            return {**judge(truth(), rows).numbers, "padding": padding}
 
         return report
 
@@ -183,15 +186,14 @@ def _precision(truth: Truth, detections: Sequence[dict[str, Any]], kind: str) ->
         **{f"{kind}_ap_{name}": _mean(precision[..., place, _HUNDRED]) for name, place in _AREAS.items()},
         **{f"{kind}_ar{most}": _mean(recall[..., _ALL, place]) for most, place in _MOST.items()},
     }
-    names = distinct(truth.class_names)
+    names, half = distinct(truth.class_names), {}
     for label in truth.objects:
         of_class = precision[:, :, label - 1, _ALL, _HUNDRED]
-        numbers[f"{kind}_ap/{names[label]}"] = _mean(of_class)
-        numbers[f"{kind}_ap50/{names[label]}"] = _mean(of_class[_HALF])
+        numbers[f"{kind}_ap/{names[label]}"], half[label] = _mean(of_class), _mean(of_class[_HALF])
     with_objects = [label - 1 for label in truth.objects]
     curve = precision[:, :, with_objects, _ALL, _HUNDRED].mean(axis=2)
     curves = {"IoU 0.5": curve[_HALF], "IoU 0.75": curve[_THREE_QUARTERS], "IoU 0.5 to 0.95": curve.mean(axis=0)}
-    return Precision({name: value for name, value in numbers.items() if value >= 0}, curves)
+    return Precision({name: value for name, value in numbers.items() if value >= 0}, half, curves)
 
 
 _AREAS = {"s": _SMALL, "m": _MEDIUM, "l": _LARGE}

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from resnet_jax.logs.shown import Names, Shown
 from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.evaluate import Measure, Measured
+from resnet_jax.training.evaluate import Measure, Measured, real_sums
 
 Find = Callable[[PyTree[Array], Float[Array, "N H W C"], Int[Array, "N 2"]], Any]
 """`(variables, normalised images on a canvas, height and width of what is no padding) -> boxes, scores, labels, masks`,
@@ -28,7 +28,7 @@ def names_of(masks: bool) -> Names:
     for kind, several in ((MASK, "masks"), (BOX, "boxes")) if masks else ((BOX, "boxes"),):
         shown[f"{kind}_ap"] = Shown(f"{kind} AP", "{:.2%}", f"average precision of {several} (COCO's)")
         shown[f"{kind}_ap50"] = Shown(f"{kind} AP50", "{:.2%}", f"average precision of {several} at IoU 0.5")
-    return shown
+    return {**shown, "padding": Shown("padding", "{:.1%}", "share of the pixels that are beside the images")}
 
 
 def best_of(masks: bool) -> str:
@@ -38,7 +38,8 @@ def best_of(masks: bool) -> str:
 
 def make_measure(find: Find, prepare: Prepare) -> Measure:
     """Returns the function that keeps the detections of a batch: `boxes` on the canvas, `scores`, `labels` (-1 = none),
-    and `masks` in float16 where there are any; and of the image `index`, `size` and `original`."""
+    and `masks` in float16 where there are any; and of the image `index`, `size` and `original`. It counts the pixels of
+    the images and of their canvases."""
 
     def measure(variables: PyTree[Array], batch: Batch, real: Bool[Array, " N"]) -> Measured:
         seen = prepare(None, batch)
@@ -47,6 +48,8 @@ def make_measure(find: Find, prepare: Prepare) -> Measure:
         rows |= {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
         if found.masks is not None:
             rows["masks"] = found.masks.astype(jnp.float16)
-        return Measured({}, rows)
+        area = jnp.prod(seen["size"], axis=-1).astype(jnp.float32)
+        whole = jnp.full_like(area, seen["image"].shape[1] * seen["image"].shape[2])
+        return Measured(real_sums({"pixels": area, "canvas": whole}, real), rows)
 
     return measure
