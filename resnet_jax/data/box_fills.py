@@ -1,7 +1,7 @@
 """How the host turns an image and the boxes of its objects into a row of a batch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +12,14 @@ from resnet_jax.data.boxes import (
     Objects,
     Size,
     bitmap_in,
+    check_annotated,
     checked_objects,
     checked_shape,
     detection_shape,
 )
+from resnet_jax.data.canvases import Canvas, Canvases
 from resnet_jax.data.fills import CROP, Draws, Leaves, Row
+from resnet_jax.data.sources import Source
 from resnet_jax.data.transforms import colour_beside, decode, resize_window
 from resnet_jax.errors import ImageError
 
@@ -65,6 +68,8 @@ class TrainBoxes:
       flip: whether half of the images are mirrored.
       max_boxes: places for objects (M).
       mask_side: pixels of a side of a bitmap (S); 0 = no masks.
+      canvases: more than 1 = the images of a batch lie on one of so many canvases, which hold them whole, instead of
+        on `canvas`.
     """
 
     preset_mean: tuple[float, ...]
@@ -78,6 +83,7 @@ class TrainBoxes:
     flip: bool
     max_boxes: int
     mask_side: int = 0
+    canvases: int = 1
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -111,6 +117,17 @@ class TrainBoxes:
         )
         row["size"][...] = window[2:]
         self._write(objects, image.shape[:2], place, window[2:], row)
+
+    def canvases_of(self, source: Source) -> list[Canvas]:
+        """The canvases that hold all images of a split at the largest of their sizes; empty = one for all."""
+        if self.canvases == 1:
+            return []
+        sizes = Canvases(source, base=max(self.min_size), longest=self.max_size, exif=self.exif, forgive=True)
+        return sizes.groups(self.canvases)
+
+    def on(self, size: Size) -> "TrainBoxes":
+        """The same fill, for a canvas of this size."""
+        return replace(self, canvas=size, canvases=1)
 
     def draw(self, rng: np.random.Generator, shape: Sequence[int]) -> BoxPlace:
         """Draws what the row shows of an image of this shape."""
@@ -203,6 +220,7 @@ class EvalBoxes:
 
     def __call__(self, example: Mapping[str, Any], draws: Draws, row: Row) -> None:
         image = decode(example["image"], self.channels, name=example["name"], exif=self.exif)
+        check_annotated(example, image.shape)
         height, width = detection_shape(image.shape, self.min_size, self.max_size)
         if height > self.canvas[0] or width > self.canvas[1]:
             raise ImageError(

@@ -113,6 +113,16 @@ def checked_objects(example: Mapping[str, Any], shape: Sequence[int], classes: i
       ImageError: annotations of an image of another size, a box of no area or outside the image, a class that there is
         not, or a mask that is not where its box is. It names the first of them, and how many there are.
     """
+    check_annotated(example, shape)
+    name = example["name"]
+    objects = objects_of(example if masks else {**example, "instances": ()})
+    if found := problems(objects, shape, classes):
+        raise ImageError(explained(name, found))
+    return objects
+
+
+def check_annotated(example: Mapping[str, Any], shape: Sequence[int]) -> None:
+    """Raises an ImageError where the annotations of an example are of an image of another size."""
     name, told = example["name"], example.get("shape")
     if told is not None and tuple(told) != tuple(shape[:2]):
         turned = ", or change data.exif if the camera was held on its side" if told[::-1] == tuple(shape[:2]) else ""
@@ -120,10 +130,6 @@ def checked_objects(example: Mapping[str, Any], shape: Sequence[int], classes: i
             f"{name} has {shape[1]} x {shape[0]} pixels, and its annotations are of an image of {told[1]} x {told[0]} "
             f"(width x height). Bring the image that was annotated{turned}"
         )
-    objects = objects_of(example if masks else {**example, "instances": ()})
-    if found := problems(objects, shape, classes):
-        raise ImageError(explained(name, found))
-    return objects
 
 
 def explained(name: str, found: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from resnet_jax.data.boxes import detection_shape
 from resnet_jax.data.sources import Source, read_size
 from resnet_jax.data.transforms import resized_shape
+from resnet_jax.errors import ImageError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -35,6 +36,7 @@ class Canvases:
       exif: of photographs turned upright.
       multiple: height and width of a canvas are multiples of this.
       threads: that read headers of files.
+      forgive: an image that cannot be read has one pixel, as training leaves it out.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class Canvases:
         exif: bool = False,
         multiple: int = 32,
         threads: int = 8,
+        forgive: bool = False,
     ) -> None:
-        self._source, self._base, self._longest, self._exif = source, base, longest, exif
+        self._source, self._base, self._longest, self._exif, self._forgive = source, base, longest, exif, forgive
         self._multiple, self._threads = multiple, threads
 
     @cached_property
@@ -60,7 +63,12 @@ class Canvases:
         """
 
         def size_of(index: int) -> Size:
-            size = read_size(self._source, index, exif=self._exif)
+            try:
+                size = read_size(self._source, index, exif=self._exif)
+            except ImageError:
+                if not self._forgive:
+                    raise
+                return (1, 1)
             if self._base is None:
                 return size
             if self._longest is not None:

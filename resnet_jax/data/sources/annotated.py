@@ -125,8 +125,10 @@ class AnnotatedImages:
         return objects_of(self._targets(index))
 
     def image_size(self, index: int, *, exif: bool = False) -> Size:
-        """Height and width of an image, from the header of its file. Raises `ImageError`."""
-        return image_size(self._images[index].path, exif=exif)
+        """Height and width of an image: that which was annotated, or if the file does not say it, from the header of
+        the image. Raises `ImageError`."""
+        image = self._images[index]
+        return image.shape or image_size(image.path, exif=exif)
 
     def labels(self) -> Int[np.ndarray, " N"]:
         raise DataError(
