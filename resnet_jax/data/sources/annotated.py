@@ -38,7 +38,7 @@ class Remark(NamedTuple):
     quiet: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """What is written down of one object.
 
@@ -57,7 +57,7 @@ class Annotation:
     area: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotated:
     """An image with what is written down of it.
 

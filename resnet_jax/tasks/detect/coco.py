@@ -6,7 +6,6 @@ image as it was.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,11 +78,11 @@ def make_report_of(*, masks: bool, exif: bool) -> Callable[[Source], Report]:
     """
 
     def report_of(source: Source) -> Report:
-        truth = cache(lambda: truth_of(source, masks=masks, exif=exif))  # read once, when there is something to judge
+        truth = truth_of(source, masks=masks, exif=exif)  # before anything is computed, as it may be wrong
 
         def report(sums: Sums, rows: Rows) -> dict[str, float]:
             padding = 1 - float(sums["pixels"]) / float(sums["canvas"])
-            return {**judge(truth(), rows).numbers, "padding": padding}
+            return {**judge(truth, rows).numbers, "padding": padding}
 
         return report
 
@@ -111,7 +110,7 @@ def truth_of(source: Source, *, masks: bool, exif: bool, threads: int = 8) -> Tr
     for index, ((height, width), objects) in enumerate(found):
         images.append({"id": index, "height": height, "width": width})
         for place, (box, label) in enumerate(zip(_sides(objects.boxes), objects.classes.tolist(), strict=True)):
-            mask = {"segmentation": _encode(objects.bitmaps[place], (height, width))} if masks else {}
+            mask = {"segmentation": encode(objects.bitmaps[place], (height, width))} if masks else {}
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # a detection that is matched with 0 counts as unmatched
@@ -173,7 +172,7 @@ def detections_of(rows: Rows, truth: Truth) -> Iterator[dict[str, Any]]:
                 top, left, shares = paste(
                     rows["masks"][row][here][place].astype(np.float32), box.astype(np.float32), shape
                 )
-                one["segmentation"] = _encode(Bitmap(top, left, (shares > 0.5).astype(np.uint8)), shape)
+                one["segmentation"] = encode(Bitmap(top, left, (shares > 0.5).astype(np.uint8)), shape)
             yield one
 
 
@@ -229,7 +228,7 @@ def _sides(boxes: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 4"]:
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def _encode(bitmap: Bitmap, shape: Size) -> dict[str, Any]:
+def encode(bitmap: Bitmap, shape: Size) -> dict[str, Any]:
     """A bitmap as COCO's run-length code of the whole image."""
     from hotcoco import mask
 
