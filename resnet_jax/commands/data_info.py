@@ -5,6 +5,7 @@ import json
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.box_info import box_info
 from resnet_jax.commands.mask_info import mask_info
 from resnet_jax.commands.video_info import sample_in_words
 from resnet_jax.display import distinct, plain_console
@@ -21,6 +22,9 @@ def data_info(
     Where a mask says the class of each pixel, all masks are read, and the classes' shares of the pixels are shown too;
     of more than 50 classes, those with the most pixels.
 
+    Where boxes say which objects an image shows, the objects of each class are counted; of more than 50 classes, those
+    with the most are shown.
+
     Of videos, the lengths of 64 of each split are shown too.
 
     Of a set of pairs, the classes are its pairs of one identity, `same`, and the others.
@@ -29,8 +33,8 @@ def data_info(
 
     Args:
         name: As in a config: digits, folder:PATH, tfds:NAME, parquet:PATH, records:PATH, idx:PATH, npz:PATH,
-            pairs:PATH, voc:PATH, rec:PATH, verification:PATH, lfw:PATH, videos:PATH, ucf101:PATH, hmdb51:PATH,
-            kinetics:PATH.
+            pairs:PATH, voc:PATH, coco:PATH, voc_boxes:PATH, boxes:PATH, rec:PATH, verification:PATH, lfw:PATH,
+            videos:PATH, ucf101:PATH, hmdb51:PATH, kinetics:PATH.
         directory: Where TFDS data lives; by default TFDS_DATA_DIR or ~/tensorflow_datasets.
         all_classes: Show every class, however many there are.
         as_json: Print one JSON object instead of tables.
@@ -38,13 +42,17 @@ def data_info(
     import numpy as np
 
     from resnet_jax.config import DataConfig
-    from resnet_jax.data.check import classes_of, has_masks, has_videos
+    from resnet_jax.data.check import classes_of, has_boxes, has_masks, has_videos
     from resnet_jax.data.sources import list_splits, load_source
 
     config = DataConfig(name=name, directory=directory)
     sources = {split: load_source(config, split) for split in list_splits(config)}
-    if any(map(has_masks, sources.values())):
+    masked, boxed = (any(map(has, sources.values())) for has in (has_masks, has_boxes))
+    if masked:
         mask_info(name, sources, all_classes=all_classes, as_json=as_json)
+    if boxed and not (masked and as_json):
+        box_info(name, sources, all_classes=all_classes, as_json=as_json)
+    if masked or boxed:
         return
     counts = {}
     for split, source in sources.items():

@@ -11,6 +11,7 @@ from resnet_jax.analysis.colours import mask_colour
 from resnet_jax.commands.sheet import columns_for, short
 from resnet_jax.config import DataConfig
 from resnet_jax.data import decode_image, leaves_of, load_source
+from resnet_jax.data.boxes import Objects, objects_of
 from resnet_jax.data.masks import NOT_COUNTED, check_size
 from resnet_jax.data.sources import Example
 from resnet_jax.display import in_figure
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 _NOT_COUNTED = "#ffffff"
 _DPI = 100
 _SIDE, _WIDE_SIDE, _FRAME = 110, 220, 90  # about the pixels of an image, of one with boxes or a mask, of a clip's frame
+_LARGE_SIDE = 340  # of an image with boxes that has more pixels than that
 _SHOWN = 8  # frames of a video, spread over it
+_NAMED = 30  # boxes of an image; where there are more, they have no names
 _GAP, _TEXT, _HEAD = 0.1, 0.22, 0.45  # inches between cells, of a caption, of the title
 
 
@@ -51,7 +54,9 @@ def draw_examples(name: str, split: str, count: int, path: Path, *, exif: bool =
     named = next((leaf for leaf in ("label", "same") if leaf in leaves), "")
     is_clip, is_scene = "video" in leaves, bool({"mask", "boxes"} & {*leaves})
     panels = [_frames(example, f"example {i}", exif) for i, example in enumerate(examples)]
-    side = _whole(_FRAME if is_clip else _WIDE_SIDE if is_scene else _SIDE, panels[0][0]) / _DPI
+    large = "boxes" in leaves and max(panels[0][0].shape) > _WIDE_SIDE
+    wanted = _FRAME if is_clip else _LARGE_SIDE if large else _WIDE_SIDE if is_scene else _SIDE
+    side = _whole(wanted, panels[0][0]) / _DPI
     columns = max(map(len, panels)) if is_clip else columns_for(len(panels))
     if named == "same":
         columns += columns % 2  # so that the images of a pair stand side by side
@@ -143,7 +148,6 @@ def _grid(rows: int, columns: int, side: float, caption: float, title: str, *, t
 
 def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) -> None:
     from matplotlib.colors import to_rgba
-    from matplotlib.patches import Rectangle
 
     if "mask" in example:
         mask = example["mask"]
@@ -154,20 +158,37 @@ def _draw_targets(axes: "Axes", example: Example, class_names: Sequence[str]) ->
         axes.imshow(overlay, interpolation="nearest")
         if "boxes" not in example:
             _name_classes(axes, mask, class_names)
-    for place, box in enumerate(example.get("boxes", ())):
-        label = int(example["classes"][place])
-        if label < 0:
-            continue
-        left, top, right, bottom = (int(x) for x in box)
+    if "boxes" in example:
+        _draw_objects(axes, objects_of(example), class_names)
+
+
+def _draw_objects(axes: "Axes", objects: Objects, class_names: Sequence[str]) -> None:
+    """Boxes with the names of their classes, unless there are too many for names; dashed where it is a crowd."""
+    from matplotlib.patches import Rectangle
+
+    few, named = len(objects.boxes) <= _NAMED, len(class_names) > 2  # the only class needs no name
+    width = axes.get_xlim()[1] + 0.5
+    pixel = width / axes.get_window_extent().width  # of the picture, in those of the image
+    for place, (box, label) in enumerate(zip(objects.boxes, objects.classes.tolist(), strict=True)):
+        left, top, right, bottom = box
         colour = mask_colour(label)
-        if "instances" in example:
-            _outline(axes, example["instances"][place][: bottom - top, : right - left], left, top)
-            # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
-        corner = (left - 0.5, top - 0.5)
-        axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
-        above = top >= 8  # otherwise there is only room inside the box
-        corner = (left - 0.5, top - 0.9 if above else top)
-        _write(axes, corner, class_names[label], colour, va="bottom" if above else "top")
+        if objects.bitmaps:
+            bitmap = objects.bitmaps[place]
+            _outline(axes, bitmap.pixels, bitmap.left, bitmap.top)
+        # The coordinates of a pixel are those of its middle, so its corner is half a pixel before.
+        corner, sides, style = (
+            (left - 0.5, top - 0.5),
+            (right - left, bottom - top),
+            "--" if objects.crowd[place] else "-",
+        )
+        line = 1.2 if few else 0.8
+        axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linewidth=line, linestyle=style))
+        if few and named:
+            above = top >= 16 * pixel  # otherwise there is only room inside the box
+            at_right = left > 0.75 * width
+            corner = ((right if at_right else left) - 0.5, top - 0.9 if above else top)
+            where = {"va": "bottom" if above else "top", "ha": "right" if at_right else "left"}
+            _write(axes, corner, short(class_names[label]), colour, **where)
 
 
 def _name_classes(axes: "Axes", mask: np.ndarray, class_names: Sequence[str]) -> None:

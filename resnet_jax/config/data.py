@@ -18,7 +18,8 @@ class DataConfig(Checked):
     """`digits` (embedded), `folder:PATH` (PATH/SPLIT/CLASS/*.jpg), `tfds:NAME` (prepared as array_record),
     `parquet:PATH` (SPLIT-*.parquet, as Hugging Face has them), `records:PATH` (made by `data prepare`), `idx:PATH`
     (MNIST's files), `npz:PATH` (SPLIT_images and SPLIT_labels) or `synthetic` (noise, for benchmarks). With masks:
-    `pairs:PATH` (PATH/SPLIT/images and PATH/SPLIT/masks), `voc:PATH` (Pascal VOC's layout). For embeddings:
+    `pairs:PATH` (PATH/SPLIT/images and PATH/SPLIT/masks), `voc:PATH` (Pascal VOC's layout). With boxes: `coco:PATH`
+    (COCO's JSON), `voc_boxes:PATH` (Pascal VOC's XML), `boxes:PATH` (PATH/SPLIT.csv). For embeddings:
     `rec:PATH` (insightface's record files), `verification:PATH` (its pairs), `lfw:PATH` (LFW's). Videos: `videos:PATH`
     (PATH/SPLIT/CLASS/*.mp4), `ucf101:PATH`, `hmdb51:PATH`, `kinetics:PATH`; docs/data.md."""
     directory: str | None = None

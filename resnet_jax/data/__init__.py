@@ -14,6 +14,7 @@ from resnet_jax.data.sources import (
     list_splits,
     load_source,
     missing_leaves,
+    read_size,
     write_records,
 )
 from resnet_jax.data.transforms import load_image, random_resized_crop, resize_and_center_crop
@@ -35,6 +36,7 @@ __all__ = [
     "missing_leaves",
     "normalize",
     "random_resized_crop",
+    "read_size",
     "resize_and_center_crop",
     "train_batches",
     "write_records",

@@ -18,9 +18,10 @@ from absl.flags import FLAGS
 from resnet_jax.config import DataConfig
 from resnet_jax.config.checked import exact, nearest_multiples
 from resnet_jax.data.broken import Broken, BrokenImages
-from resnet_jax.data.fills import EvalImage, Fill, Resizable, TrainImage
+from resnet_jax.data.canvas_order import CanvasOrder
+from resnet_jax.data.fills import EvalImage, Fill, OnCanvases, Resizable, TrainImage
 from resnet_jax.data.identities import ClassOrder
-from resnet_jax.data.rows import Batch, EvalRows, Fills, MakeBatch, Order, TrainRows
+from resnet_jax.data.rows import Batch, EvalRows, FillsInTurn, FillsOfCanvases, MakeBatch, Order, TrainRows
 from resnet_jax.data.sources import Example, Source
 from resnet_jax.errors import ConfigError, DataError, ImageError
 
@@ -109,6 +110,8 @@ def train_batches(
     With `config.augment.resizes`, images are larger or smaller from some batches on. The size is that of a batch by its
     number, so it does not depend on hosts or on where a run was continued.
 
+    Where `fill` has several canvases, the images of a batch lie on one, see `canvas_order.CanvasOrder`.
+
     With `config.per_identity` = k, a batch holds k images each of B / k classes instead, see `identities.ClassOrder`.
 
     An image that cannot be read is left out. The next readable image of the epoch's order takes its place, so the
@@ -123,7 +126,8 @@ def train_batches(
     Raises:
       DataError: no images, examples that lack what `fill` needs, or a batch size that the hosts cannot share equally;
         while iterating, more unreadable images than `config.max_broken_fraction`.
-      ConfigError: `config.augment.resizes` asks for several sizes, and `fill` knows one.
+      ConfigError: `config.augment.resizes` asks for several sizes, and `fill` knows one; or `fill` has canvases, and
+        `config` says otherwise which images a batch holds.
     """
     fill = fill or TrainImage(config)
     _check_batches(source, fill, batch_size, process_count)
@@ -132,12 +136,21 @@ def train_batches(
         "seed": seed,
         "max_broken_fraction": config.max_broken_fraction,
     }
-    order: Order | ClassOrder = (
-        ClassOrder(source.labels(), source.class_names, per_class=config.per_identity, **common)
-        if config.per_identity
-        else Order(len(source), repeats=config.repeats, **common)
-    )
-    rows = TrainRows(source, fills_of(fill, config, len(source), batch_size), order, seed)
+    canvases = fill.canvases_of(source) if isinstance(fill, OnCanvases) else ()
+    order: Order | ClassOrder | CanvasOrder
+    fill_at: FillsInTurn | FillsOfCanvases
+    if canvases and isinstance(fill, OnCanvases):
+        _check_alone(config)
+        order = CanvasOrder(canvases, **common)
+        fill_at = FillsOfCanvases([fill.on(canvas.size) for canvas in canvases], order)
+    else:
+        order = (
+            ClassOrder(source.labels(), source.class_names, per_class=config.per_identity, **common)
+            if config.per_identity
+            else Order(len(source), repeats=config.repeats, **common)
+        )
+        fill_at = fills_of(fill, config, len(source), batch_size)
+    rows = TrainRows(source, fill_at, order, seed)
 
     def open_at(position: int) -> grain.IterDataset[tuple[Batch, list[Broken]]]:
         make = MakeBatch(rows, start=position, **_share(config, batch_size, process_index, process_count))
@@ -181,7 +194,7 @@ def eval_batches(
     return _ahead(grain.MapDataset.range(count).map(make).map(itemgetter(0)), config)
 
 
-def fills_of(fill: Fill, config: DataConfig, length: int, batch_size: int) -> Fills:
+def fills_of(fill: Fill, config: DataConfig, length: int, batch_size: int) -> FillsInTurn:
     """The fills of a run over `length` examples: one, or one for each size of `config.augment.resizes`.
 
     A size begins with the batch that is nearest to its epoch.
@@ -191,14 +204,25 @@ def fills_of(fill: Fill, config: DataConfig, length: int, batch_size: int) -> Fi
     """
     resizes = config.augment.resizes
     if not resizes:
-        return ((0, fill),)
+        return FillsInTurn(((0, fill),))
     if not isinstance(fill, Resizable):
         raise ConfigError(
             f"data.augment.resizes asks for images of {len(resizes) + 1} sizes, and {type(fill).__name__} writes one "
             "size; leave it out, or give the fill a method `sized`"
         )
     starts = [round(exact(resize.epoch) * Fraction(length, batch_size)) * batch_size for resize in resizes]
-    return ((0, fill.sized(config.train_size)), *zip(starts, (fill.sized(one.size) for one in resizes), strict=True))
+    later = zip(starts, (fill.sized(one.size) for one in resizes), strict=True)
+    return FillsInTurn(((0, fill.sized(config.train_size)), *later))
+
+
+def _check_alone(config: DataConfig) -> None:
+    """Raises a ConfigError where canvases are not all that says which images a batch holds."""
+    if config.repeats > 1 or config.per_identity or config.augment.resizes:
+        raise ConfigError(
+            f"data.repeats = {config.repeats}, per_identity = {config.per_identity} and {len(config.augment.resizes)} "
+            "augment.resizes say which images a batch holds and how large they are, and task.train_canvases does too; "
+            "leave them out, or set task.train_canvases = 1"
+        )
 
 
 def _ahead(batches: grain.MapDataset, config: DataConfig) -> grain.IterDataset:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from resnet_jax.data.sources import Source
-from resnet_jax.data.transforms import decode, resized_shape
+from resnet_jax.data.boxes import detection_shape
+from resnet_jax.data.sources import Source, read_size
+from resnet_jax.data.transforms import resized_shape
+from resnet_jax.errors import ImageError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -29,15 +31,26 @@ class Canvases:
 
     Args:
       base: pixels that the shorter side of every image is resized to; None = images keep their size.
+      longest: pixels that the longer side has at most, even if the shorter one gets fewer than `base`, as torchvision
+        resizes images for detection; None = any number.
       exif: of photographs turned upright.
       multiple: height and width of a canvas are multiples of this.
       threads: that read headers of files.
+      forgive: an image that cannot be read has one pixel, as training leaves it out.
     """
 
     def __init__(
-        self, source: Source, *, base: int | None, exif: bool = False, multiple: int = 32, threads: int = 8
+        self,
+        source: Source,
+        *,
+        base: int | None,
+        longest: int | None = None,
+        exif: bool = False,
+        multiple: int = 32,
+        threads: int = 8,
+        forgive: bool = False,
     ) -> None:
-        self._source, self._base, self._exif = source, base, exif
+        self._source, self._base, self._longest, self._exif, self._forgive = source, base, longest, exif, forgive
         self._multiple, self._threads = multiple, threads
 
     @cached_property
@@ -50,14 +63,17 @@ class Canvases:
         """
 
         def size_of(index: int) -> Size:
-            read = getattr(self._source, "image_size", None)
-            if read is not None:
-                size = read(index, exif=self._exif)
-            else:
-                example = self._source[index]
-                name = example.get("name", f"image {index}")
-                size = decode(example["image"], 3, name=name, exif=self._exif).shape[:2]
-            return size if self._base is None else resized_shape(size, self._base)
+            try:
+                size = read_size(self._source, index, exif=self._exif)
+            except ImageError:
+                if not self._forgive:
+                    raise
+                return (1, 1)
+            if self._base is None:
+                return size
+            if self._longest is not None:
+                return detection_shape(size, self._base, self._longest)
+            return resized_shape(size, self._base)
 
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(size_of, range(len(self._source))))
@@ -65,6 +81,11 @@ class Canvases:
     def groups(self, most: int = 4) -> list[Canvas]:
         """At most `most` canvases for all images of the split, see `group`."""
         return group(self.sizes, most, self._multiple)
+
+    def padding(self, canvases: Sequence[Canvas]) -> float:
+        """The share of the pixels of these canvases that is padding."""
+        whole = sum(height * width * len(indices) for (height, width), indices in canvases)
+        return 1 - sum(height * width for height, width in self.sizes) / max(whole, 1)
 
 
 def group(sizes: Sequence[Size], most: int, multiple: int = 32) -> list[Canvas]:

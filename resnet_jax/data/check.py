@@ -14,6 +14,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from resnet_jax.config import DataConfig
+from resnet_jax.data.box_survey import Boxed, boxed_of
+from resnet_jax.data.boxes import checked_objects
 from resnet_jax.data.broken import too_many
 from resnet_jax.data.decode import decode_image
 from resnet_jax.data.mask_survey import SAMPLE
@@ -37,6 +39,7 @@ class _Looked(NamedTuple):
     size: tuple[int, int] = (0, 0)
     turned: bool = False
     length: Length | None = None
+    boxed: Boxed | None = None
     error: str = ""
 
 
@@ -50,6 +53,7 @@ class Checked:
       turned: how many images EXIF says to turn. Training does so if `data.exif` is set.
       sizes: (height, width) in pixels of every image that can be read.
       lengths: of every video that can be read.
+      boxed: of every image with boxes that can be read.
       per_class: number of images that show each class, in the order of the labels; with masks, of those that can be
         read.
       digests: digest of a file's bytes, or of pixels -> the images that have it, as (name, labels).
@@ -61,6 +65,7 @@ class Checked:
     turned: int = 0
     sizes: list[tuple[int, int]] = field(default_factory=list)
     lengths: list[Length] = field(default_factory=list)
+    boxed: list[Boxed] = field(default_factory=list)
     per_class: list[int] = field(default_factory=list)
     digests: dict[str, list[tuple[str, tuple[int, ...]]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -71,13 +76,16 @@ class Checked:
 
 
 def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
-    """Reads and decodes every image or video of a split, and every mask if there are masks instead of labels.
+    """Reads and decodes every image or video of a split, and every mask and every object if there are such instead of
+    labels.
 
     Raises:
-      DataError: examples without image, or with neither label, mask nor pair.
+      DataError: examples without image, or with neither label, mask, boxes nor pair.
     """
-    masked = has_masks(source)
-    target = "mask" if masked else "same" if isinstance(source, Compared) else "label"
+    masked = has_masks(source) or has_boxes(source)
+    target = "same" if isinstance(source, Compared) else "label"
+    if masked:
+        target = "mask" if has_masks(source) else "boxes"
     shown = "video" if has_videos(source) else "image"
     if text := missing_leaves(source, (shown, target), "data check", "the data set"):
         raise DataError(text)
@@ -91,6 +99,7 @@ def check(source: Source, threads: int = 8, *, exif: bool = False) -> Checked:
                 continue
             found.sizes.append(looked.size)
             found.lengths += [looked.length] if looked.length else []
+            found.boxed += [looked.boxed] if looked.boxed else []
             found.turned += looked.turned
             found.digests[looked.digest].append((looked.name, looked.labels))
             if masked:
@@ -119,6 +128,11 @@ def check_some(config: DataConfig, source: Source, threads: int = 8) -> None:
 def has_masks(source: Source) -> bool:
     """Whether a mask, and no label, says what an image shows."""
     return "mask" in leaves_of(source) and "label" not in leaves_of(source)
+
+
+def has_boxes(source: Source) -> bool:
+    """Whether boxes around objects, and no label, say what an image shows."""
+    return "boxes" in leaves_of(source) and "label" not in leaves_of(source)
 
 
 def has_videos(source: Source) -> bool:
@@ -225,18 +239,23 @@ def _look(source: Source, index: int, exif: bool) -> _Looked:
             return _Looked(name, labels, digest, mode, (height, width), length=length)
         data = example["image"]
         pixels = data if isinstance(data, np.ndarray) else decode_image(data, 3, name=name, exif=exif)
+        count, boxed = len(source.class_names), None
+        if has_boxes(source):
+            masks = "instances" in leaves_of(source)
+            objects = checked_objects({**example, "name": name}, pixels.shape, count, masks=masks)
+            labels, boxed = tuple(np.unique(objects.classes).tolist()), boxed_of(objects, pixels.shape, name)
         if has_masks(source):
-            mask, count = example["mask"], len(source.class_names)
-            check_size(pixels.shape, mask.shape, name=name)
-            values = np.unique(check_values(mask, count, name=f"the mask of {name}"))
+            check_size(pixels.shape, example["mask"].shape, name=name)
+            values = np.unique(check_values(example["mask"], count, name=f"the mask of {name}"))
             labels = tuple(values[values < count].tolist())
-        else:
+        elif boxed is None:
             labels = (int(example["same"]) if isinstance(source, Compared) else example["label"],)
         if isinstance(data, np.ndarray):
             digest = hashlib.sha256(data.tobytes()).hexdigest() + str(data.shape)
-            return _Looked(name, labels, digest, "L" if data.shape[2] == 1 else "RGB", data.shape[:2])
+            mode = "L" if data.shape[2] == 1 else "RGB"
+            return _Looked(name, labels, digest, mode, data.shape[:2], boxed=boxed)
     except DataError as error:
         return _Looked(error=str(error))
     with Image.open(io.BytesIO(data)) as file:
         digest = hashlib.sha256(data).hexdigest()
-        return _Looked(name, labels, digest, file.mode, pixels.shape[:2], orientation(file) != 1)
+        return _Looked(name, labels, digest, file.mode, pixels.shape[:2], orientation(file) != 1, boxed=boxed)

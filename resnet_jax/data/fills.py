@@ -3,9 +3,9 @@
 Everything here is pickled for worker processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +22,10 @@ from resnet_jax.data.transforms import (
     resize_and_center_crop,
     resize_window,
 )
+
+if TYPE_CHECKING:
+    from resnet_jax.data.canvases import Canvas
+    from resnet_jax.data.sources import Source
 
 Leaves = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 Row = dict[str, np.ndarray]
@@ -75,6 +79,17 @@ class Resizable(Protocol):
 
     def sized(self, size: int) -> Fill:
         """The same fill, for images of `size` pixels on each side."""
+
+
+@runtime_checkable
+class OnCanvases(Protocol):
+    """A fill whose rows have several shapes, one for each batch."""
+
+    def canvases_of(self, source: "Source") -> "Sequence[Canvas]":
+        """The canvases that the examples of a split lie on; empty = all lie on one."""
+
+    def on(self, size: tuple[int, int]) -> Fill:
+        """The same fill, for a canvas of this height and width."""
 
 
 def at_largest(fill: Fill, config: DataConfig) -> Fill:

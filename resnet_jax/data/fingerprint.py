@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ def fingerprint(source: Source) -> str:
     digest = hashlib.sha256(json.dumps([list(source.class_names), len(source)]).encode())
     leaves = leaves_of(source)
     for index in np.unique(np.linspace(0, len(source) - 1, SAMPLES).astype(int)) if len(source) else ():
-        example = source[int(index)]
+        try:
+            example = source[int(index)]
+        except ImageError:  # training leaves such an example out
+            continue
         label = int(example["label"]) if "label" in leaves else None
         for name in leaves:
             if name != "label":
@@ -31,7 +35,9 @@ def fingerprint(source: Source) -> str:
 
 
 def _array(leaf: Any) -> np.ndarray:
-    """A leaf as an array; of a video its times and its first frame."""
+    """A leaf as an array; of a video its times and its first frame, of objects all their pixels."""
+    if isinstance(leaf, Sequence) and not isinstance(leaf, bytes):
+        return np.concatenate([bitmap.pixels.ravel() for bitmap in leaf]) if leaf else np.zeros(0)
     if not hasattr(leaf, "times"):
         return np.ascontiguousarray(leaf)
     try:

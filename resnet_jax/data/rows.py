@@ -5,12 +5,14 @@ Everything here is pickled for worker processes.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
 
 from resnet_jax.data.broken import Broken, take_readable
+from resnet_jax.data.canvas_order import CanvasOrder
 from resnet_jax.data.fills import SHUFFLE, Draws, Fill, Row
 from resnet_jax.data.identities import ClassOrder
 from resnet_jax.data.sources import Source
@@ -18,8 +20,30 @@ from resnet_jax.data.sources import Source
 Batch = dict[str, np.ndarray]
 """N rows of every array that a fill writes and, in evaluation, `weight` float32 (N,)."""
 
-Fills = Sequence[tuple[int, Fill]]
-"""The fills of a run, each with the global position from which on it writes the rows. Each begins with a batch."""
+
+@dataclass(frozen=True)
+class FillsInTurn:
+    """The fills of a run, each with the global position from which on it writes the rows. Each begins with a batch."""
+
+    fills: Sequence[tuple[int, Fill]]
+
+    def __call__(self, position: int) -> Fill:
+        return next(fill for start, fill in reversed(self.fills) if start <= position)
+
+
+@dataclass(frozen=True)
+class FillsOfCanvases:
+    """The fills of a run whose batches lie on canvases, one for each canvas."""
+
+    fills: Sequence[Fill]
+    order: CanvasOrder
+
+    def __call__(self, position: int) -> Fill:
+        return self.fills[self.order.canvas_at(position)]
+
+
+FillAt = FillsInTurn | FillsOfCanvases
+"""Gives the fill that writes the rows of the batch at a global position."""
 
 # To hand out a task costs time. So many rows share one task.
 _ROWS_PER_TASK = 8
@@ -75,8 +99,8 @@ class Order:
 class TrainRows:
     """See `batches.train_batches`."""
 
-    def __init__(self, source: Source, fills: Fills, order: Order | ClassOrder, seed: int) -> None:
-        self._source, self._fills, self._order, self._seed = source, fills, order, seed
+    def __init__(self, source: Source, fill_at: FillAt, order: Order | ClassOrder | CanvasOrder, seed: int) -> None:
+        self._source, self._fill_at, self._order, self._seed = source, fill_at, order, seed
 
     def empty(self, position: int, count: int) -> Batch:
         return _empty(count, self._fill_at(position))
@@ -84,9 +108,6 @@ class TrainRows:
     def write(self, position: int, batch: Batch, row: int) -> Iterable[Broken]:
         views, draws, fill = _row(batch, row), Draws(self._seed, position), self._fill_at(position)
         return self._order.take(position, lambda index: fill(_example(self._source, index), draws, views))
-
-    def _fill_at(self, position: int) -> Fill:
-        return next(fill for start, fill in reversed(self._fills) if start <= position)
 
 
 class EvalRows:

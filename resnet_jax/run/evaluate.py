@@ -20,7 +20,7 @@ from resnet_jax.tasks.classify.measure import make_measure, report_in_detail
 from resnet_jax.tasks.classify.report import EvalReport
 from resnet_jax.tasks.table import task_of
 from resnet_jax.tasks.task import Task
-from resnet_jax.training.evaluate import Evaluate, Measure, Pass, make_evaluate, make_pass
+from resnet_jax.training.evaluate import Evaluate, Measure, Pass, Report, make_evaluate, make_pass
 from resnet_jax.training.state import TrainState
 
 
@@ -51,11 +51,16 @@ def make_evaluations(config: Config, task: Task) -> Evaluations:
     """
     sources = tuple(_source(one, config, task) for one in config.evaluations)
     passes = tuple(
-        _named(one.name, make_evaluate(task.measure, task.report, **_eval_data(config, task, source)))
+        _named(one.name, make_evaluate(task.measure, report_of(task, source), **_eval_data(config, task, source)))
         for one, source in zip(config.evaluations, sources, strict=True)
     )
     first = config.evaluations[0].name
     return Evaluations(passes, sources, key(first, task.best), key(first, "count"), shown_names(config, task))
+
+
+def report_of(task: Task, source: data.Source) -> Report:
+    """What makes the results of a split."""
+    return task.report_of(source) if task.report_of else task.report
 
 
 def key(evaluation: str, number: str) -> str:

@@ -64,6 +64,8 @@ class Task:
       distance: how far the outputs of the network are from those of a teacher, for each example of a part of a batch as
         the data gave it. Where `loss` gives weights, it is a sum that the same weights divide. None = the task cannot
         have a teacher.
+      report_of: gives the report of a split, instead of `report`, where the results need more of the split than rows of
+        one shape can hold, such as all its annotations.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
       check_eval_source: the same for a split that is evaluated; None = `check_source`. Its identities may be others
@@ -87,6 +89,7 @@ class Task:
     split: tuple[str, ...] = ()
     parts: "Callable[[Source], Sequence[tuple[Fill, Source]]] | None" = None
     distance: Distance | None = None
+    report_of: "Callable[[Source], Report] | None" = None
     check_source: "Callable[[Source], None]" = lambda source: None
     check_eval_source: "Callable[[Source], None] | None" = None
     group_size: int = 1

@@ -70,16 +70,18 @@ def fit(state: TrainState, loop: Loop, log: RunLog) -> TrainState:
 
     in_flight: deque[Any] = deque()
     start = int(state.step)
-    shapes, since = None, start
+    known: set[Any] = set()
+    since = start
     for step in range(start + 1, plan.total + 1):
         phase, train_step = next(one for one in reversed(loop.train_steps) if one[0] < step)
         compiles = step <= max(since, phase) + 1 + STEPS_IN_FLIGHT
         watchdog.expect(f"step {step}", PATIENCE if compiles else 1)
         with log.waiting_for_data():
             rows = next(loop.batches)
-        if (now := shapes_of(rows)) != shapes:  # images of another size: a program of their own
+        if (program := (phase, shapes_of(rows))) not in known:  # images of another size: a program of their own
             watchdog.expect(f"step {step}", PATIENCE)
-            shapes, since = now, step
+            known.add(program)
+            since = step
         batch = put_batch(rows, loop.sharding)
         state, metrics = train_step(state, batch)
         log.collect(step, metrics)

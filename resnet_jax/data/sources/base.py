@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Float, Int, Real, UInt8
 
+from resnet_jax.data.boxes import Bitmap, Objects, objects_of
+from resnet_jax.data.transforms import decode
 from resnet_jax.data.video.base import Video
 from resnet_jax.errors import DataError
 
@@ -27,12 +29,20 @@ class Example(TypedDict):
     video: NotRequired[Video]
     mask: NotRequired[UInt8[np.ndarray, "H W"]]
     """The class of each pixel."""
-    boxes: NotRequired[Int[np.ndarray, "M 4"]]
+    boxes: NotRequired[Real[np.ndarray, "M 4"]]
     """x1, y1, x2, y2 in pixels, half-open; -1 where a place is empty."""
     classes: NotRequired[Int[np.ndarray, " M"]]
-    """The class of each box; -1 where a place is empty."""
-    instances: NotRequired[UInt8[np.ndarray, "M S S"]]
-    """1 where the object of a box is visible; the first pixel is the box's top left corner."""
+    """The class of each box, from 1; -1 where a place is empty."""
+    instances: NotRequired[UInt8[np.ndarray, "M S S"] | Sequence[Bitmap]]
+    """1 where the object of a box is visible; in an array the first pixel is the box's top left corner."""
+    crowd: NotRequired[Bool[np.ndarray, " M"]]
+    """Boxes on which nothing is trained or judged. This leaf and the next ones hold no empty places."""
+    area: NotRequired[Float[np.ndarray, " M"]]
+    """As the file says it, in pixels."""
+    ids: NotRequired[Sequence[str]]
+    """What to call each object in an error."""
+    shape: NotRequired[tuple[int, int]]
+    """Height and width of the image that the boxes are of, as the file says it."""
     same: NotRequired[bool]
     """Whether this image and the other one of its pair show one identity, see `compared.py`."""
 
@@ -61,6 +71,31 @@ def leaves_of(source: Source) -> tuple[str, ...]:
     return tuple(getattr(source, "leaves", ("image", "label")))
 
 
+def read_size(source: Source, index: int, *, exif: bool = False) -> tuple[int, int]:
+    """Height and width of an image: read from the header of its file where the source has `image_size`; otherwise the
+    image is decoded.
+
+    Args:
+      exif: of a photograph turned upright.
+    Raises:
+      ImageError: an image that cannot be read.
+    """
+    read = getattr(source, "image_size", None)
+    if read is not None:
+        size: tuple[int, int] = read(index, exif=exif)
+        return size
+    example = source[index]
+    height, width, _ = decode(example["image"], 3, name=example.get("name", f"image {index}"), exif=exif).shape
+    return height, width
+
+
+def read_objects(source: Source, index: int) -> Objects:
+    """The objects of an image, without decoding it where the source has `objects`. Raises `ImageError`."""
+    read = getattr(source, "objects", None)
+    found: Objects = objects_of(source[index]) if read is None else read(index)
+    return found
+
+
 def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) -> str:
     """The text of an error if examples lack a leaf that is needed. Empty if they have all.
 
@@ -74,7 +109,9 @@ def missing_leaves(source: Source, needs: Sequence[str], what: str, where: str) 
     if not missing:
         return ""
     examples = (
-        "digit_scenes or pairs:PATH"
+        "digit_scenes or coco:PATH"
+        if "boxes" in needs
+        else "digit_scenes or pairs:PATH"
         if "mask" in needs
         else "moving_digits or videos:PATH"
         if "video" in needs

@@ -42,6 +42,7 @@ class DigitScenes:
     class_names = ("background", *"0123456789")
     splits = SPLITS
     leaves = ("image", "mask", "boxes", "classes", "instances")
+    places = MAX_DIGITS
 
     def __init__(self, config: DataConfig, split: str) -> None:
         self._scans = Scans(split, "digit_scenes")
@@ -55,6 +56,10 @@ class DigitScenes:
             "an image of digit_scenes has no single label, as it shows 3 to 6 digits; its leaves are image, mask, "
             "boxes, classes and instances. Read those, or choose digits or digit_numbers"
         )
+
+    def image_size(self, index: int, *, exif: bool = False) -> tuple[int, int]:
+        """Height and width of an image."""
+        return SIDE, SIDE
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < self._length:

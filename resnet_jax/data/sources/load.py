@@ -16,6 +16,8 @@ from resnet_jax.data.sources.arrays import (
     open_npz,
 )
 from resnet_jax.data.sources.base import Source
+from resnet_jax.data.sources.box_csv import box_csv_splits, open_box_csv
+from resnet_jax.data.sources.coco import coco_splits, open_coco
 from resnet_jax.data.sources.digit_numbers import DigitNumbers
 from resnet_jax.data.sources.digit_scenes import DigitScenes
 from resnet_jax.data.sources.folder import Folder, HeldOut, folder_splits
@@ -40,6 +42,7 @@ from resnet_jax.data.sources.video_lists import (
 )
 from resnet_jax.data.sources.videos import open_videos
 from resnet_jax.data.sources.voc import open_voc, voc_splits
+from resnet_jax.data.sources.voc_boxes import open_voc_boxes, voc_box_splits
 from resnet_jax.errors import DataError, unknown_name
 
 
@@ -58,6 +61,8 @@ _PLAIN = {
     "synthetic": _Kind(lambda config: SYNTHETIC_LENGTHS, Synthetic),
 }
 _WITH_PATH = {
+    "boxes": _Kind(lambda c: box_csv_splits(_path(c)), lambda c, split: open_box_csv(_path(c), split)),
+    "coco": _Kind(lambda c: coco_splits(_path(c)), lambda c, split: open_coco(_path(c), split)),
     "folder": _Kind(
         lambda c: (c.train_split, c.eval_split) if c.holdout else folder_splits(_path(c)),
         lambda c, split: HeldOut(_path(c), split, c) if c.holdout else Folder(_path(c), split, _both(c)),
@@ -85,6 +90,7 @@ _WITH_PATH = {
         lambda c: folder_splits(_path(c), "videos", "mp4"), lambda c, split: open_videos(_path(c), split, c)
     ),
     "voc": _Kind(lambda c: voc_splits(_path(c)), lambda c, split: open_voc(_path(c), split, c)),
+    "voc_boxes": _Kind(lambda c: voc_box_splits(_path(c)), lambda c, split: open_voc_boxes(_path(c), split)),
 }
 
 

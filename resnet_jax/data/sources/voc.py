@@ -1,5 +1,6 @@
 """The layout of Pascal VOC's segmentation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_jax.config import DataConfig
@@ -13,6 +14,7 @@ CLASS_NAMES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _LISTS = Path("ImageSets") / "Segmentation"
+_PARTS = (Path("JPEGImages"), Path("SegmentationClass"), _LISTS)
 
 
 def open_voc(root: Path, split: str, config: DataConfig) -> MaskedImages:
@@ -23,7 +25,7 @@ def open_voc(root: Path, split: str, config: DataConfig) -> MaskedImages:
     Raises:
       DataError: another layout, no such split, or files that are missing.
     """
-    folder, splits = _find(root), voc_splits(root)
+    folder, splits = find_voc(root, _PARTS), voc_splits(root)
     if split not in splits:
         raise DataError(unknown_name(f"split of voc:{root}", split, splits))
     list_of = folder / _LISTS / f"{split}.txt"
@@ -44,15 +46,23 @@ def open_voc(root: Path, split: str, config: DataConfig) -> MaskedImages:
 
 def voc_splits(root: Path) -> list[str]:
     """The lists of images that a folder holds."""
-    return sorted(path.stem for path in (_find(root) / _LISTS).glob("*.txt") if not path.name.startswith("."))
+    return sorted(
+        path.stem for path in (find_voc(root, _PARTS) / _LISTS).glob("*.txt") if not path.name.startswith(".")
+    )
 
 
-def _find(root: Path) -> Path:
-    """The folder that holds JPEGImages: the one that was named, VOC2012 in it, or VOCdevkit/VOC2012 in it."""
+def find_voc(root: Path, parts: Sequence[Path]) -> Path:
+    """The folder that holds these parts of the layout: the one that was named, VOC2012 in it, or VOCdevkit/VOC2012 in
+    it.
+
+    Raises:
+      DataError: there is none.
+    """
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if all((folder / part).is_dir() for part in ("JPEGImages", "SegmentationClass", _LISTS)):
+        if all((folder / part).is_dir() for part in parts):
             return folder
+    *some, last = map(str, parts)
     raise DataError(
-        f"{root} has not the layout of Pascal VOC; it must hold JPEGImages, SegmentationClass and {_LISTS}, itself "
-        "or in VOCdevkit/VOC2012. Correct `voc:PATH`"
+        f"{root} has not the layout of Pascal VOC; it must hold {', '.join(some)} and {last}, itself or in "
+        "VOCdevkit/VOC2012. Correct the path"
     )
