@@ -9,24 +9,14 @@ from resnet_jax.errors import ConfigError
 Share = Range(low=0, high=1)
 
 _OF_THE_NETWORK = (
-    "pyramid_width",
-    "head_width",
-    "head_convs",
-    "levels",
-    "anchor_sizes",
-    "anchor_ratios",
-    "rpn_pre_nms_top_n_train",
-    "rpn_pre_nms_top_n_test",
-    "rpn_post_nms_top_n_train",
-    "rpn_post_nms_top_n_test",
-    "rpn_nms_thresh",
-    "box_score_thresh",
-    "box_nms_thresh",
-    "box_detections_per_img",
-    "score_thresh",
-    "nms_thresh",
-    "topk_candidates",
-    "detections_per_img",
+    *("pyramid_width", "head_width", "mask_width", "head_convs", "levels", "anchor_sizes", "anchor_ratios"),
+    *("canonical_scale", "canonical_level"),
+    *("rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_batch_size_per_image", "rpn_positive_fraction"),
+    *("rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"),
+    *("rpn_nms_thresh", "box_fg_iou_thresh", "box_bg_iou_thresh", "box_batch_size_per_image", "box_positive_fraction"),
+    *("box_score_thresh", "box_nms_thresh", "box_detections_per_img"),
+    *("fg_iou_thresh", "bg_iou_thresh", "center_sampling_radius"),
+    *("score_thresh", "nms_thresh", "topk_candidates", "detections_per_img"),
 )
 """Fields that are options of `create_model` under the same names."""
 
@@ -38,8 +28,8 @@ class Detect(Checked):
 
     The shorter side of an image is resized to `min_size` pixels, the longer one to `max_size` at most. The names are
     torchvision's where it has the same option. A field of None, or an empty one, leaves the network as its name says.
-    Fields that begin with `rpn_` and `box_` are for networks that make proposals first (Faster R-CNN, Mask R-CNN).
-    `score_thresh`, `nms_thresh`, `topk_candidates` and `detections_per_img` are for the others.
+    Fields that begin with `rpn_` and `box_` are for networks that make proposals first (Faster R-CNN, Mask R-CNN). The
+    fields from `fg_iou_thresh` on are for the others.
     """
 
     kind: Literal["detect"] = "detect"
@@ -70,22 +60,28 @@ class Detect(Checked):
     pyramid_width: Annotated[int, AtLeastOne] | None = None
     """Channels of the maps of the pyramid, and of the heads on them."""
     head_width: Annotated[int, AtLeastOne] | None = None
-    """Channels of the fully connected layers that look at a proposal."""
+    """Numbers of the fully connected layers that look at a proposal."""
+    mask_width: Annotated[int, AtLeastOne] | None = None
+    """Channels of the head for masks."""
     head_convs: Annotated[int, AtLeastOne] | None = None
     """Convolutions of each head of a network without proposals."""
     levels: tuple[Annotated[int, AtLeastOne], ...] = ()
-    """Stages of the backbone, from 1, that feed the pyramid; empty = as the name says."""
+    """Stages of the backbone, from 1, that feed the pyramid."""
     anchor_sizes: tuple[tuple[Annotated[float, Positive], ...], ...] = ()
-    """Of each level of the pyramid, the finest first: sides in pixels of its square anchors; empty = torchvision's."""
+    """Of each level of the pyramid, the finest first: sides in pixels of its square anchors."""
     anchor_ratios: tuple[Annotated[float, Positive], ...] = ()
-    """Height to width of the anchors; empty = torchvision's."""
-    rpn_fg_iou_thresh: Annotated[float, Share] = 0.7
+    """Height to width of the anchors."""
+    canonical_scale: Annotated[int, AtLeastOne] | None = None
+    """A proposal of this many pixels is looked at on the map of stride 2 ** `canonical_level`; one of half as many on
+    the map before (Lin et al. 2017, arXiv:1612.03144, equation 1)."""
+    canonical_level: Annotated[int, AtLeastOne] | None = None
+    rpn_fg_iou_thresh: Annotated[float, Share] | None = None
     """An anchor that overlaps an object by at least this (IoU) is to find it."""
-    rpn_bg_iou_thresh: Annotated[float, Share] = 0.3
+    rpn_bg_iou_thresh: Annotated[float, Share] | None = None
     """An anchor that overlaps every object by less than this is background."""
-    rpn_batch_size_per_image: Annotated[int, AtLeastOne] = 256
-    """Anchors of an image that the loss of the proposals looks at, drawn at random."""
-    rpn_positive_fraction: Annotated[float, Share] = 0.5
+    rpn_batch_size_per_image: Annotated[int, AtLeastOne] | None = None
+    """Anchors of an image that the losses of the proposals look at, drawn at random."""
+    rpn_positive_fraction: Annotated[float, Share] | None = None
     """The share of these that are to find an object, at most."""
     rpn_pre_nms_top_n_train: Annotated[int, AtLeastOne] | None = None
     """Proposals of each level that are kept by score before suppression, in training."""
@@ -97,13 +93,13 @@ class Detect(Checked):
     """The same in evaluation and prediction."""
     rpn_nms_thresh: Annotated[float, Share] | None = None
     """A proposal that overlaps a better one by more than this (IoU) is left out."""
-    box_fg_iou_thresh: Annotated[float, Share] = 0.5
+    box_fg_iou_thresh: Annotated[float, Share] | None = None
     """A proposal that overlaps an object by at least this (IoU) is to find it."""
-    box_bg_iou_thresh: Annotated[float, Share] = 0.5
+    box_bg_iou_thresh: Annotated[float, Share] | None = None
     """A proposal that overlaps every object by less than this is background."""
-    box_batch_size_per_image: Annotated[int, AtLeastOne] = 512
+    box_batch_size_per_image: Annotated[int, AtLeastOne] | None = None
     """Proposals of an image that the losses of the boxes look at, drawn at random."""
-    box_positive_fraction: Annotated[float, Share] = 0.25
+    box_positive_fraction: Annotated[float, Share] | None = None
     """The share of these that are to find an object, at most. The loss of the masks looks at them."""
     box_score_thresh: Annotated[float, Share] | None = None
     """Detections with a lower score are left out."""
@@ -111,11 +107,11 @@ class Detect(Checked):
     """A detection that overlaps a better one of its class by more than this (IoU) is left out."""
     box_detections_per_img: Annotated[int, AtLeastOne] | None = None
     """Detections of an image at most."""
-    fg_iou_thresh: Annotated[float, Share] = 0.5
+    fg_iou_thresh: Annotated[float, Share] | None = None
     """RetinaNet: as `rpn_fg_iou_thresh`."""
-    bg_iou_thresh: Annotated[float, Share] = 0.4
+    bg_iou_thresh: Annotated[float, Share] | None = None
     """RetinaNet: as `rpn_bg_iou_thresh`."""
-    center_sampling_radius: Annotated[float, Positive] = 1.5
+    center_sampling_radius: Annotated[float, Positive] | None = None
     """FCOS: a place is to find an object whose middle is nearer than this times the stride."""
     score_thresh: Annotated[float, Share] | None = None
     """As `box_score_thresh`."""
@@ -145,7 +141,7 @@ class Detect(Checked):
             )
         for low, high in (("rpn_bg", "rpn_fg"), ("box_bg", "box_fg"), ("bg", "fg")):
             least, most = (getattr(self, f"{name}_iou_thresh") for name in (low, high))
-            if least > most:
+            if None not in (least, most) and least > most:
                 raise ConfigError(
                     f"Detect.{low}_iou_thresh = {least} must be at most {high}_iou_thresh = {most}; exchange them"
                 )

@@ -39,7 +39,10 @@ def test_what_the_network_is_told():
         ({"jitter": (2.0, 0.1)}, r"jitter = \(2.0, 0.1\) must be the smallest and the largest factor, such as"),
         ({"jitter": (2.0,)}, r"jitter = \(2.0,\) must be the smallest"),
         ({"canvas": 640}, "canvas = 640 must hold images of max_size = 1333 pixels; set it to 0, or to at least 1333"),
-        ({"rpn_bg_iou_thresh": 0.8}, "rpn_bg_iou_thresh = 0.8 must be at most rpn_fg_iou_thresh = 0.7; exchange them"),
+        (
+            {"rpn_bg_iou_thresh": 0.8, "rpn_fg_iou_thresh": 0.7},
+            "rpn_bg_iou_thresh = 0.8 must be at most rpn_fg_iou_thresh = 0.7; exchange them",
+        ),
         ({"anchor_sizes": ((8.0, -1.0),)}, r"anchor_sizes\[0\]\[1\] = -1.0 is out of range; it must be > 0"),
         ({"box_nms_thresh": 1.5}, "box_nms_thresh = 1.5 is out of range; it must be >= 0 and <= 1"),
     ],
