@@ -9,7 +9,16 @@ from resnet_jax.errors import ConfigError
 Share = Range(low=0, high=1)
 
 _OF_THE_NETWORK = (
-    *("pyramid_width", "head_width", "mask_width", "head_convs", "levels", "anchor_sizes", "anchor_ratios"),
+    *(
+        "pyramid_width",
+        "head_width",
+        "mask_width",
+        "head_convs",
+        "levels",
+        "extra_levels",
+        "anchor_sizes",
+        "anchor_ratios",
+    ),
     *("canonical_scale", "canonical_level"),
     *("rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_batch_size_per_image", "rpn_positive_fraction"),
     *("rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"),
@@ -67,6 +76,8 @@ class Detect(Checked):
     """Convolutions of each head of a network without proposals."""
     levels: tuple[Annotated[int, AtLeastOne], ...] = ()
     """Stages of the backbone, from 1, that feed the pyramid."""
+    extra_levels: Annotated[int, NotNegative] | None = None
+    """Coarser levels on top of these."""
     anchor_sizes: tuple[tuple[Annotated[float, Positive], ...], ...] = ()
     """Of each level of the pyramid, the finest first: sides in pixels of its square anchors."""
     anchor_ratios: tuple[Annotated[float, Positive], ...] = ()

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from resnet_jax.tasks.detect.find import flat as of_levels
+
 Sums = dict[str, tuple[Float[Array, " N"], Float[Array, " N"]]]
 """By name: for each image the sum of a loss, and the count that divides it, see `training.step.Losses.several`."""
 
@@ -29,8 +31,8 @@ class Objects(NamedTuple):
 
 
 def flat(levels: Sequence[Float[Array, "N H W _"]], size: int) -> Float[Array, "N P S"]:
-    """The numbers of all anchors, level by level, row by row, those of a place together: `size` for each."""
-    return jnp.concatenate([one.reshape(len(one), -1, size) for one in levels], axis=1)
+    """The numbers of all anchors in the order of `find.anchors_of`: `size` for each."""
+    return jnp.concatenate(of_levels(tuple(levels), size), axis=1)
 
 
 def smooth_l1(said: Float[Array, "*B"], wanted: Float[Array, "*B"], beta: float) -> Float[Array, "*B"]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from resnet_jax.tasks.detect.boxes import decode, encode, giou_loss, iou
+from resnet_jax.tasks.detect.boxes import decode, decode_sides, encode, giou_loss, iou
 from resnet_jax.tasks.detect.losses import (
     Objects,
     Sums,
@@ -17,7 +17,7 @@ from resnet_jax.tasks.detect.losses import (
     of_objects,
 )
 from resnet_jax.tasks.detect.matching import BETWEEN, match
-from resnet_jax.tasks.detect.places import centred_at, decode_sides, match_places
+from resnet_jax.tasks.detect.places import centred_at, match_places
 from resnet_jax.tasks.detect.uniform import decode_near, match_uniformly
 
 Out = dict[str, Any]

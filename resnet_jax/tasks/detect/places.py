@@ -44,13 +44,6 @@ def match_places(
     return jnp.where(jnp.max(smallness, axis=1) < 1e-5, NOTHING, jnp.argmax(smallness, axis=1))
 
 
-def decode_sides(deltas: Float[Array, "P 4"], anchors: Float[Array, "P 4"]) -> Float[Array, "P 4"]:
-    """The boxes whose left, upper, right and lower side are so many strides away: `BoxLinearCoder.decode`."""
-    middle = 0.5 * (anchors[:, :2] + anchors[:, 2:])
-    away = deltas * jnp.tile(anchors[:, 2:] - anchors[:, :2], (1, 2))
-    return jnp.concatenate([middle - away[:, :2], middle + away[:, 2:]], axis=1)
-
-
 def centred_at(anchors: Float[Array, "P 4"], boxes: Float[Array, "P 4"]) -> Float[Array, " P"]:
     """How near a place is to the middle of its object: 1 in the middle, 0 at a side (section 3.3, equation 3)."""
     middle, stride = 0.5 * (anchors[:, :2] + anchors[:, 2:]), anchors[:, 2:] - anchors[:, :2]

@@ -7,7 +7,6 @@ outside the map is 0, any other outside is that of the border.
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
