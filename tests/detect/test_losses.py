@@ -16,6 +16,8 @@ from resnet_jax.tasks.detect.one_stage import fcos_losses, retinanet_losses, yol
 from resnet_jax.tasks.detect.roi_heads import Rois, box_losses, draw_rois, mask_losses, rois_with_masks
 from resnet_jax.tasks.detect.rpn import rpn_losses
 
+from .sampling import Drawn
+
 SIDE, CLASSES, PLACES = 64, 6, 5
 MAPS = ((8, 8), (4, 4), (2, 2))
 STRIDES = (8, 16, 32)
@@ -148,27 +150,6 @@ def test_fcos(torchvision, numbers):
         assert ours["bbox_regression"] == ours["bbox_ctrness"] == 0
 
 
-class Fixed:
-    """torchvision's sampler with our draws."""
-
-    def __init__(self, keys, size, count, share, places=None):
-        self.draws = [np.asarray(jax.random.uniform(key, (size,))) for key in keys]
-        self.count, self.share, self.places = count, share, places
-
-    def __call__(self, labels):
-        chosen = ([], [])
-        for number, own in enumerate(labels):
-            draw = self.draws[number] if self.places is None else self.draws[number][self.places[number]]
-            most = [int(self.count * self.share)]
-            for kind, among in zip(chosen, (own >= 1, own == 0), strict=True):
-                rows = np.flatnonzero(np.asarray(among))
-                first = rows[np.argsort(draw[rows])][: most[-1]]
-                most.append(self.count - len(first))
-                kind.append(torch.zeros(len(own), dtype=torch.bool))
-                kind[-1][first] = True
-        return chosen
-
-
 def test_proposals(torchvision):
     from torchvision.models.detection.rpn import RegionProposalNetwork
 
@@ -177,7 +158,7 @@ def test_proposals(torchvision):
     keys = jax.random.split(jax.random.key(0), 3)
     out = {"scores": levels_of(rng, 3), "deltas": levels_of(rng, 12, 0.3)}
     rpn = RegionProposalNetwork(None, None, 0.7, 0.3, 24, 0.5, {}, {}, 0.7)
-    rpn.fg_bg_sampler = Fixed(keys, len(anchors), 24, 0.5)
+    rpn.fg_bg_sampler = Drawn(keys, len(anchors), 24, 0.5)
     labels, boxes = rpn.assign_targets_to_anchors([torch.tensor(anchors)] * 3, targets_of(objects))
     wanted = rpn.box_coder.encode([box.double() for box in boxes], [torch.tensor(anchors)] * 3)
     leaves = {"scores": flat_torch(out["scores"], 1), "deltas": flat_torch(out["deltas"], 4)}
@@ -202,7 +183,7 @@ def test_classes_and_boxes_of_proposals(torchvision, proposed):
     proposals[~real] = 0
     heads = RoIHeads(None, None, None, 0.5, 0.5, 16, 0.25, None, 0.05, 0.5, 100)
     there = [np.flatnonzero(np.r_[a, b]) for a, b in zip(real, np.asarray(objects.real), strict=True)]
-    heads.fg_bg_sampler = Fixed(keys, 20 + PLACES, 16, 0.25, there)
+    heads.fg_bg_sampler = Drawn(keys, 20 + PLACES, 16, 0.25, lambda image, _: there[image])
     given = [torch.tensor(boxes[own]) for boxes, own in zip(proposals, real, strict=True)]
     boxes, _, labels, wanted = heads.select_training_samples(given, targets_of(objects))
 

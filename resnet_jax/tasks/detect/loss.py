@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 from resnet_jax.models.detect.one_stage import Fcos, RetinaNet
 from resnet_jax.models.detect.two_stage import BOX_GRID, MASK_GRID, TwoStage
@@ -22,10 +22,12 @@ from resnet_jax.tasks.task import Prepare
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.step import Loss, Losses
 
-_DROPPED, _DRAWN = 1, 2
+DROPPED, DRAWN = 1, 2
 """Numbers of the keys of a step; `prepare` draws from the key itself."""
-_ANCHORS, _ROIS = 0, 1
+ANCHORS, ROIS = 0, 1
 """Numbers of the keys of an image."""
+Keys = Callable[[int], Key[Array, " N"]]
+"""From such a number to a key for each image."""
 
 
 class Applied:
@@ -41,7 +43,7 @@ class Applied:
             x,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(self._key, _DROPPED)},
+            rngs={"dropout": jax.random.fold_in(self._key, DROPPED)},
             **options,
         )
         self.batch_stats = updates.get("batch_stats", {})
@@ -63,8 +65,7 @@ def make_loss(model: Any, prepare: Prepare) -> Loss:
         seen = prepare(key, batch)
         net = Applied(model.on_axis(axis) if axis else model, params, batch_stats, key)
         out = net(seen["image"], positions=seen["position"])
-        drawn = partial(jax.random.fold_in, jax.random.fold_in(key, _DRAWN))
-        several = of_outputs(net, out, seen, jax.vmap(drawn)(seen["position"]))
+        several = of_outputs(net, out, seen, partial(keys_of, key, seen["position"]))
         return Losses(jnp.zeros(len(seen["image"])), {}, net.batch_stats, several=several)
 
     return loss
@@ -76,16 +77,26 @@ def canvas_of(seen: Batch) -> Size:
     return height, width
 
 
-def losses_of(model: Any) -> Callable[[Applied, dict[str, Any], Batch, Key[Array, " N"]], Sums]:
-    """The function of the network, of its outputs, of the batch and of a key for each image that gives the losses."""
+def keys_of(key: Key[Array, ""], positions: Int[Array, " N"], number: int) -> Key[Array, " N"]:
+    """A key for each image of a step, by its place in the whole batch.
 
-    def of_outputs(net: Applied, out: dict[str, Any], seen: Batch, keys: Array) -> Sums:
+    Args:
+      number: what is drawn, `ANCHORS` or `ROIS`.
+    """
+    of_step = jax.random.fold_in(key, DRAWN)
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.fold_in(of_step, place), number))(positions)
+
+
+def losses_of(model: Any) -> Callable[[Applied, dict[str, Any], Batch, Keys], Sums]:
+    """The function of the network, of its outputs, of the batch and of keys that gives the losses."""
+
+    def of_outputs(net: Applied, out: dict[str, Any], seen: Batch, keys: Keys) -> Sums:
         levels = anchors_of_levels(model, canvas_of(seen))
         anchors = jnp.asarray(np.concatenate(levels), out["deltas"][0].dtype)
         objects = Objects(seen["boxes"], seen["classes"])
         if isinstance(model, TwoStage):
-            first = rpn_losses(model, out, anchors, objects, _keys(keys, _ANCHORS))
-            return first | _second_stage(model, net, out, seen, objects, _keys(keys, _ROIS))
+            first = rpn_losses(model, out, anchors, objects, keys(ANCHORS))
+            return first | _second_stage(model, net, out, seen, objects, keys(ROIS))
         if isinstance(model, RetinaNet):
             return retinanet_losses(model, out, anchors, objects)
         if isinstance(model, Fcos):
@@ -93,10 +104,6 @@ def losses_of(model: Any) -> Callable[[Applied, dict[str, Any], Batch, Key[Array
         return yolof_losses(model, out, anchors, objects)
 
     return of_outputs
-
-
-def _keys(keys: Key[Array, " N"], number: int) -> Key[Array, " N"]:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def _second_stage(
