@@ -1,5 +1,7 @@
 """Whole losses, all gradients and five steps against torchvision's own networks in float64, with the same draws."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 import torch
 
 import resnet_jax as rn
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.tasks.detect.find import anchors_of
 from resnet_jax.tasks.detect.loss import ANCHORS, ROIS, keys_of, make_loss
+from resnet_jax.training.state import make_init_state
+from resnet_jax.training.step import make_train_step, step_key
 
 from .oracle import images_of, pair, tensors_of, without_operators
 from .sampling import Drawn

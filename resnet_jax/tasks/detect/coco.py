@@ -111,7 +111,7 @@ def truth_of(source: Source, *, masks: bool, exif: bool, threads: int = 8) -> Tr
     for index, ((height, width), objects) in enumerate(found):
         images.append({"id": index, "height": height, "width": width})
         for place, (box, label) in enumerate(zip(_sides(objects.boxes), objects.classes.tolist(), strict=True)):
-            mask = {"segmentation": _encode(objects.bitmaps[place], (height, width))} if masks else {}
+            mask = {"segmentation": encode(objects.bitmaps[place], (height, width))} if masks else {}
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # a detection that is matched with 0 counts as unmatched
@@ -173,7 +173,7 @@ def detections_of(rows: Rows, truth: Truth) -> Iterator[dict[str, Any]]:
                 top, left, shares = paste(
                     rows["masks"][row][here][place].astype(np.float32), box.astype(np.float32), shape
                 )
-                one["segmentation"] = _encode(Bitmap(top, left, (shares > 0.5).astype(np.uint8)), shape)
+                one["segmentation"] = encode(Bitmap(top, left, (shares > 0.5).astype(np.uint8)), shape)
             yield one
 
 
@@ -229,7 +229,7 @@ def _sides(boxes: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 4"]:
     return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def _encode(bitmap: Bitmap, shape: Size) -> dict[str, Any]:
+def encode(bitmap: Bitmap, shape: Size) -> dict[str, Any]:
     """A bitmap as COCO's run-length code of the whole image."""
     from hotcoco import mask
 
