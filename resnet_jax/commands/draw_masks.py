@@ -30,7 +30,7 @@ def overlay_png(
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    picture = _drawn(_blend(image, mask))
+    picture = drawn(_blend(image, mask))
     shown = seen[:NAMED]
     texts = [f"{cut(class_names[one.label], _LONGEST)}: {_percent(one.share)}" for one in shown]
     texts += [f"and {len(seen) - NAMED} more"] if len(seen) > NAMED else []
@@ -66,7 +66,7 @@ def _blend(image: UInt8[np.ndarray, "H W C"], mask: UInt8[np.ndarray, "H W"]) ->
     return blended
 
 
-def _drawn(pixels: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
+def drawn(pixels: UInt8[np.ndarray, "H W 3"]) -> Image.Image:
     """At most `LARGEST` pixels a side. A small image gets a whole number of pixels for each of its own."""
     image, longer = Image.fromarray(pixels), max(pixels.shape[:2])
     if longer > LARGEST:

@@ -10,6 +10,7 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.predict_boxes import predict_boxes
 from resnet_jax.commands.predict_clips import predict_clips
 from resnet_jax.commands.predict_masks import check_out, predict_masks
 from resnet_jax.commands.sheet import SHOWN, check_picture, cut, draw_grid, short
@@ -29,6 +30,7 @@ def predict(
     top: int | None = None,
     checkpoint: Literal["last", "best"] = "last",
     out: Path | None = None,
+    least_score: float | None = None,
     batch_size: int | None = None,
     as_json: bool = False,
     sheet: Path | None = None,
@@ -40,7 +42,8 @@ def predict(
     """Name what is on images or videos, with a trained run or with published weights.
 
     A network for segmentation names the class of each pixel: --out says where its masks are written. A network for
-    videos names the class of each video, and of its clips one after the other.
+    detection finds objects: --out says where they are drawn. A network for videos names the class of each video, and of
+    its clips one after the other.
 
     If an image cannot be read, the others are still predicted, and the exit status is 1.
 
@@ -52,11 +55,16 @@ def predict(
         weights: A published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository of the Hugging
             Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
-        top: How many classes to show for each image, 3 by default; of a segmentation all that occur.
+        top: How many classes to show for each image, 3 by default; of a segmentation all that occur; of a detection how
+            many objects, by default all.
         checkpoint: Of a run: the newest, or the one with the best top-1 accuracy.
         out: Of a segmentation: the folder for the masks, NAME.png, whose values are the classes, and for the images
-            with the masks over them, NAME_overlay.png. A file that is there is not replaced.
-        batch_size: Images that are predicted together, 32 by default; of a segmentation 4; of a video 8 clips.
+            with the masks over them, NAME_overlay.png. Of a detection: the folder for the images with their objects,
+            NAME_boxes.png, and for all objects in COCO's form, detections.json. A file that is there is not replaced.
+        least_score: Of a detection: show only objects that are at least so sure, 0.5 by default. The file in COCO's
+            form holds all.
+        batch_size: Images that are predicted together, 32 by default; of a segmentation 4; of a detection 2; of a video
+            8 clips.
         as_json: Print one JSON object per image instead of a table.
         sheet: Also draw the images, as the network saw them, and their classes as this PNG; the first 100. Of videos,
             frames and the probabilities below them; the first 6.
@@ -68,7 +76,7 @@ def predict(
     import numpy as np
 
     from resnet_jax.errors import ConfigError, DataError
-    from resnet_jax.run.named import sees_videos, segments
+    from resnet_jax.run.named import detects, sees_videos, segments
     from resnet_jax.run.network import load_network
     from resnet_jax.run.predictor import expand, open_to_predict, predictions, predictor_of
 
@@ -91,6 +99,10 @@ def predict(
     else:
         opened = open_to_predict(network, checkpoint, model, exif=exif, preset=preset)
     broken: list[str] = []
+    if least_score is not None and not detects(opened):
+        raise ConfigError(
+            f"--least-score is for networks that find objects, and {opened.title} finds none; leave it out"
+        )
     if sees_videos(opened):
         if out is not None:
             raise ConfigError(f"--out is for masks, and {opened.title} names classes of videos; leave it out")
@@ -102,6 +114,19 @@ def predict(
         end(broken, len(paths), "videos")
         return
     paths = expand(images)
+    if detects(opened):
+        if out is None or sheet is not None or preset.crop or preset.interpolation:
+            raise ConfigError(
+                f"{opened.title} finds objects in whole images, resized bilinearly; give --out FOLDER for the images "
+                "with their objects, and leave --sheet, --preset.crop and --preset.interpolation out"
+            )
+        from resnet_jax.run.boxes import box_predictor_of
+
+        least = 0.5 if least_score is None else least_score
+        shown: dict[str, Any] = {"top": top, "least_score": least, "batch_size": batch_size or 2, "as_json": as_json}
+        predict_boxes(box_predictor_of(opened, exif=exif), paths, out, **shown, broken=broken)
+        end(broken, len(paths))
+        return
     if segments(opened):
         if out is None or sheet is not None or preset.crop or preset.interpolation:
             raise ConfigError(

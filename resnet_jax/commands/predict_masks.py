@@ -27,13 +27,17 @@ def check_out(out: Path) -> None:
         raise DataError(f"cannot write into --out {out}: it is not allowed in {there}. Choose another place")
 
 
-def outputs(paths: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """The files of the mask and of the overlay of each image.
+def outputs(paths: Sequence[Path], out: Path) -> list[list[Path]]:
+    """The files of the mask and of the overlay of each image. Raises as `check_free`."""
+    return check_free(paths, [[out / f"{path.stem}.png", out / f"{path.stem}_overlay.png"] for path in paths])
+
+
+def check_free(paths: Sequence[Path], named: list[list[Path]]) -> list[list[Path]]:
+    """The files that will be written for each image.
 
     Raises:
       DataError: two images would be written as one file, or a file is there already.
     """
-    named = [(out / f"{path.stem}.png", out / f"{path.stem}_overlay.png") for path in paths]
     of: dict[str, Path] = {}
     for path, files in zip(paths, named, strict=True):
         for file in files:

@@ -4,6 +4,7 @@ from resnet_jax.config.augment import AugmentConfig, Resize, ramped_sizes
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.clip import ClipConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.detect import Detect
 from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.experiment import Config
@@ -26,6 +27,7 @@ __all__ = [
     "Clips",
     "Config",
     "DataConfig",
+    "Detect",
     "Distil",
     "Embed",
     "Eval",

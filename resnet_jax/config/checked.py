@@ -85,10 +85,16 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
             (item, *_) = get_args(hint) or (None,)
             nested = dataclasses.is_dataclass(item)
             value = tuple(
-                from_dict(cast(type, item), one) if nested and isinstance(one, Mapping) else one for one in value
+                from_dict(cast(type, item), one) if nested and isinstance(one, Mapping) else _as_tuple(one)
+                for one in value
             )
         arguments[name] = value
     return cls(**arguments)
+
+
+def _as_tuple(value: Any) -> Any:
+    """A list within a list of JSON is a tuple within a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _chosen(hint: Any, value: Any) -> Any:

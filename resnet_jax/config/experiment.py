@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from resnet_jax.config.checked import AtLeastOne, Checked, NotNegative, Positive, Range, nearest_multiples
 from resnet_jax.config.checkpoint import CheckpointConfig
 from resnet_jax.config.data import DataConfig
+from resnet_jax.config.detect import Detect
 from resnet_jax.config.distil import Distil
 from resnet_jax.config.evaluation import Eval
 from resnet_jax.config.model import ModelConfig
@@ -27,7 +28,7 @@ class Config(Checked):
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    task: Classify | Segment | Embed | Clips = field(default_factory=Classify)
+    task: Classify | Segment | Embed | Clips | Detect = field(default_factory=Classify)
     optim: OptimConfig = field(default_factory=OptimConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     start: Start = field(default_factory=Start)

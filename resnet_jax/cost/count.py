@@ -161,7 +161,8 @@ def _operations(jaxpr: Jaxpr, values: dict[Var, Value], scope: tuple[str, ...]) 
             inputs = inputs[1:]
             of_cpus, of_others = branches.get(("cpu",), branches[None]), branches[None]
             called = [max(of_cpus, of_others, key=_macs_in)]
-        if called:
+        # How often a loop until a condition holds is run is not known: it is one operation.
+        if called and equation.primitive.name != "while":
             inner = called[0].jaxpr if isinstance(called[0], ClosedJaxpr) else called[0]
             local = dict(zip(inner.invars, inputs, strict=True))
             yield from _operations(inner, local, inside)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from resnet_jax.config import Classify, Clips, Config, Embed, Segment
+from resnet_jax.config import Classify, Clips, Config, Detect, Embed, Segment
 from resnet_jax.config_files import FILE_NAME, saved_config
 from resnet_jax.data import load_source
 from resnet_jax.files import open_folder
@@ -12,6 +12,7 @@ from resnet_jax.models.create import backbone_of
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.classify.task import classify
 from resnet_jax.tasks.clips.task import clips
+from resnet_jax.tasks.detect.task import detect
 from resnet_jax.tasks.embed.task import embed
 from resnet_jax.tasks.segment.task import segment
 from resnet_jax.tasks.task import Task
@@ -21,6 +22,7 @@ TASKS: dict[type, Callable[[Config, Any], Task]] = {
     Segment: segment,
     Embed: embed,
     Clips: clips,
+    Detect: detect,
 }
 """The function for each class of `config.task`. It takes the network too."""
 

@@ -34,6 +34,8 @@ def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
             return jax.tree.map(jnp.add, total, mean_of(common, part)), None
 
         like = jax.eval_shape(mean_of, common, jax.tree.map(lambda rows: rows[0], stacked))
+        if not jax.tree.leaves(like):
+            return like  # nothing to compute
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
         total, _ = lax.scan(add, zeros, stacked)
         return jax.tree.map(lambda leaf: leaf / parts, total)

@@ -17,6 +17,7 @@ from resnet_jax.runtime.mesh import AXIS, replicated, split_batch
 from resnet_jax.survival.digests import by_name
 from resnet_jax.survival.non_finite import gradient_norms, is_finite, keep_where
 from resnet_jax.training.accumulate import Batch, on_every_device, one_after_the_other
+from resnet_jax.training.divide import Counts, Several, mean_counts, mean_of_several, per_weight
 from resnet_jax.training.ema import Average
 from resnet_jax.training.frozen import (
     belonging_to,
@@ -50,12 +51,16 @@ class Losses(NamedTuple):
       batch_stats: all running statistics after this part; {} if the network has none.
       weight: how much each example counts, such as the number of its pixels that are not ignored. It must not depend on
         the parameters. None = 1 each.
+      several: further losses by name, each with counts of its own, such as of the anchors and proposals that it looks
+        at: `(loss, count)`. `sum(loss) / max(1, sum(count))` of each is added to the loss, and logged by its name. No
+        gradient passes through counts. There can be no `weight` then.
     """
 
     loss: Float[Array, " N"]
     metrics: dict[str, Float[Array, " N"]]
     batch_stats: PyTree[Array]
     weight: Float[Array, " N"] | None = None
+    several: Several | None = None
 
 
 Loss = Callable[[PyTree[Array], PyTree[Array], Batch, Key[Array, ""], str | None], Losses]
@@ -130,24 +135,40 @@ def make_train_step(
 
     now = (*resting, *groups)
 
-    def mean_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    def found_by(common: dict[str, Any], params: PyTree[Array], batch: Batch, axis: str | None) -> Losses:
+        whole, key = combine(params, common["frozen"]), jax.random.wrap_key_data(common["key"])
+        with fixed_norms(fixed_modules(whole, now)):
+            return loss({**whole, **common["fixed"]}, common["batch_stats"], batch, key, axis)
+
+    def mean_of(
+        paths: frozenset[str], axis: str | None, counts: Counts, common: dict[str, Any], batch: Batch
+    ) -> dict[str, Any]:
         """Gradients, running statistics and metrics of a part of the batch, as means over its examples."""
-        key = jax.random.wrap_key_data(common["key"])
 
-        def loss_of(params: PyTree[Array]) -> tuple[Array, Losses]:
-            whole = combine(params, common["frozen"])
-            with fixed_norms(fixed_modules(whole, now)):
-                found = loss({**whole, **common["fixed"]}, common["batch_stats"], batch, key, axis)
-            return jnp.mean(found.loss) * common["loss_scale"], found
+        def loss_of(params: PyTree[Array]) -> tuple[Array, tuple[Losses, dict[str, Array]]]:
+            found = found_by(common, params, batch, axis)
+            several = mean_of_several(found.several, common.get("counts") or counts(found.several), common["size"])
+            total = jnp.mean(found.loss) + sum(several.values())
+            return total * common["loss_scale"], (found, {"loss": total, **several})
 
-        grads, found = jax.grad(loss_of, has_aux=True)(common["params"])
+        grads, (found, losses) = jax.grad(loss_of, has_aux=True)(common["params"])
         grads = jax.tree.map(lambda grad: grad / common["loss_scale"], grads)
         # A weight of None stays None: JAX takes it for a branch without leaves.
-        metrics, weight = jax.tree.map(jnp.mean, ({"loss": found.loss, **found.metrics}, found.weight))
+        metrics, weight = jax.tree.map(jnp.mean, ({**losses, **found.metrics}, found.weight))
         moves = moving_statistics(found.batch_stats, combine(common["params"], common["frozen"]), now)
         moved, _ = partition(found.batch_stats, moves)
         shared, own = partition(grads, is_whole(grads, paths))
         return {"grads": shared, "own": own, "batch_stats": moved, "metrics": metrics, "weight": weight}
+
+    def share_of(paths: frozenset[str], axis: str | None, common: dict[str, Any], batch: Batch) -> dict[str, Any]:
+        """The same of what a device has, in parts. The counts of several losses are exchanged before they divide: where
+        there are parts, in a pass through all of them that computes nothing else."""
+        over_devices = lambda counts: jax.lax.pmean(counts, AXIS)
+        if accumulate > 1:
+            count = lambda common, part: mean_counts(found_by(common, common["params"], part, axis).several)
+            common = {**common, "counts": over_devices(one_after_the_other(count, accumulate)(common, batch))}
+        counts = lambda several: over_devices(mean_counts(several))
+        return one_after_the_other(partial(mean_of, paths, axis, counts), accumulate)(common, batch)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         size, scaling = len(jax.tree.leaves(batch)[0]), state.loss_scale
@@ -162,12 +183,13 @@ def make_train_step(
             "batch_stats": state.batch_stats,
             "key": jax.random.key_data(step_key(jax.random.wrap_key_data(state.key), state.step)),
             "loss_scale": jnp.float32(1) if scaling is None else scaling.scale,
+            "size": jnp.float32(size),
         }
         paths = split_paths(state.params, split, mesh.size)
         shared, _ = partition(params, is_whole(params, paths))
         spread_out = spread(shared, mesh.size) if shard_optimizer else _everywhere(shared)
         if is_separable(size, bn_group_size, mix_group_size, mesh.size, accumulate):
-            compute = one_after_the_other(partial(mean_of, paths, None if bn_group_size else AXIS), accumulate)
+            compute = partial(share_of, paths, None if bn_group_size else AXIS)
             layout = {"batch_stats": WHOLE, "metrics": WHOLE, "weight": WHOLE, "grads": spread_out}
             layout["own"] = PartitionSpec(AXIS)
             means = on_every_device(compute, mesh, layout, rows_of_devices(common, paths))(common, batch)
@@ -177,10 +199,10 @@ def make_train_step(
                 "need; choose a batch_size, model.bn_group_size and data.augment.mix_group_size that fit"
             )
         else:
-            means = mean_of(paths, None, common, batch)
+            means = mean_of(paths, None, mean_counts, common, batch)
         means["grads"] = combine(means["grads"], means.pop("own"))
         if means["weight"] is not None:
-            means |= _per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
+            means |= per_weight({name: means[name] for name in ("grads", "metrics")}, means["weight"])
 
         waits = belonging_to(state.opt_state, frozen_names(state.params, resting), frozenset(by_name(state.params)))
         waiting, in_use = partition(state.opt_state, waits)
@@ -236,15 +258,6 @@ def _restarted_if(begins: Bool[Array, ""], opt_state: PyTree[Array]) -> PyTree[A
         return isinstance(part, (optax.ScaleByScheduleState, Masks))
 
     return jax.tree.map(restart, opt_state, is_leaf=keeps)
-
-
-def _per_weight(means: dict[str, Any], weight: Float[Array, ""]) -> dict[str, Any]:
-    """Divides by the weight: turns means over the examples into sums divided by the sum of the weights.
-
-    Only here, after the one exchange, are the weights of all parts known. Gradients are linear, so this is exact.
-    """
-    divisor = jnp.where(weight > 0, weight, 1)
-    return jax.tree.map(lambda mean: jnp.where(weight > 0, mean / divisor, 0).astype(mean.dtype), means)
 
 
 def _everywhere(tree: PyTree) -> PyTree[PartitionSpec]:

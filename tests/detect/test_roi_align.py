@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_jax.tasks.detect.roi_align import align_masks, roi_align
+from resnet_jax.tasks.detect.roi_align import roi_align
 
 # Not `compile_quickly`: without XLA's optimisations the gradient of a gather is wrong in a few places (jaxlib 0.10.2 on
 # CPUs).
@@ -55,19 +55,6 @@ def test_grids_and_gradients(plain, size, samples, scale, aligned):
         np.testing.assert_allclose(
             back(jnp.asarray(weights))[0], np.moveaxis(theirs.grad.numpy(), 1, -1), rtol=1e-11, atol=1e-12
         )
-
-
-def test_the_grid_of_a_mask_has_a_sample_for_each_pixel(plain):
-    with jax.enable_x64(True):
-        rng = np.random.default_rng(1)
-        masks = (rng.random((30, 40, 50)) < 0.5).astype(np.float64)
-        corner = rng.uniform(0, 25, (30, 2))
-        rois = np.concatenate([corner, corner + rng.uniform(0, 20, (30, 2))], 1)
-        rois[0], rois[1] = [0, 0, 50, 40], [7, 7, 7, 7]
-        ours = align_masks(jnp.asarray(masks), jnp.asarray(rois), 14, most_samples=4)
-        both = torch.tensor(np.c_[np.arange(30), rois])
-        expected = plain(torch.tensor(masks[:, None]), both, 1.0, 14, 14, -1, False)[:, 0]
-        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_sample_more_than_a_pixel_outside_is_nothing():

@@ -44,7 +44,24 @@ def pixel_loss(model, params, batch_stats, batch, key, axis, *, weighted):
     return Losses(mean(each), {"right": mean(right)}, updates["batch_stats"])
 
 
-def update(devices, accumulate, valid=VALID, *, weighted=True, bn_group_size=4, shard_optimizer=False):
+def several_losses(model, params, batch_stats, batch, key, axis):
+    """Of the pixels; of every third image; and one whose counts are all 0, which is divided by 1."""
+    pixels = pixel_loss(model, params, batch_stats, batch, key, axis, weighted=True)
+    third = (batch["position"] % 3 == 0).astype(pixels.loss.dtype)
+    several = {"pixels": (pixels.loss, pixels.weight), "third": (third * pixels.loss**2, 2 * third)}
+    several["none"] = (0.01 * pixels.loss, 0 * third)
+    return Losses(0.1 * pixels.loss, {"right": pixels.metrics["right"]}, pixels.batch_stats, several=several)
+
+
+def sum_of_several(model, params, batch_stats, batch, key, axis):
+    """The same, for a step that sees the whole batch at once."""
+    found = several_losses(model, params, batch_stats, batch, key, axis)
+    whole = {name: loss.sum() / jnp.maximum(count.sum(), 1) for name, (loss, count) in found.several.items()}
+    each = {name: jnp.full(IMAGES, value) for name, value in whole.items()}
+    return Losses(found.loss + sum(whole.values()), {**found.metrics, **each}, found.batch_stats)
+
+
+def update(devices, accumulate, valid=VALID, *, weighted=True, bn_group_size=4, shard_optimizer=False, loss=None):
     mesh = make_mesh(jax.devices()[:devices])
     model = create_model(
         "cifar_resnet20", num_classes=CLASSES, width=4, stage_sizes=(1,), bn_group_size=bn_group_size,
@@ -53,7 +70,7 @@ def update(devices, accumulate, valid=VALID, *, weighted=True, bn_group_size=4, 
     optimizer = optax.sgd(0.1, momentum=0.9)
     state = make_init_state(partial(init, model), optimizer, mesh, shard_optimizer=shard_optimizer)(jax.random.key(0))
     step = make_train_step(
-        partial(pixel_loss, model, weighted=weighted), optimizer, mesh,
+        partial(loss or partial(pixel_loss, weighted=weighted), model), optimizer, mesh,
         bn_group_size=bn_group_size, accumulate=accumulate, shard_optimizer=shard_optimizer,
     )  # fmt: skip
     for _ in range(2):
@@ -98,6 +115,34 @@ def test_a_mean_in_each_part_would_not(alone):
         "with one part there is no difference"
     )
     assert worst_error(update(1, 2, weighted=False), plain) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def summed(compile_quickly):
+    with jax.enable_x64(True):
+        return update(1, 1, loss=sum_of_several)
+
+
+@pytest.mark.parametrize(
+    ("devices", "accumulate"),
+    [(1, 1), (2, 2), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in [(4, 1), (1, 2), (4, 2)])],
+)
+def test_several_losses_have_counts_of_their_own(summed, devices, accumulate):
+    if (devices, accumulate) == (4, 2):  # whole groups: 16 images in 8 parts
+        summed = update(1, 1, bn_group_size=2, loss=sum_of_several)
+        assert worst_error(update(4, 2, bn_group_size=2, loss=several_losses), summed) < 1e-12
+    else:
+        assert worst_error(update(devices, accumulate, loss=several_losses), summed) < 1e-12
+    assert {"loss", "pixels", "third", "none"} <= summed[-1].keys()
+
+
+@pytest.mark.slow
+def test_several_losses_and_norms_over_the_whole_batch():
+    ours, expected = (
+        update(4, 1, bn_group_size=0, loss=several_losses),
+        update(1, 1, bn_group_size=0, loss=sum_of_several),
+    )
+    assert worst_error(ours, expected) < 1e-12
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ outside the map is 0, any other outside is that of the border.
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -84,21 +83,6 @@ def _taps(
     return [*near, *zip(cells(behind), cells(share * seen), strict=True)]
 
 
-def align_masks(
-    masks: Float[Array, "R H W"], rois: Float[Array, "R 4"], size: int, most_samples: int
-) -> Float[Array, "R S S"]:
-    """The grid of each box on a mask of its own, with as many samples as a cell has pixels, rounded up: what
-    torchvision does with `sampling_ratio=-1`. A bilinear sample is a product with weights for rows and for columns, and
-    so is the mean of them.
-
-    Args:
-      most_samples: as many samples for a cell and axis are taken at most. It must be at least the longest side of a box
-        divided by `size`, rounded up.
-    """
-    rows, columns = (_mean_weights(rois, axis, size, masks.shape[2 - axis], most_samples) for axis in (1, 0))
-    return jnp.einsum("rph,rhw,rqw->rpq", rows, masks.astype(rois.dtype), columns, precision="highest")
-
-
 def _places(
     rois: Float[Array, "R 4"], axis: int, size: int, samples: int, scale: float | Array, aligned: bool
 ) -> Float[Array, "R P"]:
@@ -123,20 +107,3 @@ def _neighbours(places: Float[Array, "*P"], length: int | Array) -> tuple[Array,
     before = jnp.minimum(inside.astype(jnp.int32), length - 1)
     share = jnp.where(before >= length - 1, 0, inside - before)
     return before, jnp.minimum(before + 1, length - 1), share, seen.astype(places.dtype)
-
-
-def _mean_weights(
-    rois: Float[Array, "R 4"], axis: int, size: int, length: int, most_samples: int
-) -> Float[Array, "R P L"]:
-    """How much each pixel of an axis counts in each cell."""
-    start, side = _extent(rois, axis, 1.0, False)
-    samples = jnp.ceil(side / size)[:, None, None]
-    cells = jnp.arange(size, dtype=rois.dtype)[None, :, None]
-    number = jnp.arange(most_samples, dtype=rois.dtype)[None, None]
-    cell = (side / size)[:, None, None]
-    places = start[:, None, None] + cells * cell + (number + 0.5) * cell / samples
-    before, behind, share, seen = _neighbours(places, length)
-    counts = seen * (number < samples) / samples
-    one_hot = lambda index: jax.nn.one_hot(index, length, dtype=rois.dtype)
-    weights = one_hot(before) * ((1 - share) * counts)[..., None] + one_hot(behind) * (share * counts)[..., None]
-    return weights.sum(axis=2)

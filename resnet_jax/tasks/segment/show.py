@@ -7,8 +7,9 @@ from jaxtyping import Float, UInt8
 
 from resnet_jax.config import Config, Segment
 from resnet_jax.data import load_source
+from resnet_jax.tasks.coloured import make_prepare
 from resnet_jax.tasks.seen import seen_in_update
-from resnet_jax.tasks.segment.task import check_source, make_prepare, train_fill
+from resnet_jax.tasks.segment.task import check_source, train_fill
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, PyTree
 
 from resnet_jax.config import Config, Segment
-from resnet_jax.data import Source, Subset, load_source, missing_leaves, normalize
+from resnet_jax.data import Source, Subset, load_source, missing_leaves
 from resnet_jax.data.canvases import Canvases
 from resnet_jax.data.check import check_some
-from resnet_jax.data.colour import jitter
-from resnet_jax.data.device import standardize
 from resnet_jax.data.mask_fills import EvalMask, TrainMask
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
 from resnet_jax.models.segment.network import SCORES, Segmenter
 from resnet_jax.models.segment.unet import UNet
+from resnet_jax.tasks.coloured import make_prepare
 from resnet_jax.tasks.segment.loss import make_distance, make_loss
 from resnet_jax.tasks.segment.measure import BEST, NAMES, Score, make_measure, make_report, make_score
 from resnet_jax.tasks.task import Predict, Prepare, Task
@@ -125,25 +124,6 @@ def make_predict(score: Score, prepare: Prepare) -> Predict:
         return {"mask": jnp.argmax(shares, axis=-1).astype(jnp.uint8), "probability": jnp.max(shares, axis=-1)}
 
     return predict
-
-
-def make_prepare(config: Config) -> Prepare:
-    """Returns a function that turns `image` uint8 (N, H, W, C) into float32. With a key it also changes colours as
-    `data.augment` says. The host has moved image and mask already, since both must move alike."""
-    augment, preset = config.data.augment, config.data.preset
-    changes = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
-
-    def coloured(key: Key[Array, ""], image: Array) -> Array:
-        return jitter(key, image.astype(jnp.float32) / 255, *changes)
-
-    def prepare(key: Key[Array, ""] | None, batch: Batch) -> Batch:
-        images = batch["image"]
-        if key is None or not any(changes):
-            return {**batch, "image": normalize(images, preset)}
-        keys = jax.vmap(partial(jax.random.fold_in, key))(batch["position"])
-        return {**batch, "image": standardize(jax.vmap(coloured)(keys, images), preset)}
-
-    return prepare
 
 
 def check_source(config: Config, source: Source) -> None:
