@@ -221,3 +221,23 @@ def kept(x: Array) -> Array:
 @kept.defjvp
 def _kept_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return kept(*primals), tangents[0]
+
+
+@jax.custom_jvp
+def summed_once(x: Array) -> Array:
+    """`x` itself, the sum that a residual block puts out. On a CPU each block then reads the sum before it.
+
+    XLA for CPUs otherwise computes the sum anew in each kernel that needs it, from all branches of the stage before:
+    the work of a stage grows with the square of its blocks. It computes nothing twice that is expensive, and a division
+    counts as expensive. The divisor is 1, or nan where `x` is; written so, XLA does not see that it is a constant.
+    """
+    return per_platform(x, cpu=_divided_by_one, default=same)
+
+
+@summed_once.defjvp
+def _summed_once_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return summed_once(*primals), tangents[0]
+
+
+def _divided_by_one(x: Array) -> Array:
+    return x / jnp.maximum(jnp.minimum(x, 1), 1)
