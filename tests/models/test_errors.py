@@ -23,7 +23,7 @@ class ProjectsOnly(Block):
         ("resnet50", {"stem": "imagnet"}, "unknown stem 'imagnet'. Did you mean 'imagenet'"),
         ("resnet50", {"block": "botleneck"}, "unknown block 'botleneck'. Did you mean 'bottleneck'"),
         ("resnet50", {"shortcut": "A"}, "unknown shortcut 'A'. Known: .*zero_pad"),
-        ("resnet50", {"norm": "layer"}, "unknown norm 'layer'. Known: batch, frozen, group"),
+        ("resnet50", {"norm": "layer"}, "unknown norm 'layer'. Known: batch, frozen, frozen_eps0, group"),
         ("resnet50", {"weight_init": "glorot"}, "unknown weight_init 'glorot'. Known: he, he_fan_in, lecun"),
         (
             "resnet50",
