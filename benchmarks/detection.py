@@ -3,6 +3,7 @@
     python benchmarks/detection.py                                           # ours alone, at 800 pixels
     python benchmarks/detection.py --torch-python envs/torch/bin/python      # beside torchvision with its operators
     python benchmarks/detection.py --networks fcos_resnet50_fpn --size 256 341 --rounds 3
+    python benchmarks/detection.py --step                                    # memory and time of the training step
 
 `whole` is from an image of bytes to boxes in its pixels, `network` the same without suppression and RoI align: the
 backbone, the pyramid, and the heads on given grids of 1,000 boxes (and of 100 for masks). `nms` is of 1,000 boxes, and
@@ -12,10 +13,15 @@ are medians, and the median of the ratios within a round.
 
 torchvision's operators are compiled for builds of torch that our tests do not have. So its side may be another Python:
 an environment with torch 2.14.1 and torchvision 0.29.1.
+
+The training step is that of `train.py` with `task = Detect()`, of 2 images with 8 objects each, and trains the whole
+network by SGD. Its memory is by how much a process grows that builds the step and runs it three times. Ours compiles it
+in that process, too. What XLA's compiled program needs is printed beside it, and the time of the third step.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,18 +34,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checko
 import jax
 import jax.numpy as jnp
 import numpy as np
-from seat import Seat
+from seat import Seat, start_apart
 
 import resnet_jax as rn
+from resnet_jax.config import AugmentConfig, Config, DataConfig, Detect, ModelConfig, OptimConfig
 from resnet_jax.cost import speed
+from resnet_jax.display import bytes_of
 from resnet_jax.models.detect.two_stage import TwoStage
 from resnet_jax.runtime.garbage import collect_seldom
+from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.runtime.xla_flags import set_xla_flags
+from resnet_jax.tasks.assemble import assemble
 from resnet_jax.tasks.detect.find import level_sizes, pool
 from resnet_jax.tasks.detect.nms import nms
+from resnet_jax.tasks.table import task_of
 
 PARTS = ("whole", "network", "nms", "align")
-PROPOSALS, DETECTIONS = 1000, 100
+PROPOSALS, DETECTIONS, OBJECTS = 1000, 100, 8
+IMAGES = 10_000  # of the training set: the schedule needs a number
+PEER = Path(__file__).with_name("detection_peer.py")
 
 
 def build(part: str, name: str, height: int, width: int) -> speed.Program:
@@ -88,13 +101,68 @@ def random_boxes(rng: np.random.Generator, height: int, width: int) -> jax.Array
     return jnp.asarray(np.concatenate([corner, np.minimum(corner + sides, [width, height])], 1), jnp.float32)
 
 
+def step(name: str, height: int, width: int) -> tuple[int, int | None, float]:
+    """Bytes by which this process grows, what the compiled program needs, and seconds of the third step."""
+    collect_seldom()
+    set_xla_flags()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    canvas = (-(-height // 32) * 32, -(-width // 32) * 32)
+    config = Config(
+        model=ModelConfig(name=name, num_classes=91, zero_init_residual=False),
+        task=Detect(min_size=(min(height, width),), max_size=max(height, width)),
+        data=DataConfig(
+            name="synthetic", image_size=224, eval_resize=224, augment=AugmentConfig(random_resized_crop=False)
+        ),
+        optim=OptimConfig(weight_decay=1e-4, nesterov=False),
+        batch_size=2,
+    )
+    mesh = make_mesh(jax.devices()[:1])
+    training = assemble(config, task_of(config), mesh, num_images=IMAGES)
+    batch = put_batch(examples(config.task, canvas, "maskrcnn" in name), split_batch(mesh))
+    state = training.init_state(jax.random.key(0))
+    compiled, seconds = speed.compile_for(training.train_step, state, batch)
+    program = speed.Program("ours", speed.repeating(compiled, state, batch), 2, seconds, speed.peak_bytes(compiled))
+    took = [program.turn(1) for _ in range(3)][-1]
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), program.peak_bytes, took
+
+
+def examples(task: Any, canvas: tuple[int, int], masks: bool) -> dict[str, np.ndarray]:
+    """A batch of 2 images with 8 objects each, as `data.box_fills.TrainBoxes` writes it."""
+    rng = np.random.default_rng(0)
+    sides = np.array(canvas[::-1])
+    corner = rng.uniform(0, 0.7, (2, OBJECTS, 2)) * sides
+    boxes, classes = np.zeros((2, task.max_boxes, 4), np.float32), np.full((2, task.max_boxes), -1, np.int32)
+    boxes[:, :OBJECTS] = np.concatenate([corner, corner + 0.2 * sides], -1)
+    classes[:, :OBJECTS] = np.arange(OBJECTS) % 90 + 1
+    batch = {
+        "image": rng.integers(0, 256, (2, *canvas, 3), np.uint8),
+        "size": np.array([canvas] * 2, np.int32),
+        "boxes": boxes,
+        "classes": classes,
+    }
+    if masks:
+        batch["instances"] = np.ones((2, task.max_boxes, task.mask_size, task.mask_size), np.uint8)
+    return batch
+
+
+def compare_steps(name: str, height: int, width: int, python: str | None) -> None:
+    ours, needed, seconds = start_apart(partial(step, name, height, width)).answer()
+    text = f"{name}, training step of 2 images: ours {bytes_of(ours)} (compiled program {bytes_of(needed or 0)}), "
+    text += f"{seconds:.1f} s"
+    if python:
+        command = [python, str(PEER), name, str(height), str(width), "step"]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        theirs, their_seconds = int(said[-2]), float(said[-1])
+        text += f"; torchvision {bytes_of(theirs)}, {their_seconds:.1f} s: ours has {ours / theirs:.2f} of its memory"
+    print(text, flush=True)
+
+
 class Peer:
     """torchvision's side, in a process of another Python."""
 
     def __init__(self, python: str, name: str, height: int, width: int):
-        script = Path(__file__).with_name("detection_peer.py")
         self._process = subprocess.Popen(
-            [python, str(script), name, str(height), str(width)],
+            [python, str(PEER), name, str(height), str(width)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -153,11 +221,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(800, 1066), help="height and width of the image")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", help="a Python with torch and torchvision's compiled operators")
+    parser.add_argument("--step", action="store_true", help="the training step instead: its memory, and its time")
     asked = parser.parse_args()
     height, width = asked.size
     print(f"{height} x {width} pixels, float32, {os.cpu_count()} cores, jax {jax.__version__}", flush=True)
     for name in asked.networks:
-        compare(name, height, width, asked.rounds, asked.torch_python)
+        if asked.step:
+            compare_steps(name, height, width, asked.torch_python)
+        else:
+            compare(name, height, width, asked.rounds, asked.torch_python)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,22 @@
 
 It needs torch and torchvision alone, with compiled operators, and so runs in an environment of its own.
 
-    python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066
+    python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066          # turns
+    python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066 step     # a training step, its memory and time
 
-It writes `ready` and the versions, then for each line that it reads, the name of a part, the seconds that it took.
+It writes `ready` and the versions, then for each line that it reads, the name of a part, the seconds that it took. Of
+the training step, of 2 images, it writes by how many bytes the process grows, and the seconds of the third.
 """
 
 import os
+import resource
 import sys
 import time
 
 import torch
 import torchvision
 
-PROPOSALS, DETECTIONS = 1000, 100
+PROPOSALS, DETECTIONS, OBJECTS = 1000, 100, 8
 
 
 def parts_of(name, height, width):
@@ -51,8 +54,39 @@ def parts_of(name, height, width):
     return parts | {"network": network, "align": pool}
 
 
+def step(name, height, width):
+    """As `train.py` has it: the whole network is trained by SGD, and images are as large as they are."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sizes = {"min_size": min(height, width), "max_size": max(height, width)}
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, **sizes).train()
+    model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(2, OBJECTS, 2, generator=generator) * torch.tensor([width, height]) * 0.7
+    boxes = torch.cat([corner, corner + torch.tensor([width, height]) * 0.2], -1)
+    targets = []
+    for own in boxes:
+        target = {"boxes": own, "labels": torch.arange(OBJECTS) % 90 + 1}
+        if hasattr(model, "roi_heads") and model.roi_heads.has_mask():
+            target["masks"] = torch.zeros(OBJECTS, height, width, dtype=torch.uint8)
+            for mask, (left, top, right, bottom) in zip(target["masks"], own.int().tolist(), strict=True):
+                mask[top:bottom, left:right] = 1
+        targets.append(target)
+    images = list(torch.rand(2, 3, height, width, generator=generator))
+    for _ in range(3):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        sum(model(images, targets).values()).backward()
+        optimizer.step()
+        seconds = time.perf_counter() - started
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), seconds)
+
+
 def main():
     torch.set_num_threads(os.cpu_count() or 1)
+    if "step" in sys.argv:
+        step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+        return
     with torch.inference_mode():
         parts = parts_of(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
         print(f"ready torch {torch.__version__}, torchvision {torchvision.__version__}", flush=True)

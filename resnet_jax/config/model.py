@@ -31,7 +31,7 @@ class ModelConfig(Checked):
     ) = None
     """What goes around a branch: options A (`zero_pad`), B (`projection`) and C (`projection_always`) of He et al.
     2015, or nothing, a plain network, which needs `zero_init_residual = False`; None = as the name says."""
-    norm: Literal["batch", "frozen", "group"] | None = None
+    norm: Literal["batch", "frozen", "frozen_eps0", "group"] | None = None
     """The normalisation; None = as the name says."""
     weight_init: Literal["he", "he_fan_in", "xavier", "lecun", "normal_001", "torch"] | None = None
     """How convolutions begin: He et al. 2015 by fan-out or fan-in, Glorot & Bengio 2010, LeCun et al. 1998, a standard
