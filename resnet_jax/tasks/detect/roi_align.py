@@ -7,6 +7,7 @@ outside the map is 0, any other outside is that of the border.
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -60,17 +61,50 @@ def align_on_levels(
     )
     first = (starts + images * heights * widths)[:, None, None]
     taps = [
-        (first + (row * widths[:, None])[:, :, None] + column[:, None, :], y_share[:, :, None] * x_share[:, None, :])
+        (
+            first + (row * widths[:, None])[:, :, None] + column[:, None, :],
+            (y_share[:, :, None] * x_share[:, None, :] / samples**2).astype(pixels.dtype),
+        )
         for row, y_share in rows
         for column, x_share in columns
     ]
-    # Computed before the sums. XLA for CPUs would otherwise compute them again for each channel, and take ten times as
-    # long for all. For the same reason a tap is added after the other: they are one loop then.
-    taps = lax.optimization_barrier(taps)
-    return sum(
-        pixels.at[pixel].get(mode="promise_in_bounds") * (share[..., None] / samples**2).astype(pixels.dtype)
-        for pixel, share in taps
-    )
+    return _summed(pixels, taps)
+
+
+Taps = Sequence[tuple[Int[Array, "R S S"], Float[Array, "R S S"]]]
+
+
+@jax.custom_vjp
+def _summed(pixels: Float[Array, "P C"], taps: Taps) -> Float[Array, "R S S C"]:
+    """The sum of pixels, each times how much it counts. It has a derivative by the pixels alone."""
+    # Where the pixels lie is computed before the sums. XLA for CPUs would otherwise compute it again for each channel,
+    # and take ten times as long for all. For the same reason a tap is added after the other: they are one loop then.
+    taps = lax.optimization_barrier(tuple(taps))
+    (pixel, share), *others = taps
+    total = pixels.at[pixel].get(mode="promise_in_bounds") * share[..., None]
+    for pixel, share in others:
+        total = total + pixels.at[pixel].get(mode="promise_in_bounds") * share[..., None]
+    return total
+
+
+def _summed_forward(pixels: Array, taps: Taps) -> tuple[Array, tuple[Array, Taps]]:
+    return _summed(pixels, taps), (jnp.zeros((len(pixels), 0), pixels.dtype), taps)
+
+
+def _summed_backward(kept: tuple[Array, Taps], back: Float[Array, "R S S C"]) -> tuple[Array, None]:
+    """Added one after the other into the same array. By itself JAX makes an array as large as all maps for each tap."""
+    like, taps = kept
+    nothing = jnp.zeros((len(like), back.shape[-1]), like.dtype)
+    pixels, shares = (jnp.stack(parts) for parts in zip(*taps, strict=True))
+
+    def add(total: Array, tap: tuple[Array, Array]) -> tuple[Array, None]:
+        pixel, share = tap
+        return total.at[pixel].add(back * share[..., None], mode="promise_in_bounds"), None
+
+    return lax.scan(add, nothing, (pixels, shares))[0], None
+
+
+_summed.defvjp(_summed_forward, _summed_backward)
 
 
 def _taps(
