@@ -8,6 +8,7 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax.compress.fold import fold
+from resnet_jax.cost.facts import stored_facts
 from resnet_jax.errors import ModelError
 from resnet_jax.models import create_model, list_models, variable_shapes
 from resnet_jax.models.detect.one_stage import Fcos, RetinaNet
@@ -26,6 +27,18 @@ def test_parameters_are_torchvisions(published):
     shapes = variable_shapes(create_model(published.model))
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"]))
     assert count - (FROZEN if published.options else 0) == published.num_params
+
+
+def test_costs_are_torchvisions(torchvision):
+    """Theirs also hold the heads on 1,000 boxes, which have no size of their own here."""
+    facts = stored_facts()
+    of_boxes = 1000 * (49 * 256 * 1024 + 1024 * 1024 + 1024 * 91 * 5)
+    for name, more in (
+        *(("retinanet_resnet50_fpn", 0), ("retinanet_resnet50_fpn_v2", 0), ("fcos_resnet50_fpn", 0)),
+        ("fasterrcnn_resnet50_fpn", of_boxes),
+    ):
+        theirs = torchvision.models.get_model_weights(name).DEFAULT.meta["_ops"]
+        assert (facts[name].cost.macs + more) / 1e9 == pytest.approx(theirs, abs=1e-3)
 
 
 def outputs(model, height, width):
