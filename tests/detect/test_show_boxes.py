@@ -6,10 +6,12 @@ from PIL import Image
 
 from resnet_jax import AugmentConfig, Config, DataConfig, Detect, ModelConfig
 from resnet_jax.cli import main
+from resnet_jax.config_files import load_config
 from resnet_jax.data import load_source, train_batches
 from resnet_jax.data.boxes import Bitmap, bitmap_in, window_of
 from resnet_jax.tasks.detect.show import bitmaps_of, training_batch
 from resnet_jax.tasks.detect.task import train_fill
+from tests.data.box_files import write_csv
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -80,3 +82,15 @@ def test_bitmaps_are_as_large_as_their_windows():
     (coarse,) = bitmaps_of(box[None], bitmap_in(Bitmap(top, left, pixels), box, 10, **where)[None])
     assert coarse.pixels.shape == pixels.shape
     assert abs(coarse.pixels.mean() - pixels.mean()) < 0.2
+
+
+def test_the_config_for_trees_sees_squares_with_boxes(tmp_path):
+    lines = [f"{name}.png,{10 + 20 * i},10,{26 + 20 * i},30,tree" for name in "abcd" for i in range(3)]
+    root = write_csv(tmp_path, {"train": [*lines, "none.png,,,,,"], "test": lines[:3]})
+    config = load_config("configs/detect/trees.py", ["--data.name", f"boxes:{root}", "--batch-size", "4"])
+    assert config.model.num_classes == 2
+    batch = training_batch(config, 1)
+    assert batch.images.shape == (4, 320, 320, 3)
+    assert batch.class_names == ("background", "tree")
+    assert sum(len(objects.boxes) for objects in batch.objects) >= 3
+    assert all((objects.classes == 1).all() for objects in batch.objects)
