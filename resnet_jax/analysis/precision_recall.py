@@ -20,7 +20,7 @@ def plot_precision_recall(found: Judged, title: str, path: str | Path) -> None:
     width = _WIDTH * len(found.kinds)
     figure = Figure(figsize=(width, _HEIGHT), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(in_figure(title), fontsize=min(13.0, 13 * width * 9.5 / len(title)), fontweight="bold")
+    figure.suptitle(in_figure(title), fontsize=min(13.0, 13 * width * 8.3 / len(title)), fontweight="bold")
     for axes, (kind, one) in zip(
         figure.subplots(1, len(found.kinds), squeeze=False)[0], found.kinds.items(), strict=True
     ):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tyro.conf import Positional
 
 from resnet_jax.commands.sheet import check_picture, draw_grid, short
-from resnet_jax.config import AugmentConfig, DataConfig, Segment
+from resnet_jax.config import AugmentConfig, DataConfig, Detect, Segment
 from resnet_jax.display import plain_console
 
 MIXED = 1e-3  # a class with less weight than this in a target is not named
@@ -27,7 +27,7 @@ def data_show(
     exif: bool = False,
 ) -> None:
     """Draw training images as the network sees them: after cropping, augmentation and mixing, with their
-    targets or masks.
+    targets, masks or boxes.
 
     The picture shows the first images of the batch of one step, exactly those that a run with this config trains on.
 
@@ -79,6 +79,15 @@ def data_show(
         masked = masked_batch(settled(chosen), step)
         draw_masked(masked.images[:images], masked.masks[:images], masked.class_names, title, out)
         _say(min(images, len(masked.images)), len(masked.images), step, out)
+        return
+    if isinstance(chosen.task, Detect):
+        from resnet_jax.commands.draw_examples import draw_boxed
+        from resnet_jax.tasks.detect.show import training_batch as boxed_batch
+        from resnet_jax.tasks.table import settled
+
+        boxed = boxed_batch(settled(chosen), step)
+        draw_boxed(boxed.images[:images], boxed.objects[:images], boxed.class_names, title, out)
+        _say(min(images, len(boxed.images)), len(boxed.images), step, out)
         return
     batch = training_batch(chosen, step)
     shown = min(images, len(batch.images))

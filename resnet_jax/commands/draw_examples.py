@@ -96,6 +96,24 @@ def draw_masked(
     _save(figure, path)
 
 
+def draw_boxed(
+    images: Float[np.ndarray, "N H W C"],
+    objects: Sequence[Objects],
+    class_names: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """Draws images with values in [0, 1] as a PNG, with their objects as `draw_examples` draws them."""
+    large = max(images[0].shape) > _WIDE_SIDE
+    side, columns = _whole(_LARGE_SIDE if large else _WIDE_SIDE, images[0]) / _DPI, columns_for(len(images))
+    figure, cells = _grid(-(-len(images) // columns), columns, side, 0.0, title, tight=False)
+    for i, (image, found) in enumerate(zip(images, objects, strict=True)):
+        axes = cells(*divmod(i, columns))
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _draw_objects(axes, found, class_names)
+    _save(figure, path)
+
+
 def _whole(side: int, image: np.ndarray) -> int:
     """About `side` pixels. For a smaller image, a whole number for each of its pixels, so that all are equally wide."""
     longer = max(image.shape[:2])

@@ -83,13 +83,25 @@ class Resizable(Protocol):
 
 @runtime_checkable
 class OnCanvases(Protocol):
-    """A fill whose rows have several shapes, one for each batch."""
+    """A fill whose rows may have several shapes, one for each batch.
+
+    Attributes:
+      canvases: how many shapes at most.
+    """
+
+    @property
+    def canvases(self) -> int: ...
 
     def canvases_of(self, source: "Source") -> "Sequence[Canvas]":
         """The canvases that the examples of a split lie on; empty = all lie on one."""
 
     def on(self, size: tuple[int, int]) -> Fill:
         """The same fill, for a canvas of this height and width."""
+
+
+def same_shapes(fill: Fill, config: DataConfig) -> bool:
+    """Whether all batches of a training have the same shapes."""
+    return not config.augment.resizes and not (isinstance(fill, OnCanvases) and fill.canvases > 1)
 
 
 def at_largest(fill: Fill, config: DataConfig) -> Fill:

@@ -16,6 +16,7 @@ from resnet_jax.config import Config
 from resnet_jax.config_files import save_config
 from resnet_jax.cost.count import count_macs_of
 from resnet_jax.cost.peaks import images_per_second_at_peak
+from resnet_jax.data.fills import same_shapes
 from resnet_jax.files import explain_failed_write, write_atomically
 from resnet_jax.logs.run_log import RunLog
 from resnet_jax.run.environment import append_session, describe_environment, read_sessions
@@ -115,9 +116,9 @@ class Session:
             learning_rate=plan.lr,
             names=self.evaluations.names,
             layers=layer_names(partition(params, trained_of(params, self.training.groups))[0]),
-            images_per_second_at_peak=None
-            if config.data.augment.resizes  # images of another size cost another arithmetic
-            else images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size),
+            images_per_second_at_peak=images_per_second_at_peak(macs, compute_dtype(config), self.mesh.size)
+            if same_shapes(self.task.fills[0], config.data)  # images of another size cost another arithmetic
+            else None,
             log_state=log_state,
             forgive_failed_writes=self.forgive,
             console=self.console,

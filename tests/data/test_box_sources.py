@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import logging
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def test_a_set_trains_with_images_that_show_nothing(tmp_path):
     assert sorted(batch["classes"][:, 0].tolist()) == [-1, -1, 1]
     assert batch["instances"].sum() > 100
     assert fingerprint(source) == fingerprint(source)
+    copied = pickle.loads(pickle.dumps(source))  # as for worker processes
+    assert copied.objects(0).bitmaps[0].pixels.sum() == source.objects(0).bitmaps[0].pixels.sum() > 100
 
 
 def test_ids_that_begin_at_zero_or_have_large_gaps_are_numbered_anew(tmp_path, caplog):

@@ -10,7 +10,7 @@ from resnet_jax.data import load_source, train_batches
 from resnet_jax.data.box_fills import TrainBoxes
 from resnet_jax.data.canvas_order import CanvasOrder
 from resnet_jax.data.canvases import Canvas
-from resnet_jax.data.fills import SHUFFLE
+from resnet_jax.data.fills import SHUFFLE, same_shapes
 from resnet_jax.errors import ConfigError, DataError, ImageError
 from tests.data.box_files import write_image
 
@@ -111,6 +111,8 @@ def test_batches_have_the_shape_of_their_canvas(photos):
     source = load_source(config, "train")
     fill = TrainBoxes((0.5,) * 3, 3, False, 2, (96, 96), (48, 64), 96, (), True, 3, canvases=2)
     assert len(fill.canvases_of(source)) == 2
+    assert not same_shapes(fill, config)
+    assert same_shapes(fill.on((96, 96)), config)
     batches = train_batches(source, config, batch_size=4, seed=3, fill=fill)
     made = [next(batches) for _ in range(8)]
     shapes = {batch["image"].shape[1:3] for batch in made}

@@ -15,9 +15,9 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def voc_box_splits(root: Path) -> list[str]:
-    """The lists of images that a folder holds, without those of single classes such as `cat_train`."""
+    """The lists of images that a folder holds, without VOC's of single classes such as `cat_train`."""
     names = sorted(path.stem for path in (find_voc(root, _PARTS) / _LISTS).glob("*.txt") if path.name[0] != ".")
-    return [name for name in names if name.rpartition("_")[2] not in names or "_" not in name]
+    return [name for name in names if name.rpartition("_")[0] not in CLASS_NAMES]
 
 
 def open_voc_boxes(root: Path, split: str) -> AnnotatedImages:
