@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
+    from resnet_jax.run.detect import detect
     from resnet_jax.run.evaluate import evaluate
     from resnet_jax.run.predict import load_run, predict
     from resnet_jax.run.train import train
@@ -83,6 +84,7 @@ _HOME = {
     "Slope": "studies.study",
     "Study": "studies.study",
     "Task": "tasks.task",
+    "detect": "run.detect",
     "evaluate": "run.evaluate",
     "load_run": "run.predict",
     "predict": "run.predict",
@@ -130,6 +132,7 @@ __all__ = [
     "Unfreeze",
     "class_names",
     "create_model",
+    "detect",
     "evaluate",
     "find_weight_set",
     "from_torchvision",

@@ -13,7 +13,7 @@ from .networks import random_variables, shapes_only
 
 torch = pytest.importorskip("torch")
 
-NAMES = rn.list_models(task="detect")
+NAMES = rn.list_models("*_fpn*", task="detect")  # those of torchvision
 SMALL = {"stage_sizes": (1, 1, 1, 1), "width": 4, "num_classes": 5}
 OLD = (  # of torchvision before 0.13, by its own loaders
     *(
