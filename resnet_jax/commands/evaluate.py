@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Literal
 from rich.table import Table
 from tyro.conf import Positional
 
+from resnet_jax.commands.evaluate_boxes import show_boxes
 from resnet_jax.commands.evaluate_masks import show_masks
 from resnet_jax.commands.evaluate_pairs import show_pairs
+from resnet_jax.commands.evaluate_refused import (
+    refuse_classes,
+    refuse_confusion,
+    refuse_curves,
+    refuse_for_boxes,
+    refuse_roc,
+)
 from resnet_jax.commands.sheet import check_picture
 from resnet_jax.config import AS_PUBLISHED, ClipConfig, DataConfig, PresetChange
 from resnet_jax.display import distinct, plain_console
@@ -44,6 +52,7 @@ def evaluate(
     per_class: bool = False,
     confusion: Path | None = None,
     roc: Path | None = None,
+    curves: Path | None = None,
     as_json: bool = False,
     weights: str | None = None,
     model: str | None = None,
@@ -56,6 +65,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained run on its test split, or published weights on any data set; every image counts exactly once.
 
+    Of a network that finds objects it prints COCO's average precision of boxes and masks.
     Of a network for segmentation it prints mIoU, the share of the pixels that are right, and the loss. Of a network for
     embeddings it prints how well pairs of images are told apart: accuracy over ten folds, rank-1, mAP, and the pairs of
     one identity that are accepted at each rate of false accepts. Of a network for videos it prints how often the class
@@ -63,17 +73,20 @@ def evaluate(
 
     Args:
         workdir: The folder that `train.py --workdir` filled.
-        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy, mIoU or accuracy of verification.
-        per_class: Also print the accuracy of each class, or of a segmentation its IoU, the worst first.
+        checkpoint: The newest checkpoint, or the one with the best top-1 accuracy, average precision, mIoU or
+            accuracy of verification.
+        per_class: Also print the accuracy of each class, or its average precision, or of a segmentation its IoU, the
+            worst first.
         confusion: Also draw the confusion matrix and the calibration as this PNG; of a classification.
         roc: Also draw the accepted pairs at each rate of false accepts, and the cosines, as this PNG; of embeddings.
+        curves: Also draw precision against recall as this PNG; of a network that finds objects.
         as_json: Print one JSON object instead of tables.
         weights: Instead of a run: a published set such as IMAGENET1K_V2 (with --model), a weight file, or a repository
             of the Hugging Face hub such as timm/resnet50.a1_in1k. Images are prepared as whoever published it says.
         model: The network that the weights are for; without it the one that a file's keys and shapes are those of.
         data: With --weights: what to evaluate on.
-        batch_size: With --weights: images that are evaluated together, 64 by default, and 8 of a segmentation or of
-            videos. The result does not depend on it.
+        batch_size: With --weights: images that are evaluated together, 64 by default, 8 of a segmentation or of videos,
+            and 2 of a network that finds objects. The result does not depend on it.
         entry: With --weights: which part of a training checkpoint to take, such as model_ema.
         prefix: With --weights: take the keys that begin with it, such as module.encoder_q., without it.
         fold: Fold batch normalisation into the convolutions first, as export does, and say how many norms. By default
@@ -82,14 +95,14 @@ def evaluate(
     """
     from resnet_jax.compress import fold as fold_norms
     from resnet_jax.errors import ConfigError
-    from resnet_jax.run.named import embeds, sees_videos, segments
+    from resnet_jax.run.named import detects, embeds, sees_videos, segments
 
     if (workdir is None) == (weights is None):
         raise ConfigError(
             "evaluate the folder of a run, or weights on a data set: resnet_jax evaluate DIR, or resnet_jax evaluate "
             "--model resnet50 --weights IMAGENET1K_V2 --data.name folder:PATH"
         )
-    for picture in (confusion, roc):
+    for picture in (confusion, roc, curves):
         if picture is not None:
             check_picture(picture)
     of_clips: dict[str, float] = {}
@@ -104,9 +117,11 @@ def evaluate(
         trained = load_run(workdir, checkpoint)
         step, trained_on = int(trained.state.step), trained.config.data
         title, note = f"{trained.title}, on {trained_on.name} {trained_on.eval_split}", ""
+        if not detects(trained):
+            refuse_curves(curves, trained.title)
         if segments(trained):
-            _refuse_confusion(confusion, trained.title)
-            _refuse_roc(roc, trained.title)
+            refuse_confusion(confusion, trained.title)
+            refuse_roc(roc, trained.title)
             if fold:
                 raise ConfigError(
                     f"--fold is for networks that name one class for a whole image, and for --weights; {trained.title} "
@@ -119,17 +134,25 @@ def evaluate(
             title = trained.title if any(several) else title
             show_masks(numbers, several, title=title, note=note, step=step, per_class=per_class, as_json=as_json)
             return
+        if detects(trained):
+            refuse_for_boxes(confusion, roc, fold, trained.title)
+            from resnet_jax.run.judged import judge_evaluation
+
+            judged = {one.name: judge_evaluation(trained, one) for one in trained.config.evaluations}
+            title = trained.title if any(judged) else title
+            show_boxes(judged, title=title, note=note, step=step, per_class=per_class, curves=curves, as_json=as_json)
+            return
         folded = fold_norms(trained.model, trained.state.eval_variables) if fold else None
         note = _counted(folded) if folded else ""
         if embeds(trained):
-            _refuse_classes(confusion, per_class, trained.title)
+            refuse_classes(confusion, per_class, trained.title)
             from resnet_jax.run.verification import verify_evaluation
 
             verified = {one.name: verify_evaluation(trained, one, folded) for one in trained.config.evaluations}
             title = trained.title if any(verified) else title
             show_pairs(verified, title=title, note=note, step=step, roc=roc, as_json=as_json)
             return
-        _refuse_roc(roc, trained.title)
+        refuse_roc(roc, trained.title)
         class_names = trained.class_names
         if sees_videos(trained):
             from resnet_jax.run.clips import evaluate_videos
@@ -154,13 +177,25 @@ def evaluate(
         split = data.eval_split if config.name == data.name else "(all)"
         title, class_names = f"{network.title}, on {data.name} {split}", tuple(network.class_names)
         note = describe(network.preset)
+        if detects(network):
+            refuse_for_boxes(confusion, roc, fold, network.title)
+            if preset.crop or preset.interpolation:
+                raise ConfigError(f"{network.title} sees whole images, resized bilinearly; leave --preset.crop out")
+            from resnet_jax.run.judged import judge_data
+
+            found_boxes = {"": judge_data(network, config, batch_size or 2)}
+            show_boxes(
+                found_boxes, title=title, note=note, step=None, per_class=per_class, curves=curves, as_json=as_json
+            )
+            return
+        refuse_curves(curves, network.title)
         if fold:
             smaller = fold_norms(network.model, network.variables)
             network = dataclasses.replace(network, model=smaller.model, variables=smaller.variables)
             note = f"{note}; {_counted(smaller)}"
         if segments(network):
-            _refuse_confusion(confusion, network.title)
-            _refuse_roc(roc, network.title)
+            refuse_confusion(confusion, network.title)
+            refuse_roc(roc, network.title)
             if preset.crop or preset.interpolation:
                 raise ConfigError(
                     f"{network.title} sees whole images, resized bilinearly; leave --preset.crop and "
@@ -170,14 +205,14 @@ def evaluate(
             show_masks(numbers, [""], title=title, note=note, step=None, per_class=per_class, as_json=as_json)
             return
         if embeds(network):
-            _refuse_classes(confusion, per_class, network.title)
+            refuse_classes(confusion, per_class, network.title)
             from resnet_jax.run.embedding import embedder_of
             from resnet_jax.run.verification import verify_data
 
             found = verify_data(embedder_of(network, exif=data.exif), config, batch_size or 64)
             show_pairs({"": found}, title=title, note=note, step=None, roc=roc, as_json=as_json)
             return
-        _refuse_roc(roc, network.title)
+        refuse_roc(roc, network.title)
         if sees_videos(network):
             from resnet_jax.run.clips import evaluate_video_network
 
@@ -226,32 +261,3 @@ def evaluate(
 
 def _counted(folded: "Folded") -> str:
     return f"norms: {folded.folded} folded into convolutions, {folded.kept} kept"
-
-
-def _refuse_confusion(confusion: Path | None, network: str) -> None:
-    from resnet_jax.errors import ConfigError
-
-    if confusion is not None:
-        raise ConfigError(
-            f"--confusion draws how often images of one class are taken for another, and {network} names a class for "
-            "each pixel; leave it out, or see --per-class"
-        )
-
-
-def _refuse_roc(roc: Path | None, network: str) -> None:
-    from resnet_jax.errors import ConfigError
-
-    if roc is not None:
-        raise ConfigError(
-            f"--roc draws how well pairs of images are told apart by embeddings, and {network} gives none; leave it out"
-        )
-
-
-def _refuse_classes(confusion: Path | None, per_class: bool, network: str) -> None:
-    from resnet_jax.errors import ConfigError
-
-    if confusion is not None or per_class:
-        raise ConfigError(
-            f"--confusion and --per-class are about classes, and {network} names none; leave them out, or draw the "
-            "pairs by --roc FILE.png"
-        )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from resnet_jax.config import AS_PUBLISHED, Clips, Embed, PresetChange, Segment
+from resnet_jax.config import AS_PUBLISHED, Clips, Detect, Embed, PresetChange, Segment
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import is_remote
 from resnet_jax.models import list_models
@@ -11,6 +11,7 @@ from resnet_jax.models.embed.network import Embedder
 from resnet_jax.run.network import Network, load_network
 from resnet_jax.run.predict import Run, load_run
 from resnet_jax.tasks.clips.task import is_video_network
+from resnet_jax.tasks.detect.task import is_detector
 from resnet_jax.tasks.embed.loss import without_own
 from resnet_jax.tasks.segment.task import is_segmenter
 from resnet_jax.weights.hub import is_repository
@@ -60,6 +61,11 @@ def segments(opened: Run | Network) -> bool:
     return isinstance(opened.config.task, Segment) if isinstance(opened, Run) else is_segmenter(opened.model)
 
 
+def detects(opened: Run | Network) -> bool:
+    """Whether it finds objects."""
+    return isinstance(opened.config.task, Detect) if isinstance(opened, Run) else is_detector(opened.model)
+
+
 def embeds(opened: Run | Network) -> bool:
     """Whether it gives embeddings, and names no class."""
     return isinstance(opened.config.task, Embed) if isinstance(opened, Run) else isinstance(opened.model, Embedder)
@@ -71,7 +77,7 @@ def sees_videos(opened: Run | Network) -> bool:
 
 
 def check_classifies(opened: Run | Network, *, or_embeds: bool = False) -> None:
-    """Raises a ConfigError for a network that names a class for each pixel, or for a video, or none.
+    """Raises a ConfigError for a network that names a class for each pixel, each object or a video, or none.
 
     Args:
       or_embeds: take networks for embeddings too.
@@ -85,6 +91,11 @@ def check_classifies(opened: Run | Network, *, or_embeds: bool = False) -> None:
         raise ConfigError(
             f"{opened.title} names a class for a video, and this is for networks that look at single images. Use "
             "predict VIDEO, or evaluate (docs/video.md), or name another network"
+        )
+    if detects(opened):
+        raise ConfigError(
+            f"{opened.title} names a class for each object, and this is for networks that name one class for a whole "
+            "image. Use predict IMAGE --out FOLDER, or evaluate (docs/detection.md), or name another network"
         )
     if segments(opened):
         raise ConfigError(

@@ -95,6 +95,24 @@ def test_images_boxes_and_masks_are_resized_as_in_torchvision(torchvision):
     assert len(seen) >= 3, "both directions and both sizes"
 
 
+def test_evaluation_resizes_as_torchvision(torchvision):
+    import torch
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    example = scene(np.random.default_rng(5), 47, 61)
+    row = filled(EvalBoxes(MEAN, 3, False, (64, 96), 33, 96), example, 4)
+    image = torch.from_numpy(example["image"].astype(np.float64) / 255).permute(2, 0, 1)
+    images, _ = GeneralizedRCNNTransform(33, 96, [0.0] * 3, [1.0] * 3, size_divisible=1).double()([image])
+    high, wide = row["size"]
+    assert images.image_sizes[0] == (high, wide)
+    theirs = images.tensors[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(row["image"][:high, :wide] - theirs).max() <= 0.5 + 1e-3
+    assert row["original"].tolist() == [47, 61]
+    assert row["index"] == 4
+    with pytest.raises(ImageError, match="noise has 33 x 42 pixels here, more than its canvas of 32 x 64"):
+        filled(EvalBoxes(MEAN, 3, False, (32, 64), 33, 96), example)
+
+
 def test_jitter_resizes_and_crops(torchvision):
     """As ScaleJitter and FixedSizeCrop of torchvision's references: sizes, pixels, boxes, and which boxes are kept."""
     rng, sizes, kept = np.random.default_rng(1), set(), 0

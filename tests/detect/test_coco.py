@@ -124,6 +124,8 @@ def test_boxes_are_judged_as_by_pycocotools(seed):
 
 
 def test_masks_are_judged_as_by_pycocotools():
+    from hotcoco import mask
+
     rng = np.random.default_rng(0)
     scenes = load_source(DataConfig(name="digit_scenes"), "test")
     source = Subset(scenes, range(10))
@@ -132,6 +134,9 @@ def test_masks_are_judged_as_by_pycocotools():
     rows = rows_of(rng, source, masks=True)
     found = judge(truth, rows)
     detections = list(detections_of(rows, truth))
+    row = int(np.flatnonzero(rows["index"] == detections[0]["image_id"])[0])
+    whole = paste_all(rows["masks"][row, :1].astype(np.float32), rows["boxes"][row, :1] / 2, (96, 96))[0]
+    assert np.array_equal(mask.decode(detections[0]["segmentation"]), whole > 0.5)
     assert 0.1 < found.numbers["mask_ap"] < 0.9
     for kind, theirs in (("box", "bbox"), ("mask", "segm")):
         stats, per_class, _ = by_pycocotools(truth, detections, theirs)
