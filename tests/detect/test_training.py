@@ -192,7 +192,7 @@ def step_of(model, optimizer, devices=1, accumulate=1, batch_stats=None):
 @pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
 def test_five_steps_are_torchs(name):
     module, model, variables, batch, targets = both(name)
-    rate = 1e-3
+    rate = 1e-5
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(rate, momentum=0.9))
     step, state_of, put = step_of(model, optimizer)
     state, batch_here = state_of({name: variables[name] for name in ("params", "batch_stats")}), put(batch)
@@ -213,4 +213,5 @@ def test_five_steps_are_torchs(name):
     for key, value in module.state_dict().items():
         if "num_batches" not in key:
             np.testing.assert_allclose(ours[key], value, rtol=1e-8, atol=1e-8, err_msg=key)
-            assert not torch.equal(value, before[key]), f"{key} has moved"
+            assert not torch.equal(value, before[key]), f"{key} has not moved"
+            assert value.abs().max() < 1e3, "nothing has diverged"
