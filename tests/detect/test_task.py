@@ -1,19 +1,15 @@
 """Detection as a task: the same update on any devices and in any parts, what is frozen, a run from end to end."""
 
-import json
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-import resnet_jax as rn
-from resnet_jax import AugmentConfig, Config, DataConfig, Detect, ModelConfig, OptimConfig, Start, cli
+from resnet_jax import AugmentConfig, Config, DataConfig, Detect, ModelConfig, OptimConfig
 from resnet_jax.data import load_source
 from resnet_jax.data.sources import digit_scenes
-from resnet_jax.errors import ConfigError
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.tasks.assemble import assemble, build_model
 from resnet_jax.tasks.table import task_of
