@@ -147,8 +147,8 @@ class Detect(Checked):
             )
         if self.jitter and self.train_canvases > 1:
             raise ConfigError(
-                f"Detect.jitter = {self.jitter} cuts squares out of images, which lie on one canvas, and train_canvases = "
-                f"{self.train_canvases}; set it to 1, or leave jitter out"
+                f"Detect.jitter = {self.jitter} cuts squares out of images, which lie on one canvas, and "
+                f"train_canvases = {self.train_canvases}; set it to 1, or leave jitter out"
             )
         if not self.jitter and 0 < self.canvas < self.max_size:
             raise ConfigError(
