@@ -25,7 +25,7 @@ from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Rows, Sums
 
-HEAD = ("box_predictor", "mask_predictor/mask_fcn_logits", "head/classification_head/cls_logits")
+HEAD = ("box_predictor", "mask_predictor/mask_fcn_logits", "head/classification_head/cls_logits", "head/cls_score")
 """The layers with an output for each class."""
 ALL_PARTS, PARTS_OF_WEIGHTS = 5, 3
 """Parts of the backbone that are trained from random variables, and from weights (torchvision's defaults)."""
