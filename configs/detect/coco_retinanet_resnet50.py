@@ -3,10 +3,10 @@
     python train.py configs/detect/coco_retinanet_resnet50.py --data.name coco:/data/coco
 
 `coco/annotations/instances_train2017.json` and `coco/train2017/*.jpg` are COCO's files. The recipe is that of
-torchvision's published weights, which have 36.4 % box AP: 8 GPUs of 2 images, SGD with momentum 0.9, a rate of 0.01 that
-falls to a tenth after 16 and after 22 of 26 epochs, a linear warm-up of 1000 updates, images mirrored at random. The
-norms of the backbone are frozen, and so are its first convolution and its first stage. This project has not run it to
-the end.
+torchvision's published weights, which have 36.4 % box AP: 8 GPUs of 2 images, SGD with momentum 0.9, a rate of 0.01
+that falls to a tenth after 16 and after 22 of 26 epochs, a linear warm-up of 1000 updates, images mirrored at random,
+and batches of images that are all wide or all high. The norms of the backbone are frozen, and so are its first
+convolution and its first stage. This project has not run it to the end.
 """
 
 from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, Detect, ModelConfig, OptimConfig, Start
@@ -14,7 +14,7 @@ from resnet_jax import AugmentConfig, CheckpointConfig, Config, DataConfig, Dete
 config = Config(
     model=ModelConfig(name="retinanet_resnet50_fpn", num_classes=91, norm="frozen", zero_init_residual=False),
     start=Start(weights="IMAGENET1K_V1"),
-    task=Detect(),
+    task=Detect(train_canvases=4),
     data=DataConfig(
         name="coco:coco",
         train_split="train2017",

@@ -45,8 +45,9 @@ def boxes_png(found: "Detections", shown: Sequence[int], class_names: Sequence[s
     for order, place in enumerate(reversed(shown)):
         left, top, right, bottom = (found.boxes[place] * (width / found.image.shape[1])).tolist()
         colour = mask_colour(int(found.labels[place]))
-        frame = {"fill": False, "linewidth": 1.5, "zorder": 2 + order}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, edgecolor=colour, **frame))
+        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.5)
+        frame.set_zorder(2 + order)
+        axes.add_patch(frame)
         above, at_right = top >= _LINE, left > 0.75 * width
         axes.text(
             right if at_right else left,

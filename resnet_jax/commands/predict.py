@@ -123,8 +123,8 @@ def predict(
         from resnet_jax.run.boxes import box_predictor_of
 
         least = 0.5 if least_score is None else least_score
-        shown: dict[str, Any] = {"top": top, "least_score": least, "batch_size": batch_size or 2, "as_json": as_json}
-        predict_boxes(box_predictor_of(opened, exif=exif), paths, out, **shown, broken=broken)
+        boxed: dict[str, Any] = {"top": top, "least_score": least, "batch_size": batch_size or 2, "as_json": as_json}
+        predict_boxes(box_predictor_of(opened, exif=exif), paths, out, **boxed, broken=broken)
         end(broken, len(paths))
         return
     if segments(opened):

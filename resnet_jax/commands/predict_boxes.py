@@ -100,7 +100,8 @@ def in_coco_form(found: "Detections", number: int, name: str) -> list[dict[str, 
         }
         if found.masks is not None:
             pixels = (found.masks[place] >= MASK).astype(np.uint8)
-            entry["segmentation"] = encode(Bitmap(0, 0, pixels), found.image.shape[:2])
+            code = encode(Bitmap(0, 0, pixels), found.image.shape[:2])
+            entry["segmentation"] = {**code, "counts": code["counts"].decode("ascii")}  # JSON has no bytes
         entries.append(entry)
     return entries
 

@@ -145,6 +145,11 @@ class Detect(Checked):
                 f"Detect.jitter = {self.jitter} must be the smallest and the largest factor, such as (0.1, 2.0), or "
                 "empty"
             )
+        if self.jitter and self.train_canvases > 1:
+            raise ConfigError(
+                f"Detect.jitter = {self.jitter} cuts squares out of images, which lie on one canvas, and "
+                f"train_canvases = {self.train_canvases}; set it to 1, or leave jitter out"
+            )
         if not self.jitter and 0 < self.canvas < self.max_size:
             raise ConfigError(
                 f"Detect.canvas = {self.canvas} must hold images of max_size = {self.max_size} pixels; set it to 0, or "

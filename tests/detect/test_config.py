@@ -38,6 +38,7 @@ def test_what_the_network_is_told():
         ({"min_size": ()}, r"min_size = \(\) must name at least one"),
         ({"jitter": (2.0, 0.1)}, r"jitter = \(2.0, 0.1\) must be the smallest and the largest factor, such as"),
         ({"jitter": (2.0,)}, r"jitter = \(2.0,\) must be the smallest"),
+        ({"jitter": (0.1, 2.0), "train_canvases": 3}, "train_canvases = 3; set it to 1, or leave jitter out"),
         ({"canvas": 640}, "canvas = 640 must hold images of max_size = 1333 pixels; set it to 0, or to at least 1333"),
         (
             {"rpn_bg_iou_thresh": 0.8, "rpn_fg_iou_thresh": 0.7},

@@ -376,7 +376,9 @@ def test_uniform_matching(torchvision):
     """Against a plain reference: torchvision has no YOLOF."""
     rng = np.random.default_rng(6)
     objects, anchors = objects_of(rng), anchors_of(3)
-    model = SimpleNamespace(num_classes=CLASSES, match_times=4, neg_ignore_thresh=0.5, pos_ignore_thresh=0.15)
+    model = SimpleNamespace(
+        num_classes=CLASSES, center_clamp=32.0, match_times=4, neg_ignore_thresh=0.5, pos_ignore_thresh=0.15
+    )
     out = {"scores": levels_of(rng, 3 * CLASSES), "deltas": levels_of(rng, 12, 0.3)}
     ours = jax.jit(lambda out: yolof_losses(model, out, jnp.asarray(anchors), objects))(out)
     flat = lambda name, size: np.concatenate([np.asarray(x).reshape(3, -1, size) for x in out[name]], axis=1)
@@ -407,7 +409,7 @@ def test_padding_changes_nothing_and_is_never_nan(torchvision):
     levels = [height * width for height, width in MAPS]
     model = SimpleNamespace(
         **vars(TWO_STAGE), num_classes=CLASSES, bg_iou_thresh=0.4, fg_iou_thresh=0.5, box_loss="l1",
-        center_sampling_radius=1.5, match_times=4, neg_ignore_thresh=0.5, pos_ignore_thresh=0.15,
+        center_sampling_radius=1.5, center_clamp=32.0, match_times=4, neg_ignore_thresh=0.5, pos_ignore_thresh=0.15,
     )  # fmt: skip
 
     def everything(rpn, out, objects):

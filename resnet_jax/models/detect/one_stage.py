@@ -114,6 +114,10 @@ class Yolof(OneStage):
       dilations: of the blocks between the backbone and the head.
       class_convs: 3x3 convolutions of the tower for classes; the one for boxes has `head_convs`.
       center_clamp: pixels by which a box's middle can be from its anchor's, at most.
+      match_times: an object is learnt at so many anchors that are nearest to it, and at as many whose boxes are.
+      pos_ignore_thresh: not at those of them that overlap it by less than this (IoU).
+      neg_ignore_thresh: an anchor that is none of them, and whose box overlaps an object by more than this, is no
+        background.
     """
 
     usual_levels = 1
@@ -125,6 +129,9 @@ class Yolof(OneStage):
     dilations: tuple[int, ...] = (2, 4, 6, 8)
     class_convs: int = 2
     center_clamp: float = 32.0
+    match_times: int = 4
+    pos_ignore_thresh: float = 0.15
+    neg_ignore_thresh: float = 0.7
 
     @staticmethod
     def usual_sizes(stride: int) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from resnet_jax.tasks.detect.losses import (
 )
 from resnet_jax.tasks.detect.matching import BETWEEN, match
 from resnet_jax.tasks.detect.places import centred_at, match_places
-from resnet_jax.tasks.detect.uniform import decode_near, match_uniformly
+from resnet_jax.tasks.detect.uniform import match_uniformly
 
 Out = dict[str, Any]
 
@@ -85,7 +85,7 @@ def yolof_losses(model: Any, out: Out, anchors: Float[Array, "P 4"], objects: Ob
     anchors = anchors.astype(deltas.dtype)
 
     def of_image(scores: Array, deltas: Array, objects: Objects) -> tuple[Array, Array, Array]:
-        said = decode_near(deltas, anchors)
+        said = decode(deltas, anchors, most=model.center_clamp)
         boxes = objects.boxes.astype(deltas.dtype)
         chosen = match_uniformly(jax.lax.stop_gradient(said), anchors, boxes, objects.real, model.match_times)
         near = jnp.max(jnp.where(objects.real[None], iou(said, boxes), 0), axis=1)

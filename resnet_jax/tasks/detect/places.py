@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from resnet_jax.tasks.detect.boxes import area
+from resnet_jax.tasks.detect.boxes import area, encode_sides
 from resnet_jax.tasks.detect.matching import NOTHING
 
 _ABOVE_ALL_AREAS = 1e8
@@ -46,6 +46,6 @@ def match_places(
 
 def centred_at(anchors: Float[Array, "P 4"], boxes: Float[Array, "P 4"]) -> Float[Array, " P"]:
     """How near a place is to the middle of its object: 1 in the middle, 0 at a side (section 3.3, equation 3)."""
-    middle, stride = 0.5 * (anchors[:, :2] + anchors[:, 2:]), anchors[:, 2:] - anchors[:, :2]
-    one, other = (middle - boxes[:, :2]) / stride, (boxes[:, 2:] - middle) / stride
+    sides = encode_sides(boxes, anchors)
+    one, other = sides[:, :2], sides[:, 2:]
     return jnp.sqrt(jnp.prod(jnp.minimum(one, other) / jnp.maximum(one, other), axis=1))

@@ -9,7 +9,9 @@ from jaxtyping import Array, Key, PyTree
 from resnet_jax.config import Config, Detect
 from resnet_jax.data import Source, Subset, missing_leaves
 from resnet_jax.data.box_fills import EvalBoxes, TrainBoxes
+from resnet_jax.data.box_survey import check_places
 from resnet_jax.data.canvases import Canvases, Size
+from resnet_jax.data.check import check_some
 from resnet_jax.errors import ConfigError
 from resnet_jax.models import init
 from resnet_jax.models.detect.network import Detector
@@ -23,7 +25,7 @@ from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
 from resnet_jax.training.evaluate import Rows, Sums
 
-HEAD = ("box_predictor", "mask_predictor/mask_fcn_logits", "head/classification_head/cls_logits")
+HEAD = ("box_predictor", "mask_predictor/mask_fcn_logits", "head/classification_head/cls_logits", "head/cls_score")
 """The layers with an output for each class."""
 ALL_PARTS, PARTS_OF_WEIGHTS = 5, 3
 """Parts of the backbone that are trained from random variables, and from weights (torchvision's defaults)."""
@@ -55,7 +57,8 @@ def detect(config: Config, model: Any) -> Task:
         names=names_of(masks),
         head=HEAD,
         parts=partial(parts_of, config, options),
-        check_source=partial(check_source, config, masks=masks),
+        check_source=partial(check_train_source, config, options, masks=masks),
+        check_eval_source=partial(check_source, config, masks=masks),
         fixed=fixed_parts(config, options, model),
     )
 
@@ -93,6 +96,7 @@ def train_fill(config: Config, options: Detect, *, masks: bool) -> TrainBoxes:
         flip=data.augment.flip,
         max_boxes=options.max_boxes,
         mask_side=options.mask_size if masks else 0,
+        canvases=options.train_canvases,
     )
 
 
@@ -170,7 +174,7 @@ def fixed_parts(config: Config, options: Detect, model: Detector) -> tuple[str, 
 
 def check_source(config: Config, source: Source, *, masks: bool) -> None:
     """Raises a ConfigError if examples lack images or boxes, or masks that the network is to learn, or if the network
-    has another number of classes."""
+    has another number of classes, and a DataError as `check_some`."""
     needs = ("image", "boxes", "classes", *(["instances"] if masks else []))
     if text := missing_leaves(source, needs, "detection", f"data.name = {config.data.name}"):
         raise ConfigError(text)
@@ -180,6 +184,13 @@ def check_source(config: Config, source: Source, *, masks: bool) -> None:
             f"model.num_classes = {config.model.num_classes}, but {config.data.name} has {classes} classes, the "
             f"background among them; set model.num_classes = {classes}"
         )
+    check_some(config.data, source)
+
+
+def check_train_source(config: Config, options: Detect, source: Source, *, masks: bool) -> None:
+    """Raises a ConfigError as `check_source` does, and where an image has more objects than there are places."""
+    check_source(config, source, masks=masks)
+    check_places(source, options.max_boxes, config.data.name)
 
 
 def _report_of_a_split(sums: Sums, rows: Rows) -> dict[str, float]:

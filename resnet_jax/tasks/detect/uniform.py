@@ -1,7 +1,7 @@
 """YOLOF's uniform matching (Chen et al. 2021, arXiv:2103.09460, section 4.2): every object, however large, gets the
 same number of anchors.
 
-As the authors' `yolof/modeling/uniform_matcher.py` and `box_regression.py`.
+As the authors' `yolof/modeling/uniform_matcher.py`.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
-
-from resnet_jax.tasks.detect.boxes import LARGEST_SCALE
-
-MOST_MOVED = 32.0
-"""The middle of a box is at most so many pixels away from that of its anchor, along each axis."""
 
 
 class Pairs(NamedTuple):
@@ -58,11 +53,3 @@ def _distance(one: Float[Array, "P 4"], other: Float[Array, "M 4"]) -> Float[Arr
     """The sum of the differences of middles, widths and heights."""
     middles = lambda boxes: jnp.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
     return jnp.sum(jnp.abs(middles(one)[:, None] - middles(other)[None]), axis=2)
-
-
-def decode_near(deltas: Float[Array, "P 4"], anchors: Float[Array, "P 4"]) -> Float[Array, "P 4"]:
-    """As `boxes.decode`, and the middle moves by at most `MOST_MOVED` pixels along each axis."""
-    side = anchors[:, 2:] - anchors[:, :2]
-    middle = anchors[:, :2] + side / 2 + jnp.clip(deltas[:, :2] * side, -MOST_MOVED, MOST_MOVED)
-    half = jnp.exp(jnp.minimum(deltas[:, 2:], LARGEST_SCALE)) * side / 2
-    return jnp.concatenate([middle - half, middle + half], axis=1)
