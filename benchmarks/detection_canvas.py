@@ -7,7 +7,7 @@ What a network sees beside an image are zeros. Where the canvas ends, convolutio
 layer, and what lies beyond an image on a larger canvas is no longer 0 after the first bias. So what is found near the
 border depends on the canvas, in torchvision as here. The network is that of a run for detection, and the images are
 those of its evaluation. Each is alone on its canvas: first as torchvision has it, the image rounded up to a multiple of
-32, then on larger ones. Compared are the detections with a score of 0.5 or more.
+32, then on larger ones. Compared are the detections with a score of `--score` or more.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from resnet_jax.data.boxes import detection_shape
 from resnet_jax.data.transforms import decode
 from resnet_jax.runtime.xla_flags import set_xla_flags
 
-SURE, SAME = 0.5, 0.5  # a score; an overlap
+SAME = 0.5  # an overlap
 
 
 def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -35,10 +35,10 @@ def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return shared / (area(one)[:, None] + area(other)[None] - shared)
 
 
-def compare(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> list[tuple[float, float]]:
+def compare(one: dict[str, np.ndarray], other: dict[str, np.ndarray], least: float) -> list[tuple[float, float]]:
     """(pixels, score) by which each sure detection moves; nan where the other canvas has none like it."""
     moves = []
-    sure = one["scores"] >= SURE
+    sure = one["scores"] >= least
     same = overlaps(one["boxes"][sure], other["boxes"]) * (one["labels"][sure][:, None] == other["labels"][None])
     for box, score, row in zip(one["boxes"][sure], one["scores"][sure], same, strict=True):
         if not len(row) or row.max() < SAME:
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("run", help="the folder of a run for detection")
     parser.add_argument("--more", type=int, nargs="+", default=[64, 256], help="pixels; multiples of 32")
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--score", type=float, default=0.5)
     asked = parser.parse_args()
     set_xla_flags()
     run = rn.load_run(asked.run)
@@ -63,18 +64,20 @@ def main() -> None:
     moves: dict[int, list[tuple[float, float]]] = {more: [] for more in asked.more}
     for index in range(min(asked.images, len(source))):
         example = source[index]
-        image = decode(example["image"], data.channels, name=example["name"], exif=data.exif)
+        image = decode(example["image"], data.channels, name=str(index), exif=data.exif)
         canvas = [-(-side // 32) * 32 for side in detection_shape(image.shape, model.min_size, model.max_size)]
         found = {}
         for more in (0, *asked.more):
             found[more] = rn.detect(model, variables, [image], canvas=(canvas[0] + more, canvas[1] + more))[0]
         for more in asked.more:
-            moves[more] += compare(found[0], found[more])
+            moves[more] += compare(found[0], found[more], asked.score)
     for more, rows in moves.items():
         pixels, scores = np.array(rows).reshape(-1, 2).T
         there = ~np.isnan(pixels)
+        if not there.any():
+            raise SystemExit(f"nothing is found with a score of {asked.score} or more; choose a lower --score")
         print(
-            f"{more} pixels more: {len(rows)} detections with a score of {SURE} or more, {there.sum()} of them on both "
+            f"{more} pixels more: {len(rows)} detections with a score of {asked.score} or more, {there.sum()} of them on both "
             f"canvases; boxes move by {pixels[there].mean():.3f} pixels ({pixels[there].max():.2f} at most), scores by "
             f"{scores[there].mean():.4f} ({scores[there].max():.3f} at most)"
         )
