@@ -77,9 +77,9 @@ def main() -> None:
         if not there.any():
             raise SystemExit(f"nothing is found with a score of {asked.score} or more; choose a lower --score")
         print(
-            f"{more} pixels more: {len(rows)} detections with a score of {asked.score} or more, {there.sum()} of them on both "
-            f"canvases; boxes move by {pixels[there].mean():.3f} pixels ({pixels[there].max():.2f} at most), scores by "
-            f"{scores[there].mean():.4f} ({scores[there].max():.3f} at most)"
+            f"{more} pixels more: of {len(rows)} detections with a score of {asked.score} or more {there.sum()} are on "
+            f"both canvases; boxes move by {pixels[there].mean():.3f} pixels ({pixels[there].max():.2f} at most), "
+            f"scores by {scores[there].mean():.4f} ({scores[there].max():.3f} at most)"
         )
 
 
