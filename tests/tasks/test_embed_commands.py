@@ -464,10 +464,10 @@ def test_what_other_commands_say(folder, photos, tmp_path, monkeypatch, capsys):
 
 
 def _refusal_of_roc():
-    from resnet_jax.commands import evaluate
+    from resnet_jax.commands.evaluate_refused import refuse_roc
 
     with pytest.raises(ConfigError, match="--roc") as caught:
-        evaluate._refuse_roc(object(), "x")
+        refuse_roc(object(), "x")
     return str(caught.value)
 
 

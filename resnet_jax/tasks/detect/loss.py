@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from resnet_jax.models.detect.one_stage import Fcos, RetinaNet
 from resnet_jax.models.detect.two_stage import BOX_GRID, MASK_GRID, TwoStage
@@ -66,9 +66,16 @@ def make_loss(model: Any, prepare: Prepare) -> Loss:
         net = Applied(model.on_axis(axis) if axis else model, params, batch_stats, key)
         out = net(seen["image"], positions=seen["position"])
         several = of_outputs(net, out, seen, partial(keys_of, key, seen["position"]))
-        return Losses(jnp.zeros(len(seen["image"])), {}, net.batch_stats, several=several)
+        metrics = {"padding": padding_of(seen)}
+        return Losses(jnp.zeros(len(seen["image"])), metrics, net.batch_stats, several=several)
 
     return loss
+
+
+def padding_of(seen: Batch) -> Float[Array, " N"]:
+    """The share of the pixels of each canvas that are beside its image."""
+    height, width = canvas_of(seen)
+    return 1 - jnp.prod(seen["size"], axis=-1) / (height * width)
 
 
 def canvas_of(seen: Batch) -> Size:
