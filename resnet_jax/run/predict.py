@@ -92,6 +92,7 @@ def predict(run: Run, images: UInt8[np.ndarray, "N *S C"]) -> dict[str, Array]:
     """The predictions of the run's task for uint8 images as `resnet_jax.data.load_image` prepares them, by name.
 
     Classification predicts `probability` (N, K), for each class. So does that of videos, of clips (N, T, H, W, C), or
-    (N, V, T, H, W, C) for V clips of each video.
+    (N, V, T, H, W, C) for V clips of each video. Detection predicts `boxes` (N, D, 4) in pixels of these images,
+    `scores`, `labels` (-1 = none) and, if the network has them, `masks`; `resnet_jax.detect` takes images of any sizes.
     """
     return run.task.predict(run.state.eval_variables, {run.task.sees: jnp.asarray(images)})

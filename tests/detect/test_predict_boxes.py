@@ -173,3 +173,13 @@ def test_images_are_prepared_as_the_run_says(folder):
     )  # fmt: skip
     assert box_predictor_of(network, exif=True).exif
     assert box_predictor_of(network).model.image_std == (1.0, 2.0, 3.0)
+
+
+def test_images_that_fill_their_canvas(folder):
+    """`rn.predict` looks at images as they are."""
+    run = rn.load_run(folder)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    found = rn.predict(run, images)
+    assert found["boxes"].shape == (2, 4, 4)
+    sized = run.task.predict(run.state.eval_variables, {"image": images, "size": np.full((2, 2), 32, np.int32)})
+    jax.tree.map(np.testing.assert_array_equal, found, sized)

@@ -130,11 +130,15 @@ def _classes(config: Config) -> int:
 
 def make_padded(prepare: Prepare) -> Prepare:
     """The same preparation, with zeros in the place of what lies beside an image on its canvas, as torchvision has it
-    after normalising."""
+    after normalising. Without `size` an image fills its canvas."""
 
     def padded(key: Key[Array, ""] | None, batch: Batch) -> Batch:
         seen = prepare(key, batch)
-        images, size = seen["image"], seen["size"]
+        images = seen["image"]
+        if "size" not in seen:
+            whole = jnp.asarray(images.shape[1:3], jnp.int32)[None]
+            return {**seen, "size": jnp.tile(whole, (len(images), 1))}
+        size = seen["size"]
         rows = jnp.arange(images.shape[1])[None] < size[:, :1]
         columns = jnp.arange(images.shape[2])[None] < size[:, 1:]
         inside = rows[:, :, None, None] & columns[:, None, :, None]
