@@ -75,7 +75,8 @@ def make_loss(model: Any, prepare: Prepare) -> Loss:
 def padding_of(seen: Batch) -> Float[Array, " N"]:
     """The share of the pixels of each canvas that are beside its image."""
     height, width = canvas_of(seen)
-    return 1 - jnp.prod(seen["size"], axis=-1) / (height * width)
+    # In whole numbers, so that no padding is exactly 0.
+    return (height * width - jnp.prod(seen["size"], axis=-1)) / (height * width)
 
 
 def canvas_of(seen: Batch) -> Size:
