@@ -23,9 +23,9 @@ def without(torchvision):
 
 
 @pytest.fixture(scope="module")
-def fcos(without):
+def retina(without):
     """torchvision's network, ours, and its variables."""
-    return pair("fcos_resnet50_fpn", seed=3)
+    return pair("retinanet_resnet50_fpn", seed=3)
 
 
 def agree(module, model, variables, images):
@@ -41,18 +41,18 @@ def agree(module, model, variables, images):
             np.testing.assert_allclose(one["masks"], other["masks"][:, 0], rtol=0, atol=1e-10)
 
 
-def test_a_batch_of_two_sizes_is_torchvisions(fcos):
-    agree(*fcos, images_of(2, *SHAPES))
+def test_a_batch_of_two_sizes_is_torchvisions(retina):
+    agree(*retina, images_of(2, *SHAPES))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "retinanet_resnet50_fpn"])
+@pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn"])
 def test_so_are_the_others_with_their_masks(name):
     agree(*pair(name, seed=3), images_of(2, *SHAPES))
 
 
-def test_a_canvas_is_compiled_once_and_holds_every_image(fcos):
-    _, model, variables = fcos
+def test_a_canvas_is_compiled_once_and_holds_every_image(retina):
+    _, model, variables = retina
     rn.detect(model, variables, images_of(2, *SHAPES))
     before = _program(model)._cache_size()
     shapes = (*SHAPES, (50, 50))
@@ -65,8 +65,8 @@ def test_a_canvas_is_compiled_once_and_holds_every_image(fcos):
         assert (one["boxes"] <= np.array([width, height] * 2) * (1 + 1e-6)).all()
 
 
-def test_what_cannot_be_seen_is_refused(fcos):
-    _, model, variables = fcos
+def test_what_cannot_be_seen_is_refused(retina):
+    _, model, variables = retina
     image = np.zeros((40, 50, 3), np.uint8)
     with pytest.raises(ModelError, match=r"ResNet is none; choose one of list_models\(task='detect'\)"):
         rn.detect(rn.create_model("resnet18"), {}, [image])

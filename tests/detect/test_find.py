@@ -13,12 +13,12 @@ from .oracle import images_of, pair, prepared, tensors_of, without_operators
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 NAMES = (
-    *("maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn"),
+    "maskrcnn_resnet50_fpn",
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
             *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2"),
-            *("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
+            *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
         )
     ),
 )

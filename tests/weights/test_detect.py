@@ -46,7 +46,7 @@ def without_counts(arrays):
     return {key: array for key, array in arrays.items() if not key.endswith("num_batches_tracked")}
 
 
-FAST = ("maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn")
+FAST = ("maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn_v2")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in NAMES])
@@ -81,6 +81,7 @@ def test_both_names_of_an_array_are_one_too_many():
         rn.from_torchvision(arrays, model)
 
 
+@pytest.mark.slow
 def test_the_wrong_network_is_named(torchvision):
     arrays = shapes_only(module_of(torchvision, "retinanet_resnet50_fpn"))
     with pytest.raises(
