@@ -11,7 +11,7 @@ from resnet_jax.run.detect import _program
 
 from .oracle import images_of, pair, tensors_of, without_operators
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+# Not `compile_quickly`: convolutions in float64 take ten times as long with it.
 SHAPES = (101, 133), (77, 61)
 
 
