@@ -10,7 +10,7 @@ from resnet_jax.tasks.detect.find import flat, one_stage, propose, second_stage
 
 from .oracle import images_of, pair, prepared, tensors_of, without_operators
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+# Not `compile_quickly`: convolutions in float64 take ten times as long with it.
 
 NAMES = (
     "maskrcnn_resnet50_fpn",
