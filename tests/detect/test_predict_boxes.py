@@ -22,7 +22,7 @@ from resnet_jax.runtime.mesh import make_mesh
 from resnet_jax.tasks import assemble
 from resnet_jax.tasks.table import task_of
 
-from .test_task import NAMES, make_config
+from .test_task import NAMES, make_config, random_state
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -38,7 +38,8 @@ def folder(tmp_path_factory):
         task = task_of(config)
         save_config(config, where)
         (where / CLASS_NAMES).write_text(json.dumps(NAMES))
-        state = assemble.init_state_of(config, task, make_mesh())(jax.random.key(0))
+        like = assemble.init_state_of(config, task, make_mesh()).eval_shape(jax.random.key(0))
+        state = jax.device_put(random_state(config, task), jax.tree.map(lambda leaf: leaf.sharding, like))
         with open_checkpoints(config, where, task.best) as checkpoints:
             checkpoints.save(0, state, {}, {task.best: 0.5})
         source = load_source(config.data, "test")
@@ -175,6 +176,7 @@ def test_images_are_prepared_as_the_run_says(folder):
     assert box_predictor_of(network).model.image_std == (1.0, 2.0, 3.0)
 
 
+@pytest.mark.slow
 def test_images_that_fill_their_canvas(folder):
     """`rn.predict` looks at images as they are."""
     run = rn.load_run(folder)

@@ -103,7 +103,17 @@ def batches(task, steps, size=8):
 @cache
 def first_state(name):
     config = make_config(name)
-    return jax.device_get(init_state_of(config, in_float64(config), make_mesh(jax.devices()[:1]))(jax.random.key(0)))
+    return random_state(config, in_float64(config))
+
+
+def random_state(config, task):
+    """A state before the first update. To draw it with JAX takes longer to compile than the update."""
+    rng = np.random.default_rng(0)
+    like = init_state_of(config, task, make_mesh(jax.devices()[:1])).eval_shape(jax.random.key(0))
+    draw = lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype)
+    nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), like.batch_stats)
+    return nothing.replace(params=jax.tree.map(draw, like.params), batch_stats=ones)
 
 
 def trained(config, task, devices, steps=2):
