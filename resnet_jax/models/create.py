@@ -68,14 +68,15 @@ def list_models(pattern: str = "*", *, task: Purpose | None = None) -> list[str]
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Builds the network called `name`: a `ResNet`, or a network for segmentation or for embeddings over one.
+    """Builds the network called `name`: a `ResNet`, or a network for segmentation, detection or embeddings over one.
 
     Args:
       name: one of `list_models()`; or a head, `fcn`, `deeplabv3`, `unet` or `embed`, and any network of the family as
-        its backbone, such as `unet_seresnet50`.
+        its backbone, such as `unet_seresnet50`; or a detector over one, such as `maskrcnn_resnet101_fpn`.
       **options: fields of `ResNet` that override the variant's, such as `num_classes=37`. A network for segmentation
         gives them to its backbone, except `num_classes` (21), and `aux_loss` (True) and `dropout`, which U-Net has not.
-        So does a network for embeddings, except `embedding_size` (512), `dropout` (0), and `sides` (112, 112), the size
+        So does a detector, except the fields of its class in `models/detect/`, which have torchvision's names. So does
+        a network for embeddings, except `embedding_size` (512), `dropout` (0), and `sides` (112, 112), the size
         of the images of an `iresnet`. It has no `num_classes`. With `frames`, such as `frames="lstm"`, a network for
         classification looks at each frame of a clip, and further options are those of `FrameNetwork`.
 

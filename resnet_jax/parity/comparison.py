@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from resnet_jax.models import create_model, list_models
 from resnet_jax.models.embed.table import IRESNETS
+from resnet_jax.models.headed import refuse_boxes
 from resnet_jax.parity.problem import outputs_of, problem_of, without_dropout
 from resnet_jax.parity.reference import make_reference, randomize
 from resnet_jax.parity.report import Report, Section
@@ -67,6 +68,7 @@ def compare(
     Raises:
       WeightsError: PyTorch has no network of that name, or the weights do not fit the network.
       ConfigError: an unknown name of a setting.
+      ModelError: the network finds objects: tests compare it (docs/parity.md).
     """
     import torch
 
@@ -88,6 +90,7 @@ def compare(
             param_dtype=jnp.dtype(float_type),
             dtype=jnp.bfloat16 if dtype == "bfloat16" else None,
         )
+        refuse_boxes(model, "parity")
         model = without_dropout(model)
         module = make_reference(name, outputs_of(model), aux_loss=getattr(model, "aux_loss", False))
         module = module.to(torch.float64 if dtype == "float64" else torch.float32)

@@ -14,6 +14,7 @@ from resnet_jax.models import create_model, list_models, variable_shapes
 from resnet_jax.models.detect.one_stage import Fcos, RetinaNet
 from resnet_jax.models.detect.two_stage import TwoStage
 from resnet_jax.models.headed import refuse_boxes
+from resnet_jax.parity import compare
 from resnet_jax.tasks.detect.find import anchors_of, level_sizes
 
 SMALL = {"stage_sizes": (1, 1, 1, 1), "width": 4, "num_classes": 5, "pyramid_width": 8}
@@ -117,5 +118,7 @@ def test_what_needs_one_array_for_an_image_refuses_them():
         ModelError, match="export is for networks that give one array for an image, and RetinaNet gives"
     ):
         refuse_boxes(model, "export")
+    with pytest.raises(ModelError, match="parity is for networks that give one array"):
+        compare("retinanet_resnet18_fpn")
     with pytest.raises(ModelError, match="fold is for networks that give one array"):
         fold(model, {})
