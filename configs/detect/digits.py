@@ -20,6 +20,8 @@ config = Config(
     task=Detect(
         min_size=(96,),
         max_size=96,
+        jitter=(0.85, 1.2),
+        canvas=96,
         max_boxes=6,
         mask_size=56,
         levels=(1, 2, 3),
@@ -50,14 +52,14 @@ config = Config(
     optim=OptimConfig(
         optimizer="adamw",
         base_lr=0.096,  # for 256 images; this is 0.003 for 8
-        weight_decay=1e-4,
+        weight_decay=0.02,
         no_decay=(r"scale$", r"bias$"),
         schedule="cosine",
         warmup_epochs=0.2,
     ),
-    checkpoint=CheckpointConfig(every_epochs=5.0),
-    epochs=15.0,
-    eval_every_epochs=5.0,
+    checkpoint=CheckpointConfig(every_epochs=7.0),
+    epochs=14.0,
+    eval_every_epochs=7.0,
     batch_size=8,
     eval_batch_size=50,
     log_every_steps=100,
