@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, PyTree
 
 from resnet_jax.errors import ModelError
-from resnet_jax.models import BatchNorm, Conv, GroupNorm, ResNet
+from resnet_jax.models import BatchNorm, Conv, ResNet
 from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.forms import forms_of
@@ -136,7 +136,7 @@ def _layers(model: Any, variables: PyTree[Array]) -> _Layers:
         module, result = context.module, call(*args, **kwargs)
         if context.method_name == "__call__" and isinstance(module, Conv):
             convolutions.append((module.path, result))
-        if context.method_name == "__call__" and isinstance(module, (BatchNorm, GroupNorm, nn.BatchNorm, nn.GroupNorm)):
+        if context.method_name == "__call__" and isinstance(module, (BatchNorm, nn.BatchNorm, nn.GroupNorm)):
             before[module.path] = None
             if type(module) is BatchNorm:
                 epsilon = module.epsilon

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from resnet_jax.errors import ModelError
 from resnet_jax.export.graph import Graph, Map
-from resnet_jax.models import BatchNorm, GroupNorm
+from resnet_jax.models import BatchNorm
 from resnet_jax.models.blueprint import Blueprint
 from resnet_jax.models.layers import ACTIVATIONS, POOLS
 from resnet_jax.models.norms import field_default
@@ -49,7 +49,7 @@ class Layers:
             inputs = [self.graph.constant(f"{name}/{leaf}", array) for leaf, array in leaves.items()]
             return x._replace(name=self.graph.op("BatchNormalization", [x.name, *inputs], name, epsilon=epsilon))
         groups = field_default(self.plan.norm, "num_groups")
-        if kind in (GroupNorm, nn.GroupNorm) and groups:
+        if kind is nn.GroupNorm and groups:
             return self._group_norm(x, name, scale, bias, groups, epsilon)
         raise unknown(name, "norm", kind)
 

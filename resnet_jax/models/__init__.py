@@ -3,7 +3,7 @@
 from resnet_jax.models.blocks import Block, Parts
 from resnet_jax.models.create import create_model, init, list_models, variable_shapes
 from resnet_jax.models.layers import Conv
-from resnet_jax.models.norms import BatchNorm, GroupNorm
+from resnet_jax.models.norms import BatchNorm
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.models.stems import Stem, space_to_depth_kernel
 
@@ -11,7 +11,6 @@ __all__ = [
     "BatchNorm",
     "Block",
     "Conv",
-    "GroupNorm",
     "Parts",
     "ResNet",
     "Stem",

@@ -248,5 +248,5 @@ def _misfits(net: "ResNet", plan: Blueprint) -> Iterator[str]:
         if channels % groups:
             yield (
                 f"the norm's {groups} groups do not divide a width of {channels} channels; choose fewer, "
-                "such as norm=functools.partial(resnet_jax.models.GroupNorm, num_groups=8)"
+                "such as norm=functools.partial(flax.linen.GroupNorm, num_groups=8, epsilon=1e-5)"
             )
