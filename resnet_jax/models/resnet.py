@@ -19,7 +19,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
-from resnet_jax.models.forms import in_halves, same, summed_once
+from resnet_jax.models.forms import in_halves, same
 from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
@@ -199,7 +199,7 @@ class ResNet(nn.Module):
             block = nn.remat(plan.block) if i in self.remat else plan.block
             for j, fields in enumerate(stage):
                 here = replace(parts, conv=conv_of(i, x.shape[-1], fields.width))
-                x = summed_once(block(*fields, parts=here, name=f"layer{i}_{j}")(x))
+                x = block(*fields, parts=here, name=f"layer{i}_{j}")(x)
             x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
