@@ -26,7 +26,7 @@ config = Config(
         weight_decay=1e-4,
         schedule="step",
         drop_epochs=(16.0, 22.0),
-        warmup_epochs=1000 * 16 / 117266,  # 1000 updates
+        warmup_epochs=1000 * 16 / 118287,  # 1000 updates, of 118,287 images
         warmup_start=0.001,
         warmup_first=0,
     ),

@@ -25,7 +25,7 @@ config = Config(
         weight_decay=4e-5,
         schedule="step",
         drop_epochs=(352.0, 384.0),
-        warmup_epochs=1000 * 64 / 117266,  # 1000 updates
+        warmup_epochs=1000 * 64 / 118287,  # 1000 updates, of 118,287 images
         warmup_start=0.001,
         warmup_first=0,
     ),

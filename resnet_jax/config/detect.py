@@ -9,16 +9,8 @@ from resnet_jax.errors import ConfigError
 Share = Range(low=0, high=1)
 
 _OF_THE_NETWORK = (
-    *(
-        "pyramid_width",
-        "head_width",
-        "mask_width",
-        "head_convs",
-        "levels",
-        "extra_levels",
-        "anchor_sizes",
-        "anchor_ratios",
-    ),
+    *("trainable_backbone_layers", "pyramid_width", "head_width", "mask_width", "head_convs", "levels", "extra_levels"),
+    *("anchor_sizes", "anchor_ratios"),
     *("canonical_scale", "canonical_level"),
     *("rpn_fg_iou_thresh", "rpn_bg_iou_thresh", "rpn_batch_size_per_image", "rpn_positive_fraction"),
     *("rpn_pre_nms_top_n_train", "rpn_pre_nms_top_n_test", "rpn_post_nms_top_n_train", "rpn_post_nms_top_n_test"),

@@ -12,7 +12,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from resnet_jax.models.deferred import norm_of
-from resnet_jax.models.forms import summed_once
 from resnet_jax.models.layers import SqueezeExcite, he_normal_fan_out, stochastic_depth, trained
 from resnet_jax.models.pooling import blur_pool
 
@@ -141,7 +140,7 @@ class Block(nn.Module):
 
     def output(self, y: Array) -> Array:
         """The activation that ends a block. In training what it puts out is read again and again."""
-        return summed_once(trained(self.parts.act)(y) if self.parts.train else self.parts.act(y))
+        return trained(self.parts.act)(y) if self.parts.train else self.parts.act(y)
 
 
 def inner_width(width: int, groups: int, base_width: int) -> int:
@@ -225,7 +224,7 @@ class PreactBasicBlock(TwoConvolutions):
         y = self.strided_conv(self.widths[0], 3, dilation=self.dilations[0], name="conv1")(self.smooth(z))
         y = self.blur(act(norm(name="bn2")(y)))
         y = self.last_conv(self.widths[1], 3, dilation=self.dilations[1], name="conv2")(y)
-        return summed_once(self.add(x if x.shape[1:] == y.shape[1:] else z, y))
+        return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
 
 
 class PreactBottleneck(ThreeConvolutions):
@@ -244,7 +243,7 @@ class PreactBottleneck(ThreeConvolutions):
         )
         y = self.blur(act(norm(name="bn3")(y)))
         y = self.last_conv(self.widths[2], 1, name="conv3")(y)
-        return summed_once(self.add(x if x.shape[1:] == y.shape[1:] else z, y))
+        return self.add(x if x.shape[1:] == y.shape[1:] else z, y)
 
 
 class IRBlock(TwoConvolutions):
@@ -261,7 +260,7 @@ class IRBlock(TwoConvolutions):
         y = conv(first, 3, dilation=self.dilations[0], name="conv1")(y)
         y = self.parts.act(norm(name="bn2")(y))
         y = self.strided_conv(last, 3, dilation=self.dilations[1], name="conv2")(self.smooth(y))
-        return summed_once(self.add(x, self.blur(self.last_norm(name="bn3")(y))))
+        return self.add(x, self.blur(self.last_norm(name="bn3")(y)))
 
 
 BLOCKS: dict[str, type[Block]] = {

@@ -19,7 +19,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.blocks import Activation, Block, Parts
 from resnet_jax.models.blueprint import Blueprint, draw
 from resnet_jax.models.deferred import pooled_norm_of
-from resnet_jax.models.forms import in_halves, same
+from resnet_jax.models.forms import in_halves, same, summed_once
 from resnet_jax.models.layers import Conv, Dtype, linear_bias_init, linear_kernel_init, relu, trained
 from resnet_jax.models.norms import bind
 from resnet_jax.models.pooling import blur_pool, max_pool
@@ -199,7 +199,7 @@ class ResNet(nn.Module):
             block = nn.remat(plan.block) if i in self.remat else plan.block
             for j, fields in enumerate(stage):
                 here = replace(parts, conv=conv_of(i, x.shape[-1], fields.width))
-                x = block(*fields, parts=here, name=f"layer{i}_{j}")(x)
+                x = self.passed_on(block(*fields, parts=here, name=f"layer{i}_{j}")(x))
             x = out[f"stage{i}"] = self._disturbed(f"stage{i}", x)
 
         if plan.block.preactivation:
@@ -231,6 +231,10 @@ class ResNet(nn.Module):
         if not plan.stem.pool:
             return x
         return blur_pool(max_pool(x, stride=1), stride=2) if self.antialias is True else max_pool(x)
+
+    def passed_on(self, x: Array) -> Array:
+        """What a block puts out, for the next one. A method of its own, so that quantisation takes both for one."""
+        return summed_once(x)
 
     def _disturbed(self, stage: str, x: Array) -> Array:
         """What the stage puts out, and what `apply` was given to add. Flax's `perturb` would put zeros into `init`'s

@@ -14,7 +14,7 @@ from resnet_jax.training.frozen import frozen_names
 from resnet_jax.training.optim import plan_steps
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "detect").glob("coco_*.py"))
-IMAGES = 117_266  # of COCO's training set, with an object
+IMAGES = 118_287  # of COCO's training set
 LOSSES = {
     "fasterrcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"},
     "maskrcnn": {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"},

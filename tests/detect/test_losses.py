@@ -10,79 +10,30 @@ import pytest
 import torch
 
 from resnet_jax.tasks.detect.losses import Objects
-from resnet_jax.tasks.detect.mask_targets import align_masks
 from resnet_jax.tasks.detect.matching import sample
 from resnet_jax.tasks.detect.one_stage import fcos_losses, retinanet_losses, yolof_losses
-from resnet_jax.tasks.detect.roi_heads import Rois, box_losses, draw_rois, mask_losses, rois_with_masks
+from resnet_jax.tasks.detect.roi_heads import box_losses, draw_rois
 from resnet_jax.tasks.detect.rpn import rpn_losses
 
-from .sampling import Drawn
-
-SIDE, CLASSES, PLACES = 64, 6, 5
-MAPS = ((8, 8), (4, 4), (2, 2))
-STRIDES = (8, 16, 32)
-TWO_STAGE = SimpleNamespace(
-    rpn_bg_iou_thresh=0.3,
-    rpn_fg_iou_thresh=0.7,
-    rpn_batch_size_per_image=24,
-    rpn_positive_fraction=0.5,
-    box_bg_iou_thresh=0.5,
-    box_fg_iou_thresh=0.5,
-    box_batch_size_per_image=16,
-    box_positive_fraction=0.25,
-    bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+from .loss_cases import (
+    CLASSES,
+    MAPS,
+    PLACES,
+    TWO_STAGE,
+    anchors_of,
+    flat_torch,
+    levels_of,
+    objects_of,
+    targets_of,
+    total,
 )
+from .sampling import Drawn
 
 
 @pytest.fixture(autouse=True)
 def _float64(compile_quickly):
     with jax.enable_x64(True):
         yield
-
-
-def objects_of(rng, numbers=(3, 5, 0)):
-    """Boxes of three images, the last without any. What the empty places hold is nonsense."""
-    boxes = rng.uniform(-9, 99, (len(numbers), PLACES, 4))
-    classes = np.full((len(numbers), PLACES), -1)
-    for image, number in enumerate(numbers):
-        corner = rng.uniform(0, 40, (number, 2))
-        boxes[image, :number] = np.concatenate([corner, corner + rng.uniform(4, 24, (number, 2))], 1)
-        classes[image, :number] = rng.integers(1, CLASSES, number)
-    return Objects(jnp.asarray(boxes), jnp.asarray(classes))
-
-
-def targets_of(objects):
-    real = np.asarray(objects.real)
-    return [
-        {"boxes": torch.tensor(np.asarray(boxes)[own]), "labels": torch.tensor(np.asarray(classes)[own])}
-        for boxes, classes, own in zip(*objects, real, strict=True)
-    ]
-
-
-def anchors_of(per_place, size=1.5):
-    """Squares and oblongs at each place, larger with the stride."""
-    every = []
-    for (height, width), stride in zip(MAPS, STRIDES, strict=True):
-        y, x = np.meshgrid(np.arange(height) * stride, np.arange(width) * stride, indexing="ij")
-        for place in np.stack([x, y], -1).reshape(-1, 2):
-            for number in range(per_place):
-                half = stride * size / 2 * np.array([1 + 0.3 * number, 1.0])
-                every.append(np.concatenate([place - half, place + half]))
-    return np.array(every)
-
-
-def levels_of(rng, size, scale=1.0):
-    return tuple(jnp.asarray(rng.normal(size=(3, *one, size)) * scale) for one in MAPS)
-
-
-def flat_torch(levels, size):
-    flat = np.concatenate([np.asarray(one).reshape(3, -1, size) for one in levels], axis=1)
-    return torch.tensor(flat, requires_grad=True)
-
-
-def total(losses):
-    """Of the whole batch, as the step divides."""
-    return {name: jnp.sum(loss) / jnp.maximum(jnp.sum(count), 1) for name, (loss, count) in losses.items()}
 
 
 def check(of, out, expected, leaves, sizes):
@@ -217,186 +168,6 @@ def test_classes_and_boxes_of_proposals(torchvision, proposed):
     for grad, leaf in zip(grads, theirs, strict=True):
         np.testing.assert_allclose(np.asarray(grad).reshape(count, -1), leaf.grad, rtol=1e-9, atol=1e-13)
     assert losses[1] > 0
-
-
-def windows_of(masks, boxes, side):
-    """The bitmap of the window of each object, as a row of a batch has it."""
-    bitmaps = np.zeros((len(masks), side, side), np.uint8)
-    for bitmap, mask, (left, top, right, bottom) in zip(bitmaps, masks, boxes, strict=True):
-        window = mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-        bitmap[: window.shape[0], : window.shape[1]] = window
-    return bitmaps
-
-
-@pytest.fixture(scope="module")
-def plain(torchvision):
-    """torchvision's RoI align in plain PyTorch, which it compiles otherwise."""
-    import sys
-
-    return sys.modules["torchvision.ops.roi_align"]._roi_align.__wrapped__
-
-
-def masks_and_rois(rng, count, height, width):
-    """Masks that lie within their boxes, some at the border of the image, and proposals that reach beyond the boxes."""
-    corner = rng.uniform(0, (width - 20, height - 20), (count, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(4, 20, (count, 2))], 1)
-    boxes[0], boxes[1] = (0, 0, 9.5, 7), (width - 12.25, height - 9, width, height)
-    y, x = np.mgrid[:height, :width]
-    inside = (
-        (x >= np.floor(boxes[:, 0, None, None]))
-        & (x < np.ceil(boxes[:, 2, None, None]))
-        & (y >= np.floor(boxes[:, 1, None, None]))
-        & (y < np.ceil(boxes[:, 3, None, None]))
-    )
-    masks = (rng.random((count, height, width)) < 0.6) & inside
-    rois = boxes + rng.uniform(-5, 5, (count, 4))
-    rois[2] = boxes[2, [0, 1, 0, 1]] + 1e-3  # next to no area
-    rois = np.stack([rois[:, 0].clip(0), rois[:, 1].clip(0), rois[:, 2].clip(0, width), rois[:, 3].clip(0, height)], 1)
-    rois[:, 2:] = np.maximum(rois[:, 2:], rois[:, :2])
-    return masks, boxes, rois
-
-
-def test_masks_within_windows_are_those_of_whole_images(plain):
-    rng = np.random.default_rng(4)
-    height, width, count = 37, 53, 60
-    masks, boxes, rois = masks_and_rois(rng, count, height, width)
-    sizes = jnp.broadcast_to(jnp.asarray([height, width]), (count, 2))
-    align = jax.jit(partial(align_masks, grid=7, most_samples=5))
-    ours = align(windows_of(masks, boxes, 24), jnp.asarray(boxes), jnp.asarray(rois), sizes)
-    both = torch.tensor(np.c_[np.arange(count), rois])
-    expected = plain(torch.tensor(masks[:, None] * 1.0), both, 1.0, 7, 7, -1, False)[:, 0]
-    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
-    assert 0.1 < np.mean(ours) < 0.6
-
-
-def test_masks_of_windows_that_are_scaled(plain):
-    """A mask that is the same everywhere stays it, also at the border of the image; one that changes is near."""
-    height = width = 64
-    boxes = jnp.asarray([[0.0, 0, 64, 64], [8.0, 8, 56, 56]])
-    sizes = jnp.full((2, 2), 64)
-    ones = np.ones((2, 16, 16), np.uint8)
-    rois = jnp.asarray([[0.0, 0, 64, 64], [14.0, 14, 50, 50]])
-    align = jax.jit(align_masks, static_argnums=(4, 5))
-    whole = align(ones, boxes, rois, sizes, 7, 10)
-    np.testing.assert_allclose(whole, 1, rtol=1e-12)
-    y, x = np.mgrid[:height, :width]
-    mask = ((x - 32) ** 2 + (y - 32) ** 2 < 24**2).astype(np.float64)
-    small = mask[8:56, 8:56].reshape(16, 3, 16, 3).mean((1, 3))
-    ours = align(jnp.asarray(small)[None], boxes[1:], boxes[1:], sizes[1:], 14, 4)
-    both = torch.tensor(np.c_[[0.0], np.asarray(boxes[1:])])
-    expected = plain(torch.tensor(mask)[None, None], both, 1.0, 14, 14, -1, False)[:, 0].numpy()
-    assert np.abs(ours - expected).mean() < 0.03
-
-
-def test_masks_of_proposals(plain, monkeypatch):
-    from torchvision.models.detection import roi_heads
-
-    monkeypatch.setattr(
-        roi_heads, "roi_align", lambda masks, rois, size, scale: plain(masks, rois, scale, *size, -1, False)
-    )
-    rng = np.random.default_rng(5)
-    height, width = 37, 53
-    objects, positive = objects_of(rng), np.array([3, 4, 0])
-    masks, boxes, rois = masks_and_rois(rng, 3 * PLACES, height, width)
-    objects = objects._replace(boxes=jnp.asarray(boxes.reshape(3, PLACES, 4)))
-    own = np.tile(np.arange(PLACES), (3, 4))[:, :16] % 3
-    number = np.arange(16)[None] < positive[:, None]
-    near = rois.reshape(3, PLACES, 4)[np.arange(3)[:, None], own]
-    labels = np.where(number, np.asarray(objects.classes)[np.arange(3)[:, None], own], 0)
-    drawn = Rois(*map(jnp.asarray, (near, labels, own, np.ones((3, 16), bool))))
-    kept = jax.jit(partial(rois_with_masks, TWO_STAGE))(drawn)
-    assert kept.labels.shape == (3, 4)
-    np.testing.assert_array_equal(kept.real, number[:, :4])
-    np.testing.assert_array_equal(kept.boxes[0, 3], near[0, 0], "repeats the first")
-
-    logits = rng.normal(size=(12, 5, 5, CLASSES))
-    bitmaps = windows_of(masks, boxes, 24).reshape(3, PLACES, 24, 24)[np.arange(3)[:, None], kept.objects]
-    of_objects = jnp.take_along_axis(objects.boxes, kept.objects[..., None], axis=1)
-    sizes = jnp.broadcast_to(jnp.asarray([height, width]), (12, 2))
-    one = lambda x: x.reshape(-1, *x.shape[2:])
-    wanted = align_masks(one(bitmaps), one(of_objects), one(kept.boxes), sizes, 5, 8)
-    ours = lambda logits: total(mask_losses(logits, wanted, kept))["loss_mask"]
-
-    theirs = torch.tensor(np.moveaxis(logits, -1, 1), requires_grad=True)
-    rows = [slice(0, number) for number in positive]
-    expected = roi_heads.maskrcnn_loss(
-        theirs[torch.tensor(np.array(kept.real).reshape(-1))],
-        [torch.tensor(near[i, rows[i]]) for i in range(3)],
-        [torch.tensor(one) for one in masks.reshape(3, PLACES, height, width)],
-        [torch.tensor(one) for one in np.asarray(objects.classes)],
-        [torch.tensor(own[i, rows[i]]) for i in range(3)],
-    )
-    np.testing.assert_allclose(ours(jnp.asarray(logits)), expected.item(), rtol=1e-11)
-    expected.backward()
-    grads = jax.jit(jax.grad(ours))(jnp.asarray(logits))
-    np.testing.assert_allclose(np.moveaxis(grads, -1, 1), theirs.grad, rtol=1e-9, atol=1e-13)
-
-
-def uniform_reference(said, anchors, boxes, classes, scores, options):
-    """YOLOF's loss of one image, written from the paper and the authors' code: sums, and the number of anchors."""
-    area = lambda box: (box[2] - box[0]) * (box[3] - box[1])
-
-    def iou(a, b):
-        shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-        return shared / (area(a) + area(b) - shared)
-
-    def giou(a, b):
-        shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-        union = area(a) + area(b) - shared
-        hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
-        return 1 - shared / (union + 1e-7) + (hull - union) / (hull + 1e-7)
-
-    def nearest(candidates, box):
-        middle = lambda b: np.array([(b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1]])
-        return np.argsort([np.abs(middle(one) - middle(box)).sum() for one in candidates])[: options.match_times]
-
-    wanted, boxes_loss = np.zeros(len(anchors), int), 0.0
-    for place, one in enumerate(said):
-        if any(iou(one, box) > options.neg_ignore_thresh for box in boxes):
-            wanted[place] = -1
-    near = [[nearest(candidates, box) for box in boxes] for candidates in (said, anchors)]
-    for time in range(options.match_times):
-        for of in near:
-            for number, box in enumerate(boxes):
-                place = of[number][time]
-                if iou(anchors[place], box) < options.pos_ignore_thresh:
-                    wanted[place] = -1
-                else:
-                    wanted[place] = classes[number]
-                    boxes_loss += giou(said[place], box)
-    hits = 0.0
-    for place, label in enumerate(wanted):
-        for k in range(CLASSES) if label >= 0 else ():
-            p = 1 / (1 + np.exp(-scores[place, k]))
-            hits += -0.25 * (1 - p) ** 2 * np.log(p) if k == label > 0 else -0.75 * p**2 * np.log(1 - p)
-    return hits, boxes_loss, np.sum(wanted > 0), wanted
-
-
-def test_uniform_matching(torchvision):
-    """Against a plain reference: torchvision has no YOLOF."""
-    rng = np.random.default_rng(6)
-    objects, anchors = objects_of(rng), anchors_of(3)
-    model = SimpleNamespace(
-        num_classes=CLASSES, center_clamp=32.0, match_times=4, neg_ignore_thresh=0.5, pos_ignore_thresh=0.15
-    )
-    out = {"scores": levels_of(rng, 3 * CLASSES), "deltas": levels_of(rng, 12, 0.3)}
-    ours = jax.jit(lambda out: yolof_losses(model, out, jnp.asarray(anchors), objects))(out)
-    flat = lambda name, size: np.concatenate([np.asarray(x).reshape(3, -1, size) for x in out[name]], axis=1)
-    scores, deltas = flat("scores", CLASSES), flat("deltas", 4)
-    side = anchors[:, 2:] - anchors[:, :2]
-    seen = set()
-    for image in range(3):
-        middle = (anchors[:, :2] + anchors[:, 2:]) / 2 + np.clip(deltas[image, :, :2] * side, -32, 32)
-        half = np.exp(np.minimum(deltas[image, :, 2:], np.log(1000 / 16))) * side / 2
-        real = np.asarray(objects.real[image])
-        boxes, classes = np.asarray(objects.boxes[image])[real], np.asarray(objects.classes[image])[real]
-        *expected, wanted = uniform_reference(
-            np.concatenate([middle - half, middle + half], 1), anchors, boxes, classes, scores[image], model
-        )
-        hits, apart = ours["classification"], ours["bbox_regression"]
-        np.testing.assert_allclose([hits[0][image], apart[0][image], hits[1][image]], expected, rtol=1e-10)
-        seen |= set(wanted.tolist())
-    assert {-1, 0} < seen, "some are left out, some are background, some find an object"
 
 
 def test_padding_changes_nothing_and_is_never_nan(torchvision):

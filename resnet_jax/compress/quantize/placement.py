@@ -19,7 +19,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, PyTree
 
-from resnet_jax.models import Block, Conv
+from resnet_jax.models import Block, Conv, ResNet
 from resnet_jax.models.shortcuts import zero_pad, zero_pad_centred
 
 Images = Float[Array | np.ndarray, "N H W C"]
@@ -78,6 +78,11 @@ def placed(quantize: Quantize, compute: Compute = as_it_is) -> Iterator[None]:
                 return compute(Layer(module, name, reads), x, lambda x: call(x, **kwargs))
             case Block(), "__call__":
                 return once(call(once(args[0], f"{name}/input"), **kwargs), name)
+            case ResNet(), "passed_on":
+                x = call(*args)
+                if id(args[0]) in known:
+                    known[id(x)] = (x, x, known[id(args[0])][2])
+                return x
             case Block(), "add":
                 x, y = args
                 if id(x) in known:  # of a tensor that was quantised on its way into the branch

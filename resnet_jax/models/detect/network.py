@@ -24,8 +24,8 @@ class Detector(Headed):
       min_size, max_size: images are scaled so that the shorter side has `min_size` pixels, or the longer one
         `max_size` where that is less.
       image_mean, image_std: of the pixels from 0 to 1.
-      trainable_backbone_layers: of the five parts conv1, layer1, ..., layer4, how many are trained, counted from the
-        last.
+      trainable_backbone_layers: of the five parts conv1, layer1, ..., layer4, how many a run trains, counted from the
+        last; None = 3 where it starts from weights, else all.
       levels: the stages of the backbone (from 1) under the pyramid; empty = the last `usual_levels`.
       pyramid_width: channels of the pyramid's maps.
       pyramid_normed: the pyramid's convolutions have norms instead of biases.
@@ -44,7 +44,7 @@ class Detector(Headed):
     max_size: int = 1333
     image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    trainable_backbone_layers: int = 3
+    trainable_backbone_layers: int | None = None
     levels: tuple[int, ...] = ()
     pyramid_width: int = 256
     pyramid_normed: bool = False
@@ -68,7 +68,7 @@ class Detector(Headed):
         }.items():
             if getattr(self, name) < low:
                 raise ModelError(f"{name} = {getattr(self, name)} must be at least {low}")
-        if not 0 <= self.trainable_backbone_layers <= 5:
+        if self.trainable_backbone_layers not in (None, *range(6)):
             raise ModelError(f"trainable_backbone_layers = {self.trainable_backbone_layers} must be 0 to 5")
         there = len(self.backbone.stage_sizes)
         if list(self.levels) != sorted({*self.levels} & {*range(1, there + 1)}):

@@ -59,7 +59,7 @@ def detect(config: Config, model: Any) -> Task:
         parts=partial(parts_of, config, options),
         check_source=partial(check_train_source, config, options, masks=masks),
         check_eval_source=partial(check_source, config, masks=masks),
-        fixed=fixed_parts(config, options, model),
+        fixed=fixed_parts(config, model),
     )
 
 
@@ -160,11 +160,11 @@ def make_predict(find: Find, prepare: Prepare) -> Predict:
     return predict
 
 
-def fixed_parts(config: Config, options: Detect, model: Detector) -> tuple[str, ...]:
+def fixed_parts(config: Config, model: Detector) -> tuple[str, ...]:
     """Regular expressions of the parameters that are never trained: those of the first parts of the backbone, and of
     its norms if they are frozen, as torchvision's are."""
     stages = len(stages_of(model.backbone))
-    trained = options.trainable_backbone_layers
+    trained = model.trainable_backbone_layers
     if trained is None:
         trained = PARTS_OF_WEIGHTS if config.start.weights else ALL_PARTS
     if trained >= ALL_PARTS:
