@@ -60,7 +60,10 @@ def make_evaluations(config: Config, task: Task) -> Evaluations:
 
 def report_of(task: Task, source: data.Source) -> Report:
     """What makes the results of a split."""
-    return task.report_of(source) if task.report_of else task.report
+    if task.report_of:
+        return task.report_of(source)
+    assert task.report is not None, "a task has one of both"
+    return task.report
 
 
 def key(evaluation: str, number: str) -> str:

@@ -50,7 +50,8 @@ class Task:
         random; the batch then holds `position`. With None it only normalises.
       loss: the loss of a part of a batch as the data gave it. It calls `prepare` itself.
       measure: what evaluation keeps of a batch. It calls `prepare` itself, without a key.
-      report: the results for a whole split, from everything measured: numbers by name, among them `loss`.
+      report: the results for a whole split, from everything measured: numbers by name, among them `loss`. None where
+        `report_of` makes it.
       predict: what users ask of a trained network, by name, for each example of a batch as `fills[1]` gives it: class
         probabilities, boxes. It calls `prepare` itself, without a key, and needs no targets.
       best: the name of the number of the report by which checkpoints are compared; larger is better.
@@ -64,8 +65,8 @@ class Task:
       distance: how far the outputs of the network are from those of a teacher, for each example of a part of a batch as
         the data gave it. Where `loss` gives weights, it is a sum that the same weights divide. None = the task cannot
         have a teacher.
-      report_of: gives the report of a split, instead of `report`, where the results need more of the split than rows of
-        one shape can hold, such as all its annotations.
+      report_of: gives the report of a split, in the place of `report`, where the results need more of the split than
+        rows of one shape can hold, such as all its annotations.
       check_source: refuses, by a ConfigError, a data set that the network was not made for, such as one with other
         classes.
       check_eval_source: the same for a split that is evaluated; None = `check_source`. Its identities may be others
@@ -81,7 +82,7 @@ class Task:
     prepare: Prepare
     loss: Loss
     measure: Measure
-    report: Report
+    report: Report | None
     predict: Predict
     best: str
     names: Names
@@ -98,6 +99,8 @@ class Task:
     frozen: Frozen | None = None
 
     def __post_init__(self) -> None:
+        if (self.report is None) == (self.report_of is None):
+            raise ValueError("a Task needs either report or report_of; give one of them, and None for the other")
         if self.best not in self.names:
             raise ValueError(
                 f"Task.best = {self.best!r} is not among Task.names = {sorted(self.names)}; say there how it is shown"

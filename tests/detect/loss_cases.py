@@ -67,3 +67,12 @@ def flat_torch(levels, size):
 def total(losses):
     """Of the whole batch, as the step divides."""
     return {name: jnp.sum(loss) / jnp.maximum(jnp.sum(count), 1) for name, (loss, count) in losses.items()}
+
+
+def windows_of(masks, boxes, side):
+    """The bitmap of the window of each object, as a row of a batch has it."""
+    bitmaps = np.zeros((len(masks), side, side), np.uint8)
+    for bitmap, mask, (left, top, right, bottom) in zip(bitmaps, masks, boxes, strict=True):
+        window = mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+        bitmap[: window.shape[0], : window.shape[1]] = window
+    return bitmaps

@@ -11,22 +11,13 @@ import torch
 from resnet_jax.tasks.detect.mask_targets import align_masks
 from resnet_jax.tasks.detect.roi_heads import Rois, mask_losses, rois_with_masks
 
-from .loss_cases import CLASSES, PLACES, TWO_STAGE, objects_of, total
+from .loss_cases import CLASSES, PLACES, TWO_STAGE, objects_of, total, windows_of
 
 
 @pytest.fixture(autouse=True)
 def _float64(compile_quickly):
     with jax.enable_x64(True):
         yield
-
-
-def windows_of(masks, boxes, side):
-    """The bitmap of the window of each object, as a row of a batch has it."""
-    bitmaps = np.zeros((len(masks), side, side), np.uint8)
-    for bitmap, mask, (left, top, right, bottom) in zip(bitmaps, masks, boxes, strict=True):
-        window = mask[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-        bitmap[: window.shape[0], : window.shape[1]] = window
-    return bitmaps
 
 
 @pytest.fixture(scope="module")

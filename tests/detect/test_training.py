@@ -16,9 +16,9 @@ from resnet_jax.tasks.detect.loss import ANCHORS, ROIS, keys_of, make_loss
 from resnet_jax.training.state import make_init_state
 from resnet_jax.training.step import make_train_step, step_key
 
+from .loss_cases import total, windows_of
 from .oracle import images_of, pair, tensors_of, without_operators
 from .sampling import Drawn
-from .test_losses import total, windows_of
 
 # Each of these takes a minute, most of it in torch's RoI align and in XLA; `test_losses.py` has every loss alone.
 pytestmark = pytest.mark.slow

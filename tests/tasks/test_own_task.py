@@ -81,6 +81,12 @@ def test_what_is_best_must_be_shown():
         dataclasses.replace(angle.make_task(), best="map")
 
 
+@pytest.mark.parametrize("given", [{"report": None}, {"report_of": lambda source: None}])
+def test_a_task_has_one_report(given):
+    with pytest.raises(ValueError, match="a Task needs either report or report_of; give one of them, and None for the"):
+        dataclasses.replace(angle.make_task(), **given)
+
+
 def test_it_learns_and_reports_by_its_own_name(trained, capsys):
     result = json.loads((trained / "result.json").read_text())
     assert result["minus_error"] > -12, "the median of a guess is 22.5 degrees"

@@ -23,7 +23,6 @@ from resnet_jax.tasks.detect.loss import make_loss
 from resnet_jax.tasks.detect.measure import Find, best_of, make_measure, names_of
 from resnet_jax.tasks.task import Predict, Prepare, Task
 from resnet_jax.training.accumulate import Batch
-from resnet_jax.training.evaluate import Rows, Sums
 
 HEAD = ("box_predictor", "mask_predictor/mask_fcn_logits", "head/classification_head/cls_logits", "head/cls_score")
 """The layers with an output for each class."""
@@ -50,7 +49,7 @@ def detect(config: Config, model: Any) -> Task:
         prepare=prepare,
         loss=make_loss(model, prepare),
         measure=make_measure(find, prepare),
-        report=_report_of_a_split,
+        report=None,
         report_of=make_report_of(masks=masks, exif=config.data.exif),
         predict=make_predict(find, prepare),
         best=best_of(masks),
@@ -195,7 +194,3 @@ def check_train_source(config: Config, options: Detect, source: Source, *, masks
     """Raises a ConfigError as `check_source` does, and where an image has more objects than there are places."""
     check_source(config, source, masks=masks)
     check_places(source, options.max_boxes, config.data.name)
-
-
-def _report_of_a_split(sums: Sums, rows: Rows) -> dict[str, float]:
-    raise RuntimeError("detections are judged by the annotations of their split: Task.report_of makes the report")
