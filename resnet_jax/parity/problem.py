@@ -20,7 +20,7 @@ from resnet_jax.training.losses import one_hot
 from resnet_jax.training.step import Loss
 
 Images: TypeAlias = Float[np.ndarray, "N *S C"]
-Targets: TypeAlias = Int[np.ndarray, "N *S"]
+Targets: TypeAlias = Int[np.ndarray, "N *S"]  # noqa: F821 - a shape, which is no Python
 
 
 @dataclass(frozen=True)
