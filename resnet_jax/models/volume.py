@@ -1,10 +1,12 @@
 """Convolutions over space and time, in the form that is fast on each platform (see `forms.py`).
 
-XLA's convolution of three axes is slow on CPUs. There a convolution of two axes does the same products: over the frames
-that a kernel sees, stacked in the channels, or over each frame with the kernels of all, stacked in the features.
-`benchmarks/video_networks.py` measures them and XLA's own convolution, beside PyTorch.
+XLA's convolution of three axes is slow on CPUs. There convolutions of two axes give the same numbers: over sums of
+frames, two frames at a time; over the frames that a kernel sees, stacked in the channels; or over each frame with the
+kernels of all, stacked in the features. `benchmarks/video_networks.py` measures them and XLA's own convolution, beside
+PyTorch.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,6 +17,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.models.forms import per_platform
+
+MANY_PIXELS = 1024
+"""Of all frames of a batch: with fewer, to add kernels takes longer than the products that it saves."""
 
 
 def volume(
@@ -45,7 +50,7 @@ def volume(
 def _forms(
     strides: tuple[int, ...], padding: tuple[Any, ...], dilations: tuple[int, ...], groups: int, precision: Any
 ) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """Two axes over stacked frames, and three axes. They are the same functions at each call: see `per_platform`."""
+    """Two axes over images, and three axes. They are the same functions at each call: see `per_platform`."""
     (along, *across), (apart, *between) = strides, dilations
     around, *sides = padding
 
@@ -79,6 +84,20 @@ def _forms(
         total = sum(moved[1:], moved[0])
         return total.reshape(*total.shape[:4], -1)
 
+    def paired(x: Array, kernel: Array) -> Array:
+        """Two frames at a time, from four products of sums of frames instead of six (Winograd's F(2, 3) along time)."""
+        first, middle, last = kernel
+        count = x.shape[1] + sum(around) - 2
+        x = jnp.pad(x, [(0, 0), (around[0], around[1] + count % 2), *[(0, 0)] * 3])
+        even, odd = x[:, ::2], x[:, 1::2]
+        one, two, three, four = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the frames that a pair sees
+        sums = [one - three, two + three, three - two, two - four]
+        outer = first + last
+        kernels = [first, (outer + middle) / 2, (outer - middle) / 2, last]
+        a, b, c, d = (_image(part.reshape(-1, *x.shape[2:]), own) for part, own in zip(sums, kernels, strict=True))
+        pairs = jnp.stack([a + b + c, b - c - d], axis=1)
+        return pairs.reshape(x.shape[0], -1, *pairs.shape[2:])[:, :count]
+
     def _image(images: Array, kernel: Array) -> Array:
         if kernel.shape[:2] == (1, 1) and groups == 1 and not any(map(any, sides)):
             seen = images[:, :: across[0], :: across[1]]
@@ -95,18 +114,26 @@ def _forms(
             precision=precision,
         )
 
-    # Eigen copies the patches that a kernel sees: of single frames a third of what it copies of stacked ones. But the
-    # training step becomes slower: `benchmarks/video_networks.py` gave 2.02 s for r3d_18 with `spread`, 1.70 without.
-    alone = jax.custom_jvp(spread)
-
-    @alone.defjvp
-    def alone_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-        return jax.jvp(stacked, primals, tangents)
-
+    # The training step keeps a form of its own: `spread` makes it slower.
+    @jax.custom_jvp
     def flat(x: Array, kernel: Array) -> Array:
         # Few channels are soon stacked. Sums of 16-bit results would be rounded at each frame.
-        fits = along == 1 and kernel.shape[0] > 1 and x.shape[-1] >= kernel.shape[-1] and x.dtype.itemsize > 2
-        return alone(x, kernel) if fits else stacked(x, kernel)
+        moves = along == 1 and kernel.shape[0] > 1 and x.shape[-1] >= kernel.shape[-1] and x.dtype.itemsize > 2
+        # The patches of a pixel need no copy, and then the sums of frames cost more than they save.
+        if moves and (not pairs(x, kernel) or kernel.shape[1:3] == (1, 1)):
+            return spread(x, kernel)
+        return differentiated(x, kernel)
+
+    @flat.defjvp
+    def flat_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        return jax.jvp(differentiated, primals, tangents)
+
+    def differentiated(x: Array, kernel: Array) -> Array:
+        return paired(x, kernel) if pairs(x, kernel) else stacked(x, kernel)
+
+    def pairs(x: Array, kernel: Array) -> bool:
+        fits = along == apart == 1 and kernel.shape[0] == 3 and x.dtype.itemsize > 2
+        return fits and math.prod(x.shape[:-1]) >= MANY_PIXELS
 
     def convolution(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(
