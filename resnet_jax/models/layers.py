@@ -18,6 +18,7 @@ from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
 from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
 from resnet_jax.models.volume import volume
+from resnet_jax.models.winograd import three_by_three
 
 Dtype = Any
 
@@ -121,6 +122,8 @@ class Conv(nn.Module):
         window = self.window(x)
         if x.ndim == 5:
             return volume(x, kernel, window, border=self.border_in_time, precision=precision)
+        if self._is_three_by_three(kernel, window):
+            return three_by_three(x, kernel, precision)
         return lax.conv_general_dilated(x, kernel, **window, precision=precision)
 
     def window(self, x: Array) -> dict[str, Any]:
@@ -138,6 +141,10 @@ class Conv(nn.Module):
 
     def _is_pointwise(self, x: Array) -> bool:
         return set(self._of_axes("kernel_size", x)) == {1} and len(set(self._of_axes("stride", x))) == 1
+
+    def _is_three_by_three(self, kernel: Array, window: dict[str, Any]) -> bool:
+        plain = kernel.shape[:-2] == (3, 3) and self.groups == 1 and window["padding"] == [(1, 1)] * 2
+        return plain and window["window_strides"] == window["rhs_dilation"] == (1, 1)
 
     def _is_far(self, x: Array, kernel: Array) -> bool:
         """Whether this is a plain 3x3 convolution whose taps are so far apart that many see padding."""

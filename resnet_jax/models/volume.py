@@ -1,9 +1,9 @@
 """Convolutions over space and time, in the form that is fast on each platform (see `forms.py`).
 
 XLA's convolution of three axes is slow on CPUs. There convolutions of two axes give the same numbers: over sums of
-frames, two frames at a time; over the frames that a kernel sees, stacked in the channels; or over each frame with the
-kernels of all, stacked in the features. `benchmarks/video_networks.py` measures them and XLA's own convolution, beside
-PyTorch.
+frames, two frames at a time (`winograd.py`); over the frames that a kernel sees, stacked in the channels; or over each
+frame with the kernels of all, stacked in the features. `benchmarks/video_networks.py` measures them and XLA's own
+convolution, beside PyTorch.
 """
 
 import math
@@ -17,9 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.models.forms import per_platform
-
-MANY_PIXELS = 1024
-"""Of all frames of a batch: with fewer, to add kernels takes longer than the products that it saves."""
+from resnet_jax.models.winograd import MANY_PIXELS, in_pairs
 
 
 def volume(
@@ -85,18 +83,13 @@ def _forms(
         return total.reshape(*total.shape[:4], -1)
 
     def paired(x: Array, kernel: Array) -> Array:
-        """Two frames at a time, from four products of sums of frames instead of six (Winograd's F(2, 3) along time)."""
-        first, middle, last = kernel
-        count = x.shape[1] + sum(around) - 2
-        x = jnp.pad(x, [(0, 0), (around[0], around[1] + count % 2), *[(0, 0)] * 3])
-        even, odd = x[:, ::2], x[:, 1::2]
-        one, two, three, four = even[:, :-1], odd[:, :-1], even[:, 1:], odd[:, 1:]  # the frames that a pair sees
-        sums = [one - three, two + three, three - two, two - four]
-        outer = first + last
-        kernels = [first, (outer + middle) / 2, (outer - middle) / 2, last]
-        a, b, c, d = (_image(part.reshape(-1, *x.shape[2:]), own) for part, own in zip(sums, kernels, strict=True))
-        pairs = jnp.stack([a + b + c, b - c - d], axis=1)
-        return pairs.reshape(x.shape[0], -1, *pairs.shape[2:])[:, :count]
+        """Two frames at a time."""
+
+        def product(frames: Array, own: Array) -> Array:
+            y = _image(frames.reshape(-1, *frames.shape[2:]), own)
+            return y.reshape(*frames.shape[:2], *y.shape[1:])
+
+        return in_pairs(x, kernel, around, product)
 
     def _image(images: Array, kernel: Array) -> Array:
         if kernel.shape[:2] == (1, 1) and groups == 1 and not any(map(any, sides)):
