@@ -17,7 +17,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from resnet_jax.models.forms import per_platform
-from resnet_jax.models.winograd import MANY_PIXELS, in_pairs
+from resnet_jax.models.winograd import in_pairs
+
+MANY_PIXELS = 1024
+"""Of all frames of a batch: with fewer, to add kernels takes longer than the products that it saves."""
 
 
 def volume(

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models.forms import per_platform
 
-MANY_PIXELS, MANY_CHANNELS = 1024, 128
-"""Of a batch, and of both sides of a kernel. With fewer, the sums take longer than the products that they save."""
+MANY_PIXELS, MANY_CHANNELS = 4096, 128
+"""Of a batch, and of both sides of a kernel. With fewer, the sums cost more than the products that they save. XLA adds
+the kernels of many layers early and keeps them, so deep networks would need much more memory for little time."""
 
 
 def in_pairs(

@@ -39,15 +39,15 @@ def test_it_is_the_convolution(height, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "shape", "dtype", "count"),
     [
-        ({}, (2, 24, 24, 128), np.float32, 4),
-        ({}, (2, 8, 8, 128), np.float32, 1),
-        ({}, (2, 24, 24, 64), np.float32, 1),
-        ({}, (2, 24, 24, 128), jnp.bfloat16, 1),
-        ({"stride": 2}, (2, 24, 24, 128), np.float32, 1),
-        ({"dilation": 2}, (2, 24, 24, 128), np.float32, 1),
-        ({"groups": 2}, (2, 24, 24, 128), np.float32, 1),
-        ({"padding": (0, 0)}, (2, 24, 24, 128), np.float32, 1),
-        ({"kernel_size": 5}, (2, 24, 24, 128), np.float32, 1),
+        ({}, (2, 48, 48, 128), np.float32, 4),
+        ({}, (2, 40, 40, 128), np.float32, 1),
+        ({}, (2, 48, 48, 64), np.float32, 1),
+        ({}, (2, 48, 48, 128), jnp.bfloat16, 1),
+        ({"stride": 2}, (2, 48, 48, 128), np.float32, 1),
+        ({"dilation": 2}, (2, 48, 48, 128), np.float32, 1),
+        ({"groups": 2}, (2, 48, 48, 128), np.float32, 1),
+        ({"padding": (0, 0)}, (2, 48, 48, 128), np.float32, 1),
+        ({"kernel_size": 5}, (2, 48, 48, 128), np.float32, 1),
     ],
 )
 def test_when_rows_are_taken_in_pairs(options, shape, dtype, count):
@@ -58,13 +58,13 @@ def test_when_rows_are_taken_in_pairs(options, shape, dtype, count):
 
 
 def test_training_has_the_plain_form():
-    x, kernel = jax.ShapeDtypeStruct((2, 24, 24, 128), np.float32), jax.ShapeDtypeStruct((3, 3, 128, 128), np.float32)
+    x, kernel = jax.ShapeDtypeStruct((2, 48, 48, 128), np.float32), jax.ShapeDtypeStruct((3, 3, 128, 128), np.float32)
     value_and_gradients = jax.value_and_grad(lambda *a: jnp.sum(jnp.sin(winograd.three_by_three(*a))), argnums=(0, 1))
     assert convolutions(value_and_gradients, x, kernel) == 3, "the result, and the gradients of both"
 
 
 def test_accelerators_have_the_plain_form():
-    x, kernel = jax.ShapeDtypeStruct((2, 24, 24, 128), np.float32), jax.ShapeDtypeStruct((3, 3, 128, 128), np.float32)
+    x, kernel = jax.ShapeDtypeStruct((2, 48, 48, 128), np.float32), jax.ShapeDtypeStruct((3, 3, 128, 128), np.float32)
     for platform in ("cuda", "tpu"):
         with forms_of(platform):
             program = jax.jit(partial(winograd.three_by_three)).lower(x, kernel).as_text()
@@ -74,7 +74,7 @@ def test_accelerators_have_the_plain_form():
 def test_float32_loses_little():
     """The sums of the input and of the kernel are rounded, too."""
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(1, 32, 32, 128)), rng.normal(size=(3, 3, 128, 128)) / 34
+    x, kernel = rng.normal(size=(1, 64, 64, 128)), rng.normal(size=(3, 3, 128, 128)) / 34
     with forms_of("cpu"):
         ours = jax.jit(partial(winograd.three_by_three))(x.astype(np.float32), kernel.astype(np.float32))
     with jax.enable_x64(True):
