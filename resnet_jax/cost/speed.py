@@ -20,6 +20,7 @@ from resnet_jax.cost.peaks import Peak, training_flops
 from resnet_jax.models import ResNet, init
 from resnet_jax.models.forms import forms_of_this_machine
 from resnet_jax.models.headed import resnet_in
+from resnet_jax.runtime.garbage import give_back
 from resnet_jax.runtime.mesh import make_mesh, replicated, split_batch
 from resnet_jax.tasks.classify.loss import make_loss
 from resnet_jax.training.losses import one_hot
@@ -114,7 +115,9 @@ def compile_for(function: Any, *arguments: Any) -> tuple[Any, float]:
     started = time.perf_counter()
     with forms_of_this_machine():
         compiled = function.lower(*arguments).compile()
-    return compiled, time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    give_back()
+    return compiled, seconds
 
 
 def peak_bytes(compiled: Any) -> int | None:

@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from resnet_jax.runtime.garbage import give_back
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -41,6 +43,7 @@ def tell_of_compiling(function: Callable[P, R], what: str, say: Callable[[str], 
         say(f"compiling {what} ...")
         started = time.perf_counter()
         result = function(*args, **kwargs)  # returns when the program is compiled, while the device still computes
+        give_back()
         say(f"compiled {what} in {time.perf_counter() - started:.1f} s")
         return result
 
