@@ -1,16 +1,11 @@
-"""Boxes and masks from files: COCO's JSON, Pascal VOC's XML, CSV. What they give, and what is wrong with them."""
+"""Boxes and masks from COCO's JSON: what it gives, and what is wrong with it."""
 
-import importlib.util
-import io
 import json
 import logging
 import pickle
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data import Subset, fingerprint, load_source, train_batches
@@ -19,9 +14,8 @@ from resnet_jax.data.boxes import objects_of
 from resnet_jax.data.fills import Draws
 from resnet_jax.data.sources import read_objects
 from resnet_jax.errors import DataError, ImageError
-from tests.data.box_files import coco_annotation, coco_data, write_coco, write_csv, write_voc_boxes
+from tests.data.box_files import coco_annotation, coco_data, write_coco
 
-ROOT = Path(__file__).parent.parent.parent
 POLYGON = [10.0, 5.0, 40.5, 8.0, 30.0, 39.5, 12.0, 30.0]
 RUNS = {"size": [60, 80], "counts": [60 * 20 + 10, 30, 30, 30, 30, 25, 3445]}
 
@@ -220,7 +214,7 @@ def test_no_coco_at_all(tmp_path):
 
 
 def test_corners_taken_for_sides_are_recognised(tmp_path):
-    """In COCO's file x1, y1, x2, y2, and in a CSV x, y, width, height: only where the file cannot be right."""
+    """Only where the file cannot be right."""
     corners = [[10, 5, 40, 39], [50, 30, 79, 59], [30, 20, 60, 50]]
     data = coco_data([coco_annotation(i, 10, box) for i, box in enumerate(corners)])
     with pytest.raises(
@@ -229,124 +223,3 @@ def test_corners_taken_for_sides_are_recognised(tmp_path):
         coco(tmp_path / "a", data)
     data["annotations"][0]["bbox"] = [10, 5, 4, 39]  # no corners either: the boxes that reach out are listed one by one
     assert len(coco(tmp_path / "b", data)) == 3
-    sides = [f"a.png,{x1},{y1},{x2 - x1},{y2 - y1},cat" for x1, y1, x2, y2 in corners]
-    name = f"boxes:{write_csv(tmp_path / 'c', {'train': sides})}"
-    with pytest.raises(
-        DataError, match="train.csv look like x, y, width, height: .*, 2 of 3 have no area.*: line 3 of tr"
-    ):
-        load_source(DataConfig(name=name), "train")
-    sides.append("a.png,50,10,60,20,cat")  # no sides: 50 + 60 > 80
-    source = load_source(DataConfig(name=f"boxes:{write_csv(tmp_path / 'd', {'train': sides})}"), "train")
-    assert len(source) == 1
-
-
-def test_pascal_voc(tmp_path):
-    images = [[("dog", 1, 1, 80, 60, False), ("cat", 10, 20, 30, 40, True)], []]
-    write_voc_boxes(tmp_path / "VOCdevkit" / "VOC2012", {"train": images, "val": [[("dog", 5, 5, 9, 9, False)]]})
-    (tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main" / "dog_train.txt").write_text("train_0 1\n")
-    source = load_source(DataConfig(name=f"voc_boxes:{tmp_path}"), "train")
-    assert source.splits == ("train", "val"), "lists of single classes are none"
-    assert source.class_names[8:13:4] == ("cat", "dog")
-    objects = read_objects(source, 0)
-    assert objects.boxes.tolist() == [[0, 0, 80, 60], [9, 19, 30, 40]]
-    assert objects.classes.tolist() == [12, 8]
-    assert objects.crowd.tolist() == [False, True], "what is difficult is not judged"
-    assert len(read_objects(source, 1).boxes) == 0
-    assert source[0]["image"][:2] == b"\xff\xd8"
-
-
-def test_voc_with_other_classes_and_bad_files(tmp_path):
-    images = [[("tree", 1, 1, 80, 60, False)], [("bush", 10, 20, "x", 40, True)], [("tree", 1, 2, 3, 4, False)]]
-    write_voc_boxes(tmp_path, {"train": images, "val": [[("palm", 5, 5, 9, 9, False)]]})
-    source = load_source(DataConfig(name=f"voc_boxes:{tmp_path}"), "train")
-    assert source.class_names == ("background", "bush", "palm", "tree"), "those of all splits"
-    with pytest.raises(ImageError, match="train_1.jpg: object 1 of train_1.xml has the box .*; bndbox must hold xmin"):
-        source[1]
-    (tmp_path / "Annotations" / "train_2.xml").write_text("<annotation>")
-    (tmp_path / "Annotations" / "train_0.xml").unlink()
-    (tmp_path / "classes.txt").write_text("palm\nbush\n")
-    source = load_source(DataConfig(name=f"voc_boxes:{tmp_path}"), "train")
-    assert source.class_names == ("background", "palm", "bush")
-    with pytest.raises(ImageError, match="train_2.xml is no XML"):
-        source[2]
-    with pytest.raises(ImageError, match="train_0.xml cannot be read .No such file.*says what the image shows"):
-        source[0]
-    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("\n")
-    with pytest.raises(DataError, match="val.txt names no image"):
-        load_source(DataConfig(name=f"voc_boxes:{tmp_path}"), "val")
-    with pytest.raises(
-        DataError, match="has not the layout of Pascal VOC; it must hold JPEGImages, Annotations and Im"
-    ):
-        load_source(DataConfig(name=f"voc_boxes:{tmp_path / 'ImageSets'}"), "val")
-
-
-def test_csv(tmp_path, caplog):
-    lines = ["a.png,1,2,30.5,40,tree", "images/b.png,,,,,", "a.png,5,6,20,30,Bush"]
-    write_csv(tmp_path, {"train": lines, "test": ["c.png,1,1,9,9,palm"]})
-    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes())
-    with caplog.at_level(logging.WARNING):
-        source = load_source(DataConfig(name=f"boxes:{tmp_path}"), "train")
-    assert source.splits == ("test", "train")
-    assert source.class_names == ("background", "Bush", "palm", "tree")
-    assert read_objects(source, 0).boxes.tolist() == [[1, 2, 30.5, 40], [5, 6, 20, 30]]
-    assert read_objects(source, 0).classes.tolist() == [3, 1]
-    assert len(read_objects(source, 1).boxes) == 0, "an image with no object"
-    assert source.image_size(1) == (60, 80)
-    assert "1 images below" in caplog.text
-    assert f"line with four empty fields: {tmp_path / 'd.png'}" in caplog.text
-
-
-def test_bad_csv(tmp_path):
-    lines = ["a.png,1,2,30,40,tree", "b.png,1,2,3,,tree", "c.png,1,2,30,40,", "d.png,5,6,1,2,tree"]
-    write_csv(tmp_path, {"train": lines}, header="image_path,xmin,ymin,xmax,ymax,class")
-    source = load_source(DataConfig(name=f"boxes:{tmp_path}"), "train")
-    assert source.class_names == ("background", "tree")
-    with pytest.raises(ImageError, match="b.png: line 3 of train.csv has the box 1, 2, 3, ; it must be four numbers"):
-        source[1]
-    with pytest.raises(
-        ImageError, match="c.png: line 4 of train.csv is of the class '', which is none of the 1 classes"
-    ):
-        source[2]
-    assert read_objects(source, 3).boxes.tolist() == [[5, 6, 1, 2]], "refused where the size of the image is known"
-    (tmp_path / "bad.csv").write_text("image,label\n")
-    with pytest.raises(
-        DataError, match="bad.csv has the columns image, label; it must have image,xmin,ymin,xmax,ymax,l"
-    ):
-        load_source(DataConfig(name=f"boxes:{tmp_path}"), "train")
-    (tmp_path / "bad.csv").write_text("image,xmin,ymin,xmax,ymax,label\na.png,1,2\n")
-    with pytest.raises(DataError, match="line 2 of .*bad.csv has 3 fields, and the first line 6"):
-        load_source(DataConfig(name=f"boxes:{tmp_path}"), "train")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file SPLIT.csv; it must hold one with the columns image,xmin"):
-        load_source(DataConfig(name=f"boxes:{tmp_path / 'empty'}"), "train")
-
-
-def test_trees_become_a_data_set(tmp_path, capsys):
-    """examples/trees.py, on a package with made-up photographs of the names and sizes that deepforest ships."""
-    spec = importlib.util.spec_from_file_location("trees", ROOT / "examples" / "trees.py")
-    trees = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(trees)
-    crowns = {name: [[10, 20, 60, 80], [300, 100, 330, 130]] for name in trees.NAMES}
-    crowns[trees.LARGEST] = [[10, 20, 60, 80], [300, 100, 330, 130], [1950, 100, 1990, 150], [600, 310, 700, 350]]
-    sizes = dict(zip(trees.NAMES, ((2299, 2472), (1249, 1035), (400, 400), (400, 400)), strict=True))
-    with zipfile.ZipFile(tmp_path / "deepforest.whl", "w") as wheel:
-        for name, boxes in crowns.items():
-            content = io.BytesIO()
-            Image.new("RGBA", sizes[name], (1, 200, 3, 255)).save(content, "PNG")
-            wheel.writestr(f"{trees.FOLDER}/{name}.png", content.getvalue())
-            xml = "".join(
-                f"<object><name>Tree</name><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax>"
-                "</bndbox></object>"
-                for a, b, c, d in boxes
-            )
-            wheel.writestr(f"{trees.FOLDER}/{name}.xml", f"<annotation>{xml}</annotation>")
-    counts = trees.main(tmp_path / "trees", tmp_path / "deepforest.whl")
-    assert counts == {"train": 54, "test": 16}, "as of the real package"
-    assert "54 squares for training and 16 for the test" in capsys.readouterr().out
-    splits = {name: load_source(DataConfig(name=f"boxes:{tmp_path / 'trees'}"), name) for name in ("train", "test")}
-    boxes = {name: [read_objects(one, i).boxes.tolist() for i in range(len(one))] for name, one in splits.items()}
-    assert splits["train"].class_names == ("background", "tree")
-    assert boxes["train"][0] == [[10, 20, 60, 80], [300, 100, 320, 130]], "cut off at the border"
-    right = next(found for i, found in enumerate(boxes["train"]) if "0000_0320" in splits["train"][i]["name"])
-    assert right == [], "a third of the box, and nine tenths of another one's part, are not enough"
-    assert sum(map(len, boxes["test"])) == 1
