@@ -88,7 +88,12 @@ def box_losses(
 
 
 def rois_with_masks(model: Any, rois: Rois) -> Rois:
-    """The first rows, among which are all that are to find an object. Where there are fewer, they repeat those."""
+    """The first rows, among which are all that are to find an object. Where there are fewer, they repeat those, or the
+    first row if there are none.
+
+    torchvision's mask head sees no repeated rows. So where its layers have norms (`maskrcnn_..._v2`), their statistics
+    are torchvision's only if no row is repeated.
+    """
     most = max(1, min(int(model.box_batch_size_per_image * model.box_positive_fraction), rois.labels.shape[1]))
     number = jnp.sum(rois.real & (rois.labels > 0), axis=1, keepdims=True)
     place = jnp.arange(most)[None]
