@@ -82,14 +82,14 @@ def candidates(state_dict: Mapping[str, np.ndarray]) -> list[str]:
     if family is DETECT:
         body = {key.removeprefix(_BODY): shape for key, shape in found.items() if key.startswith(_BODY)}
         backbones = _classifiers(body, headless=True)
-        names = [f"{begin}_{backbone}_{end}" for begin, end in KINDS for backbone in backbones]
-        return [name for name in names if _is_it(name, found, state_dict)]
+        kinds = [[f"{begin}_{backbone}_{end}" for backbone in backbones] for begin, end in KINDS]
+        return [name for names in kinds for name in _with_head(names, found, state_dict)]
     bodies = [
         {key.removeprefix(f"{root}."): shape for key, shape in found.items() if key.startswith(f"{root}.")}
         for root in family.roots
     ]
-    names = [f"{head}_{name}" for body in bodies for head in HEADS for name in _classifiers(body, headless=True)]
-    return [name for name in names if _is_it(name, found, state_dict)]
+    kinds = [[f"{head}_{name}" for name in _classifiers(body, headless=True)] for body in bodies for head in HEADS]
+    return [name for names in kinds for name in _with_head(names, found, state_dict)]
 
 
 def _classifiers(found: Mapping[str, Shape], family: Family = RESNET, *, headless: bool = False) -> list[str]:
@@ -107,10 +107,23 @@ def _classifiers(found: Mapping[str, Shape], family: Family = RESNET, *, headles
     return names
 
 
-def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
+def _with_head(names: list[str], found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> list[str]:
+    """Those of networks with one head, on backbones that have the same arrays: so one of them tells it for all."""
+    names = [name for name in names if _model_of(name, state_dict) is not None]
+    return names if names and _is_it(names[0], found, state_dict) else []
+
+
+def _model_of(name: str, state_dict: Mapping[str, np.ndarray]) -> nn.Module | None:
+    """None for a backbone that does not go with this head."""
     try:
-        model = create_model(name, **options_in(name, state_dict))
-    except ModelError:  # a backbone that does not go with this head
+        return create_model(name, **options_in(name, state_dict))
+    except ModelError:
+        return None
+
+
+def _is_it(name: str, found: Mapping[str, Shape], state_dict: Mapping[str, np.ndarray]) -> bool:
+    model = _model_of(name, state_dict)
+    if model is None:
         return False
     family = family_of(model)
     leaves = leaves_of(model)
