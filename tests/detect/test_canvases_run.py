@@ -1,8 +1,9 @@
-"""A run on images of two shapes: a program for each canvas, and no more; the log tells the share of padding."""
+"""A run on images of two shapes: programs for each canvas, and no more; the log tells the share of padding."""
 
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -20,13 +21,27 @@ def test_padding_is_what_lies_beside_the_images():
     np.testing.assert_allclose(padding_of(seen), [0, 0.75, 0.25])
 
 
+@pytest.fixture
+def compiled():
+    """The names of the programs that are compiled."""
+    names = []
+
+    def listen(event, *_, fun_name="", **__):
+        if event.endswith("backend_compile_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.mark.slow
-def test_a_program_for_each_canvas(tmp_path):
+def test_a_program_for_each_canvas(tmp_path, compiled):
     lines = ["image,xmin,ymin,xmax,ymax,label"]
     for number in range(24):
         wide, high = [(100, 64), (60, 90)][number % 2]
         write_image(tmp_path / f"{number}.png", wide, high, seed=number)
-        lines.append(f"{number}.png,5,5,40,50,tree")
+        lines.append(f"{number}.png,5,5,40,50,tree" if number else "0.png,,,,,")
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text("\n".join(lines))
     config = Config(
@@ -51,6 +66,8 @@ def test_a_program_for_each_canvas(tmp_path):
     told = io.StringIO()
     rn.train(config, tmp_path / "run", console=Console(file=told, width=200))
     assert told.getvalue().count("compiled the training step") == 2
+    steps = {name: compiled.count(name) for name in ("jit(train_step)", "jit(eval_step)")}
+    assert set(steps.values()) == {2}, f"for three epochs and three evaluations: {steps}"
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     shares = {round(record["padding"], 3) for record in records if record["kind"] == "train"}
     assert shares == {0.0, round(1 - 100 / 128, 3)}

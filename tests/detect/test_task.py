@@ -11,7 +11,7 @@ import pytest
 
 import resnet_jax as rn
 from resnet_jax import AugmentConfig, Config, DataConfig, Detect, ModelConfig, OptimConfig, Start
-from resnet_jax.data import load_source, train_batches
+from resnet_jax.data import load_source
 from resnet_jax.data.fills import Draws
 from resnet_jax.data.sources import digit_scenes
 from resnet_jax.errors import ConfigError
@@ -22,7 +22,6 @@ from resnet_jax.tasks.assemble import assemble, build_model, init_state_of
 from resnet_jax.tasks.table import task_of
 from resnet_jax.weights import save_weights
 
-from ..data.box_files import coco_annotation, write_coco
 from ..weights.networks import random_variables
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -261,39 +260,3 @@ def test_a_run_from_end_to_end(tmp_path, name):
     logged = set().union(*lines)
     own = {"loss_objectness", "loss_mask"} if name.startswith("mask") else {"classification", "bbox_regression"}
     assert {"loss", "box_ap", *own} <= logged
-
-
-@pytest.mark.slow
-def test_a_program_for_each_canvas_and_none_later(tmp_path):
-    """Wide and high images, on two canvases, for three epochs; and the same in evaluation."""
-    images = [
-        {"id": i, "file_name": f"{i}.png", "width": 80 - 30 * (i % 2), "height": 50 + 30 * (i % 2)} for i in range(8)
-    ]
-    boxes = [coco_annotation(i + 1, i, [5, 6, 20 + i, 25]) for i in range(7)]  # the last image shows nothing
-    data = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    root = write_coco(tmp_path / "coco", {"train": data, "test": data})
-    task = Detect(min_size=(32,), max_size=64, max_boxes=3, train_canvases=2, **SMALL, **ONE_STAGE)
-    config = make_config("retinanet_resnet18_fpn", task=task, batch_size=2)
-    config = replace(
-        config,
-        data=replace(config.data, name=f"coco:{root}"),
-        model=replace(config.model, num_classes=2),
-    )
-    whole, mesh = task_of(config), make_mesh(jax.devices()[:1])
-    source = load_source(config.data, "train")
-    whole.check_source(source)
-    training = assemble(config, whole, mesh, num_images=8)
-    batches_ = train_batches(source, config.data, batch_size=2, seed=0, fill=whole.fills[0])
-    state, shapes = training.init_state(jax.random.key(0)), set()
-    for _ in range(12):
-        batch = next(batches_)
-        shapes.add(batch["image"].shape[1:3])
-        state, metrics = training.train_step(state, put_batch(batch, split_batch(mesh)))
-        assert np.isfinite(metrics["loss"])
-    batches_.close()
-    assert shapes == {(32, 64), (64, 32)}
-    assert training.train_step._cache_size() == 2
-    assert len(whole.parts(source)) == 2
-    numbers = rn.evaluate(config, state)
-    assert numbers["count"] == 8
-    assert numbers["padding"] < 0.4
