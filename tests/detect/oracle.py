@@ -12,12 +12,12 @@ from resnet_jax.parity import import_torchvision
 
 import_torchvision()  # before the next line imports it
 
-from .torch_networks import CLASSES, FEW, WIDTH, images_of, randomise, tensors_of, theirs  # noqa: E402
+from .torch_networks import CLASSES, FEW, SIZES, WIDTH, images_of, randomise, tensors_of, theirs  # noqa: E402
 
 __all__ = ["images_of", "ours", "pair", "prepared", "tensors_of", "theirs", "without_operators"]
 
 SMALL = {"stage_sizes": (1, 1, 1, 1), "width": 8, "param_dtype": jnp.float64, "num_classes": CLASSES}
-PYRAMID = {"pyramid_width": WIDTH, "min_size": 96, "max_size": 150}
+PYRAMID = {"pyramid_width": WIDTH, **SIZES}
 
 
 def greedy_nms(boxes, scores, threshold):

@@ -11,6 +11,11 @@ from resnet_jax.tasks.detect import anchors, boxes, matching
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
+iou, match = jax.jit(boxes.iou), jax.jit(matching.match, static_argnames="keep_best")
+encode, decode = jax.jit(boxes.encode, static_argnums=2), jax.jit(boxes.decode, static_argnums=2)
+sample = jax.jit(matching.sample, static_argnums=(3, 4))
+
+
 def random_boxes(rng, *shape, side=200.0):
     corner, size = rng.uniform(-20, side, (*shape, 2)), rng.uniform(0, side / 2, (*shape, 2))
     return np.concatenate([corner, corner + size], -1)
@@ -32,19 +37,20 @@ def test_areas_and_overlaps(torchvision, rng, x64):
     one[0], other[0] = [5, 5, 5, 9], [5, 5, 5, 9]  # both without area: 0 / 0
     one[1] = other[1]
     expected = torchvision.ops.box_iou(torch.tensor(one), torch.tensor(other))
-    np.testing.assert_allclose(boxes.iou(jnp.asarray(one), jnp.asarray(other)), expected, rtol=1e-13)
+    np.testing.assert_allclose(iou(one, other), expected, rtol=1e-13)
     assert np.isnan(expected[0, 0])
     np.testing.assert_allclose(boxes.area(jnp.asarray(one)), torchvision.ops.box_area(torch.tensor(one)))
 
 
 def test_the_generalised_overlap_and_its_gradient(torchvision, rng, x64):
     one, other = random_boxes(rng, 1000), random_boxes(rng, 1000)
-    ours, back = jax.vjp(lambda b: boxes.giou_loss(b, jnp.asarray(other)), jnp.asarray(one))
+    summed = lambda b: (jnp.sum(losses := boxes.giou_loss(b, jnp.asarray(other))), losses)
+    grads, ours = jax.jit(jax.grad(summed, has_aux=True))(jnp.asarray(one))
     theirs = torch.tensor(one, requires_grad=True)
     expected = torchvision.ops.generalized_box_iou_loss(theirs, torch.tensor(other))
     np.testing.assert_allclose(ours, expected.detach(), rtol=1e-12, atol=1e-12)
     expected.sum().backward()
-    np.testing.assert_allclose(back(jnp.ones(1000))[0], theirs.grad, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(grads, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_boxes_are_cut_off_at_the_border(torchvision, rng, x64):
@@ -68,14 +74,12 @@ def test_boxes_are_coded_and_decoded(torchvision, rng, x64, weights):
     coder = torchvision.models.detection._utils.BoxCoder(weights)
     found, references = (random_boxes(rng, 2000) + np.array([0, 0, 3, 3]) for _ in range(2))
     expected = coder.encode_single(torch.tensor(found), torch.tensor(references))
-    ours = boxes.encode(jnp.asarray(found), jnp.asarray(references), weights)
+    ours = encode(found, references, weights)
     np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(boxes.decode(ours, jnp.asarray(references), weights), found, rtol=1e-11, atol=1e-10)
+    np.testing.assert_allclose(decode(ours, references, weights), found, rtol=1e-11, atol=1e-10)
     deltas = rng.normal(size=(2000, 4)) * 5  # some are wider than allowed
     expected = coder.decode_single(torch.tensor(deltas), torch.tensor(references))
-    np.testing.assert_allclose(
-        boxes.decode(jnp.asarray(deltas), jnp.asarray(references), weights), expected, rtol=1e-12
-    )
+    np.testing.assert_allclose(decode(deltas, references, weights), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("canvas", [(128, 160), (352, 1344)])
@@ -99,12 +103,12 @@ def test_boxes_are_matched_with_objects(torchvision, rng, x64, low, high, keep_b
         expected = matcher(torch.tensor(overlaps))
         padded = np.concatenate([overlaps, rng.random((3, 500))])
         real = np.arange(count + 3) < count
-        ours = matching.match(jnp.asarray(padded), jnp.asarray(real), low, high, keep_best=keep_best)
+        ours = match(padded, real, low, high, keep_best=keep_best)
         np.testing.assert_array_equal(ours, expected)
 
 
 def test_without_objects_all_is_background(rng):
-    ours = matching.match(jnp.asarray(rng.random((4, 50))), jnp.zeros(4, bool), 0.3, 0.7, keep_best=True)
+    ours = match(rng.random((4, 50)), np.zeros(4, bool), 0.3, 0.7, keep_best=True)
     assert (np.asarray(ours) == matching.NOTHING).all()
 
 
@@ -115,7 +119,7 @@ def test_samples_are_balanced(rng, positives, negatives):
         np.isin(np.arange(1000), order[:positives]),
         np.isin(np.arange(1000), order[-negatives or 1000 :]),
     )
-    drawn, others = matching.sample(jax.random.key(1), jnp.asarray(positive), jnp.asarray(negative), 256, 0.5)
+    drawn, others = sample(jax.random.key(1), positive, negative, 256, 0.5)
     assert int(drawn.sum()) == min(positives, 128)
     assert int(others.sum()) == min(negatives, 256 - int(drawn.sum()))
     assert not (np.asarray(drawn) & ~positive).any()

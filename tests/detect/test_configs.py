@@ -66,19 +66,24 @@ def test_the_rates_are_torchvisions():
     np.testing.assert_allclose(rates, [0.02 * 1e-3, 0.02 * 0.5005, 0.02, 0.02, 2e-3, 2e-4], rtol=2e-3)
 
 
+@pytest.fixture(scope="module")
+def params():
+    """Shapes of a RetinaNet, whatever is trained."""
+    config = rn.Config(model=rn.ModelConfig(name="retinanet_resnet18_fpn", num_classes=3), task=rn.Detect())
+    return jax.eval_shape(task_of(config).init, jax.random.key(0))["params"]
+
+
 @pytest.mark.parametrize(
     ("layers", "first"),
     [(None, ""), (5, ""), (4, "conv1"), (3, "layer1_0"), (1, "layer3_0"), (0, "layer4_0")],
 )
-def test_parts_of_the_backbone(layers, first):
+def test_parts_of_the_backbone(params, layers, first):
     """How many of conv1, layer1, ..., layer4 are trained, from the last on; all, where nothing is known before."""
     config = rn.Config(
         model=rn.ModelConfig(name="retinanet_resnet18_fpn", num_classes=3),
         task=rn.Detect(trainable_backbone_layers=layers),
     )
-    task = task_of(config)
-    params = jax.eval_shape(task.init, jax.random.key(0))["params"]
-    frozen = frozen_names(params, [rn.Group(pattern=pattern, rate=0.0) for pattern in task.fixed])
+    frozen = frozen_names(params, [rn.Group(pattern=pattern, rate=0.0) for pattern in task_of(config).fixed])
     parts = ["conv1", "layer1_0", "layer2_0", "layer3_0", "layer4_0"]
     expected = parts[: parts.index(first) + 1] if first else []
     assert {part for part in parts if any(f"backbone/{part}/" in name for name in frozen)} == set(expected)

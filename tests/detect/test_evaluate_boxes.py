@@ -101,8 +101,11 @@ def small_network(names, **options):
     model = create_model(
         "retinanet_resnet18_fpn",
         num_classes=len(names),
-        stage_sizes=(1, 1, 1, 1),
+        stage_sizes=(1, 1),
         width=8,
+        levels=(2,),
+        extra_levels=0,
+        anchor_sizes=((32.0, 64.0),),
         pyramid_width=32,
         head_convs=1,
         min_size=64,

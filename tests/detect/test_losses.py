@@ -39,11 +39,15 @@ def _float64(compile_quickly):
 def check(of, out, expected, leaves, sizes):
     """The losses and, for random weights of them, the gradients of what the network gives."""
     weights = dict(zip(expected, (0.7, 1.9, 1.3), strict=False))
-    ours = jax.jit(lambda out: total(of(out)))(out)
+
+    def weighted(out):
+        losses = total(of(out))
+        return sum(weights[name] * value for name, value in losses.items()), losses
+
+    grads, ours = jax.jit(jax.grad(weighted, has_aux=True))(out)
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(ours[name], value.item(), rtol=1e-11, err_msg=name)
-    grads = jax.jit(jax.grad(lambda out: sum(weights[name] * value for name, value in total(of(out)).items())))(out)
     sum(weights[name] * value for name, value in expected.items()).backward()
     for name, leaf in leaves.items():
         flat = np.concatenate([np.asarray(one).reshape(3, -1, sizes[name]) for one in grads[name]], axis=1)
@@ -156,12 +160,16 @@ def test_classes_and_boxes_of_proposals(torchvision, proposed):
     count = rois.labels.size
     logits, deltas = rng.normal(size=(count, CLASSES)), rng.normal(size=(count, CLASSES, 4))
     taken = torch.tensor(np.asarray(rois.real).reshape(-1).copy())
-    ours = lambda pair: total(box_losses(TWO_STAGE, *pair, rois, objects))
+
+    def ours(pair):
+        losses = total(box_losses(TWO_STAGE, *pair, rois, objects))
+        return sum(losses.values()), losses
+
     theirs = [torch.tensor(x, requires_grad=True) for x in (logits, deltas.reshape(count, -1))]
     ordered = lambda values: [one[own] for one, own in zip(values, rows, strict=True)]
     losses = fastrcnn_loss(theirs[0][taken], theirs[1][taken], ordered(labels), ordered(wanted))
     pair = (jnp.asarray(logits), jnp.asarray(deltas))
-    values, grads = jax.jit(ours)(pair), jax.jit(jax.grad(lambda pair: sum(ours(pair).values())))(pair)
+    grads, values = jax.jit(jax.grad(ours, has_aux=True))(pair)
     for name, value in zip(("loss_classifier", "loss_box_reg"), losses, strict=True):
         np.testing.assert_allclose(values[name], value.item(), rtol=1e-11)
     sum(losses).backward()

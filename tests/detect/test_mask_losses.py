@@ -106,7 +106,8 @@ def test_masks_of_proposals(plain, monkeypatch):
     of_objects = jnp.take_along_axis(objects.boxes, kept.objects[..., None], axis=1)
     sizes = jnp.broadcast_to(jnp.asarray([height, width]), (12, 2))
     one = lambda x: x.reshape(-1, *x.shape[2:])
-    wanted = align_masks(one(bitmaps), one(of_objects), one(kept.boxes), sizes, 5, 8)
+    align = jax.jit(partial(align_masks, grid=5, most_samples=8))
+    wanted = align(one(bitmaps), one(of_objects), one(kept.boxes), sizes)
     ours = lambda logits: total(mask_losses(logits, wanted, kept))["loss_mask"]
 
     theirs = torch.tensor(np.moveaxis(logits, -1, 1), requires_grad=True)
@@ -118,7 +119,7 @@ def test_masks_of_proposals(plain, monkeypatch):
         [torch.tensor(one) for one in np.asarray(objects.classes)],
         [torch.tensor(own[i, rows[i]]) for i in range(3)],
     )
-    np.testing.assert_allclose(ours(jnp.asarray(logits)), expected.item(), rtol=1e-11)
+    loss, grads = jax.jit(jax.value_and_grad(ours))(jnp.asarray(logits))
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-11)
     expected.backward()
-    grads = jax.jit(jax.grad(ours))(jnp.asarray(logits))
     np.testing.assert_allclose(np.moveaxis(grads, -1, 1), theirs.grad, rtol=1e-9, atol=1e-13)

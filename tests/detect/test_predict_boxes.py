@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
         with open_checkpoints(config, where, task.best) as checkpoints:
             checkpoints.save(0, state, {}, {task.best: 0.5})
         source = load_source(config.data, "test")
-        for number, size in enumerate([(96, 96), (60, 90), (90, 60)]):
+        for number, size in enumerate([(96, 96), (60, 90), (60, 90)]):
             Image.fromarray(source[number]["image"][: size[0], : size[1]]).save(where / f"{number:04}.png")
         yield where
 
@@ -69,7 +69,7 @@ def test_objects_are_drawn_and_written_in_cocos_form(folder, tmp_path, capsys):
     found = json.loads((tmp_path / "found" / "detections.json").read_text())
     predictor = box_predictor_of(rn.load_run(folder))
     expected = sorted(detections(predictor, images, 2, []), key=lambda one: one.place)
-    assert [one.image.shape[:2] for one in expected] == [(96, 96), (60, 90), (90, 60)]
+    assert [one.image.shape[:2] for one in expected] == [(96, 96), (60, 90), (60, 90)]
     assert len(found) == sum(len(one.boxes) for one in expected) > 6
     assert {one["image_id"] for one in found} == {0, 1, 2}, "the numbers in the names, as COCO has them"
     for one in expected:

@@ -17,6 +17,7 @@ from ..weights.networks import random_variables
 
 F = torch.nn.functional
 SMALL = {"stage_sizes": (1, 1), "width": 8, "num_classes": 3, "pyramid_width": 16}
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def reference(arrays, c5, anchors, classes):
@@ -60,7 +61,7 @@ def test_parameters_are_the_papers():
 
 
 @pytest.fixture(scope="module")
-def pair():
+def pair(compile_quickly):
     with jax.enable_x64(True):
         model = create_model("yolof_resnet18_c5", **SMALL, param_dtype=jnp.float64)
         yield model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_variables(model))

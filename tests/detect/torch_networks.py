@@ -13,8 +13,9 @@ import torch
 import torchvision
 
 WIDTH, CLASSES = 48, 5  # of the pyramid
-FEW = {"rpn_pre_nms_top_n_test": 200, "rpn_post_nms_top_n_test": 150, "box_detections_per_img": 60}
+FEW = {"rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 70, "box_detections_per_img": 50}
 """RoI align in plain PyTorch takes a second for 100 boxes."""
+SIZES = {"min_size": 72, "max_size": 110}
 SHAPES = (101, 133), (77, 61)
 
 
@@ -43,22 +44,21 @@ def _two_stage(mask, second, **options):
         parts["mask_head"] = detection.mask_rcnn.MaskRCNNHeads(WIDTH, [WIDTH] * 4, 1, norm_layer=norm)
         parts["mask_predictor"] = detection.mask_rcnn.MaskRCNNPredictor(WIDTH, WIDTH, CLASSES)
     kind = detection.MaskRCNN if mask else detection.FasterRCNN
-    return kind(_backbone([1, 2, 3, 4], None, norm, **options), min_size=96, max_size=150, **FEW, **parts)
+    return kind(_backbone([1, 2, 3, 4], None, norm, **options), **SIZES, **FEW, **parts)
 
 
 def _one_stage(kind, second, **options):
     detection = torchvision.models.detection
     extra = torchvision.ops.feature_pyramid_network.LastLevelP6P7(64 if second else WIDTH, WIDTH)
     backbone = _backbone([2, 3, 4], extra, **options)
-    sizes = {"min_size": 96, "max_size": 150}
     # Of 48 channels. PyTorch refuses one number in each group, as the coarsest maps would have with 32 groups of one.
     groups = partial(torch.nn.GroupNorm, 16)
     if kind == "fcos":
-        return detection.FCOS(backbone, CLASSES, head=_fcos_head(detection, groups), **sizes)
+        return detection.FCOS(backbone, CLASSES, head=_fcos_head(detection, groups), **SIZES)
     head = detection.retinanet.RetinaNetHead(WIDTH, 9, CLASSES, norm_layer=groups if second else None)
     if second:
         head.regression_head._loss_type = "giou"
-    return detection.RetinaNet(backbone, CLASSES, head=head, **sizes)
+    return detection.RetinaNet(backbone, CLASSES, head=head, **SIZES)
 
 
 def _fcos_head(detection, norm):

@@ -21,7 +21,9 @@ def test_it_changes_no_number(dtype):
         np.testing.assert_array_equal(jax.grad(lambda x: jnp.sum(summed_once(x)))(x[7:]), jnp.ones_like(x[7:]))
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck", "preact_bottleneck"])
+@pytest.mark.parametrize(
+    "block", ["bottleneck", *(pytest.param(block, marks=pytest.mark.slow) for block in ("basic", "preact_bottleneck"))]
+)
 def test_memory_does_not_grow_with_the_blocks(block):
     """Where each block computes the sum of all branches before it, all of them must be kept."""
 
