@@ -98,9 +98,10 @@ def test_dilated_in_16_bits_is_rounded_once(platform):
     rng = np.random.default_rng(1)
     x, kernel = jnp.asarray(rng.normal(size=(1, 19, 11, 64)), jnp.bfloat16), rng.normal(size=(3, 3, 64, 4))
     kernel = jnp.asarray(kernel, jnp.bfloat16)
-    found = dilated(x, kernel, 8)
+    convolve = jax.jit(lambda x, kernel: dilated(x, kernel, 8))
+    found = convolve(x, kernel)
     assert found.dtype == jnp.bfloat16
-    exact = dilated(x.astype(jnp.float64), kernel.astype(jnp.float64), 8)
+    exact = convolve(x.astype(jnp.float64), kernel.astype(jnp.float64))
     np.testing.assert_allclose(found.astype(jnp.float64), exact, rtol=2**-8, atol=1e-5)
 
 
@@ -133,11 +134,12 @@ def test_max_pool_has_second_derivatives(platform):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_max_pool_of_what_is_not_finite(platform, dtype):
     special = [np.nan, -np.nan, np.inf, -np.inf, -0.0]
+    pool = jax.jit(lambda x: max_pool(x))
     for number in special:
         x = np.full((1, 5, 5, 1), -np.inf if number == -np.inf else -2.0)
         x[0, 2, 3, 0] = number
         expected = torch.nn.functional.max_pool2d(torch.tensor(x.transpose(0, 3, 1, 2)), 3, 2, 1)
-        found = jax.jit(lambda x: max_pool(x))(jnp.asarray(x, dtype))
+        found = pool(jnp.asarray(x, dtype))
         np.testing.assert_array_equal(found.astype(np.float64), expected.numpy().transpose(0, 2, 3, 1))
 
 
@@ -306,7 +308,7 @@ def test_one_pass_loses_no_digits_that_16_bits_have(platform, deferred, mean):
         call = lambda norm: norm_of(conv, norm, x)
     else:
         call = lambda norm: norm(x)
-    out, updates = norm.apply(variables, mutable=["batch_stats"], method=call)
+    out, updates = jax.jit(lambda variables: norm.apply(variables, mutable=["batch_stats"], method=call))(variables)
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(updates["batch_stats"]["mean"], exact.mean((0, 1, 2)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(updates["batch_stats"]["var"], exact.var((0, 1, 2), ddof=1), rtol=5e-3)

@@ -1,5 +1,7 @@
 """BatchNorm and the other layers against PyTorch's, as the independent oracle."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +33,11 @@ def random_variables(channels, rng):
     }
 
 
+def train(norm, variables, x):
+    """What the norm gives, and its new statistics, in one program."""
+    return jax.jit(partial(norm.apply, mutable=["batch_stats"]))(variables, x)
+
+
 def torch_batch_norm(variables):
     module = torch.nn.BatchNorm2d(len(variables["params"]["scale"]))
     tensors = {
@@ -49,10 +56,10 @@ def test_batch_norm_trains_as_torch(shape):
     rng = np.random.default_rng(0)
     variables = random_variables(shape[-1], rng)
     module = torch_batch_norm(variables).train()
-    norm = BatchNorm(use_batch_stats=True, update_stats=True)
+    step = jax.jit(partial(BatchNorm(use_batch_stats=True, update_stats=True).apply, mutable=["batch_stats"]))
     for _ in range(4):  # the running averages differ from PyTorch's only after several steps if momentum is misread
         x = rng.normal(2, 3, shape).astype(np.float32)
-        got, updates = norm.apply(variables, x, mutable=["batch_stats"])
+        got, updates = step(variables, x)
         np.testing.assert_allclose(got, nhwc(module(nchw(x))), rtol=2e-5, atol=2e-5)
         variables = {**variables, **updates}
     np.testing.assert_allclose(variables["batch_stats"]["mean"], module.running_mean.numpy(), rtol=1e-5)
@@ -63,7 +70,7 @@ def test_batch_norm_evaluates_as_torch():
     rng = np.random.default_rng(1)
     variables = random_variables(5, rng)
     x = rng.normal(2, 3, (3, 4, 5, 5)).astype(np.float32)
-    got = BatchNorm(use_batch_stats=False, update_stats=False).apply(variables, x)
+    got = jax.jit(BatchNorm(use_batch_stats=False, update_stats=False).apply)(variables, x)
     np.testing.assert_allclose(got, nhwc(torch_batch_norm(variables).eval()(nchw(x))), rtol=1e-5, atol=1e-5)
 
 
@@ -73,7 +80,7 @@ def test_batch_norm_gradients_are_torchs():
     x, weight = rng.normal(1, 2, (2, 4, 3, 5, 3)).astype(np.float32)
     norm = BatchNorm(use_batch_stats=True, update_stats=False)
     loss = lambda params, x: jnp.sum(weight * norm.apply({**variables, "params": params}, x))
-    params, image = jax.grad(loss, argnums=(0, 1))(variables["params"], x)
+    params, image = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], x)
     module, tensor = torch_batch_norm(variables).train(), nchw(x).requires_grad_()
     (module(tensor) * nchw(weight)).sum().backward()
     np.testing.assert_allclose(image, nhwc(tensor.grad), atol=1e-5)
@@ -88,7 +95,7 @@ def test_a_group_is_a_batch_of_its_own(group):
     variables = random_variables(4, rng)
     x = rng.normal(1, 2, (15, 3, 5, 4)).astype(np.float32)
     norm = BatchNorm(use_batch_stats=True, update_stats=True, group_size=group)
-    got, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    got, updates = train(norm, variables, x)
     modules = [torch_batch_norm(variables).train() for _ in range(15 // group)]
     outputs = [nhwc(module(nchw(part))) for module, part in zip(modules, np.split(x, 15 // group), strict=True)]
     np.testing.assert_allclose(got, np.concatenate(outputs), rtol=2e-5, atol=2e-5)
@@ -105,9 +112,9 @@ def test_use_and_update_are_independent(use, update):
     both = BatchNorm(use_batch_stats=True, update_stats=True, group_size=2)
     neither = BatchNorm(use_batch_stats=False, update_stats=False)
     mixed = BatchNorm(use_batch_stats=use, update_stats=update, group_size=2)
-    trained, moved = both.apply(variables, x, mutable=["batch_stats"])
-    got, stats = mixed.apply(variables, x, mutable=["batch_stats"])
-    np.testing.assert_array_equal(got, trained if use else neither.apply(variables, x))
+    trained, moved = train(both, variables, x)
+    got, stats = train(mixed, variables, x)
+    np.testing.assert_array_equal(got, trained if use else jax.jit(neither.apply)(variables, x))
     expected = moved["batch_stats"] if update else variables["batch_stats"]
     jax.tree.map(np.testing.assert_array_equal, stats["batch_stats"], expected)
 
@@ -119,7 +126,7 @@ def test_statistics_of_bfloat16_activations_are_float32():
     variables["batch_stats"]["mean"] = np.full(1, 97, np.float32)  # one pass loses digits where it is far off
     norm = BatchNorm(use_batch_stats=True, update_stats=True, momentum=0.0, dtype=jnp.bfloat16)
     low = x.astype(jnp.bfloat16)
-    got, updates = norm.apply(variables, low, mutable=["batch_stats"])
+    got, updates = train(norm, variables, low)
     exact = np.asarray(low, np.float64)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(updates["batch_stats"]["mean"], exact.mean(), rtol=1e-6)
@@ -131,17 +138,17 @@ def test_a_variance_far_from_zero_mean_is_not_lost():
     x = np.random.default_rng(6).normal(3000, 0.1, (16, 8, 8, 1)).astype(np.float32)
     variables = random_variables(1, np.random.default_rng(0))
     norm = BatchNorm(use_batch_stats=True, update_stats=True, momentum=0.0)
-    _, updates = norm.apply(variables, x, mutable=["batch_stats"])
+    _, updates = train(norm, variables, x)
     np.testing.assert_allclose(updates["batch_stats"]["var"], x.astype(np.float64).var(ddof=1), rtol=1e-3)
 
 
 def test_batch_norm_refuses_what_has_no_statistics():
     variables = random_variables(3, np.random.default_rng(0))
-    train = BatchNorm(use_batch_stats=True, update_stats=True, group_size=4)
+    norm = BatchNorm(use_batch_stats=True, update_stats=True, group_size=4)
     with pytest.raises(ValueError, match="6 images is not divisible into groups of 4"):
-        train.apply(variables, jnp.ones((6, 2, 2, 3)), mutable=["batch_stats"])
+        norm.apply(variables, jnp.ones((6, 2, 2, 3)), mutable=["batch_stats"])
     with pytest.raises(ValueError, match=r"group of 1 image\(s\) of 1x1"):
-        train.clone(group_size=1).apply(variables, jnp.ones((6, 1, 1, 3)), mutable=["batch_stats"])
+        norm.clone(group_size=1).apply(variables, jnp.ones((6, 1, 1, 3)), mutable=["batch_stats"])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
@@ -152,11 +159,11 @@ def test_conv_is_torchs(size, kernel, stride, groups, dilation):
     rng = np.random.default_rng(7)
     x = rng.normal(size=(2, *size, 8)).astype(np.float32)
     conv = Conv(12, kernel, stride, groups, dilation)
-    variables = conv.init(jax.random.key(0), x)
+    variables = jax.jit(conv.init)(jax.random.key(0), x)
     weight = torch.from_numpy(np.array(variables["params"]["kernel"].transpose(3, 2, 0, 1)))
     padding = (kernel - 1) // 2 * dilation
     expected = torch.nn.functional.conv2d(nchw(x), weight, None, stride, padding, dilation, groups)
-    np.testing.assert_allclose(conv.apply(variables, x), nhwc(expected), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(conv.apply)(variables, x), nhwc(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_convolutions_start_as_he_proposed():
@@ -165,11 +172,14 @@ def test_convolutions_start_as_he_proposed():
     assert np.abs(kernel).max() > 3 * np.std(kernel), "a normal distribution, not a truncated or uniform one"
 
 
+pool = jax.jit(lambda x: max_pool(x))
+
+
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
 def test_max_pool_is_torchs(size):
     x = -1 - np.random.default_rng(8).random((2, *size, 3)).astype(np.float32)  # zero padding would win here
     expected = torch.nn.functional.max_pool2d(nchw(x), 3, 2, 1)
-    np.testing.assert_array_equal(max_pool(x), nhwc(expected))
+    np.testing.assert_array_equal(pool(x), nhwc(expected))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
@@ -181,7 +191,9 @@ def test_max_pool_gives_its_gradient_to_whom_torch_gives_it(size):
     pooled = torch.nn.functional.max_pool2d(tensor, 3, 2, 1)
     weight = rng.normal(size=nhwc(pooled).shape).astype(np.float32)
     (pooled * nchw(weight)).sum().backward()
-    np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(weight * max_pool(x)))(x), nhwc(tensor.grad), rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(lambda x: jnp.sum(weight * max_pool(x))))(x), nhwc(tensor.grad), rtol=1e-5
+    )
 
 
 def test_max_pool_does_not_hide_nan():
@@ -189,7 +201,7 @@ def test_max_pool_does_not_hide_nan():
         x = np.zeros((1, 5, 5, 1), np.float32)
         x[0, *pixel, 0] = np.nan
         expected = torch.nn.functional.max_pool2d(nchw(x), 3, 2, 1)
-        np.testing.assert_array_equal(max_pool(x), nhwc(expected))
+        np.testing.assert_array_equal(pool(x), nhwc(expected))
 
 
 def test_a_1x1_convolution_is_the_plain_one():
@@ -203,9 +215,10 @@ def test_a_1x1_convolution_is_the_plain_one():
             plain = lambda x, kernel: jax.lax.conv_general_dilated(
                 x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
             )
-            results = [
-                (f(x, kernel), *jax.grad(lambda *v: jnp.sum(jnp.sin(f(*v))), (0, 1))(x, kernel)) for f in (fast, plain)
+            both = lambda *v: [
+                (f(*v), *jax.grad(lambda *v: jnp.sum(jnp.sin(f(*v))), (0, 1))(*v)) for f in (fast, plain)
             ]
+            results = jax.jit(both)(x, kernel)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), *results)
 
 
@@ -225,12 +238,12 @@ def test_derivatives_of_moments_are_those_of_their_definition():
             mean, var = statistics(x)
             return jnp.sum(weights[0] * jnp.sin(mean)) + jnp.sum(weights[1] * jnp.log(var) * mean)
 
-        results = []
-        for statistics in (moments, plain):
-            gradient = jax.grad(lambda x, s=statistics: scalar(s, x))
-            results.append(
-                (statistics(x), gradient(x), jax.jvp(gradient, (x,), (direction,))[1], jax.vmap(statistics)(x[:, None]))
-            )
+        def derivatives(statistics, x, direction):
+            gradient = jax.grad(lambda x: scalar(statistics, x))
+            of_each = jax.vmap(statistics)(x[:, None])
+            return statistics(x), gradient(x), jax.jvp(gradient, (x,), (direction,))[1], of_each
+
+        results = [jax.jit(partial(derivatives, statistics))(x, direction) for statistics in (moments, plain)]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14), *results)
 
 

@@ -58,7 +58,7 @@ def test_convolutions_are_torchs(axes, fields, padding):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *SIDES[axes], 4))
     conv = Conv(6, param_dtype=jnp.float64, **fields)
-    variables = conv.init(jax.random.key(0), x)
+    variables = jax.jit(conv.init)(jax.random.key(0), x)
     module = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[axes](
         4, 6, fields["kernel_size"], fields.get("stride", 1), padding, fields.get("dilation", 1),
         fields.get("groups", 1), bias=fields.get("use_bias", False), dtype=torch.float64,
@@ -74,9 +74,9 @@ def test_convolutions_are_torchs(axes, fields, padding):
     tensor = to_torch(x)
     theirs = module(tensor)
     theirs.sin().sum().backward()
-    close(conv.apply(variables, x), theirs)
-    value = lambda v, x: jnp.sum(jnp.sin(conv.apply(v, x)))
-    of_kernel, of_x = jax.grad(value, argnums=(0, 1))(variables, x)
+    value = lambda v, x: (jnp.sum(jnp.sin(y := conv.apply(v, x))), y)
+    (of_kernel, of_x), ours = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))(variables, x)
+    close(ours, theirs)
     close(of_x, tensor.grad)
     np.testing.assert_allclose(
         to_torch_axes(np.asarray(of_kernel["params"]["kernel"]), KERNEL), module.weight.grad, rtol=1e-10, atol=1e-11
@@ -107,7 +107,8 @@ def test_batch_norm_is_torchs(axes, one_pass):
         y, updates = norm.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(y)), (y, updates["batch_stats"])
 
-    gradients, (y, moved) = jax.grad(value, argnums=(0, 1), has_aux=True)({"scale": scale, "bias": bias}, x)
+    program = jax.jit(jax.grad(value, argnums=(0, 1), has_aux=True))
+    gradients, (y, moved) = program({"scale": scale, "bias": bias}, x)
     close(y, theirs)
     close(gradients[1], tensor.grad)
     np.testing.assert_allclose(gradients[0]["scale"], module.weight.grad, rtol=1e-10)
@@ -121,8 +122,9 @@ def test_batch_norm_in_groups_of_clips():
     norm = BatchNorm(use_batch_stats=True, update_stats=False, group_size=2, param_dtype=jnp.float64)
     whole = norm.clone(group_size=0)
     variables = norm.init(jax.random.key(0), x)
-    apart = np.concatenate([whole.apply(variables, x[i : i + 2]) for i in (0, 2, 4)])
-    np.testing.assert_allclose(norm.apply(variables, x), apart, rtol=1e-12)
+    alone = jax.jit(whole.apply)
+    apart = np.concatenate([alone(variables, x[i : i + 2]) for i in (0, 2, 4)])
+    np.testing.assert_allclose(jax.jit(norm.apply)(variables, x), apart, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16])
@@ -130,7 +132,8 @@ def test_batch_norm_in_groups_of_clips():
 def test_max_pool_is_torchs(axes, dtype):
     x = np.random.default_rng(3).integers(-9, 9, size=(2, *SIDES[axes], 3)).astype(np.float64)
     pool = {1: torch.nn.functional.max_pool1d, 3: torch.nn.functional.max_pool3d}[axes]
-    close(np.asarray(max_pool(jnp.asarray(x, dtype)), np.float64), pool(to_torch(x), 3, 2, 1))
+    ours = jax.jit(lambda x: max_pool(x))(jnp.asarray(x, dtype))
+    close(np.asarray(ours, np.float64), pool(to_torch(x), 3, 2, 1))
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -169,13 +172,13 @@ def test_shortcuts_of_clips_are_those_of_their_frames(shortcut):
 
     for stride in (1, 2):
         only = Only(stride)
-        variables = only.init(jax.random.key(0), frames)
-        of_frames = only.apply(variables, frames)
+        variables = jax.jit(only.init)(jax.random.key(0), frames)
+        of_frames = jax.jit(only.apply)(variables, frames)
         if of_frames is None:
             continue
         wide = jax.tree.map(lambda leaf: leaf[None] if leaf.ndim == 4 else leaf, variables)
         np.testing.assert_allclose(
-            only.apply(wide, clips), np.repeat(of_frames[:, None], 4 // stride, axis=1), rtol=1e-10
+            jax.jit(only.apply)(wide, clips), np.repeat(of_frames[:, None], 4 // stride, axis=1), rtol=1e-10
         )
 
 
