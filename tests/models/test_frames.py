@@ -1,5 +1,7 @@
 """Heads over the frames of a clip: beside torch's modules, masks for short videos, names of arrays, refusals."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +81,7 @@ def test_a_head_is_that_of_torch(float64, frames, layers):
         logits = model.apply({**variables, "params": params}, x, lengths, train=False)
         return jnp.sum(logits * weights), logits
 
-    (_, ours), (of_params, of_x) = jax.value_and_grad(total, (0, 1), has_aux=True)(variables["params"], x)
+    (_, ours), (of_params, of_x) = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(variables["params"], x)
     np.testing.assert_allclose(ours, out.detach(), rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(of_x, theirs.grad, rtol=1e-10, atol=1e-10)
     of_params = to_torchvision({"params": jax.tree.map(np.asarray, of_params)})
@@ -108,7 +110,8 @@ def test_frames_behind_the_end_change_nothing(float64, frames):
 def test_order_counts_where_it_should(float64, frames):
     model, rng = network(frames), np.random.default_rng(0)
     variables, x = variables_of(model, 2), rng.normal(size=(2, 6, WIDTH))
-    there, back = (model.apply(variables, seen, train=False) for seen in (x, x[:, ::-1]))
+    look = jax.jit(partial(model.apply, train=False))
+    there, back = (look(variables, seen) for seen in (x, x[:, ::-1]))
     assert (np.abs(there - back).max() > 1e-3) == (frames != "mean")
 
 
@@ -118,14 +121,12 @@ def test_every_frame_is_an_image_for_the_network_below(float64):
     variables, clips = variables_of(model), rng.normal(size=(2, 3, 9, 11, 1))
     below = {name: tree["cnn"] for name, tree in variables.items()}
     for train in (False, True):
-        look = lambda net, v, x: net.apply(v, x, train=train, mutable=["batch_stats"], **options)
-        options = {"features": True}
-        ours, moved = look(model, variables, clips)
-        options = {}
-        theirs, theirs_moved = look(model.cnn, below, clips.reshape(6, 9, 11, 1))
+        options = {"train": train, "mutable": ["batch_stats"]}
+        ours, moved = jax.jit(partial(model.apply, features=True, **options))(variables, clips)
+        theirs, theirs_moved = jax.jit(partial(model.cnn.apply, **options))(below, clips.reshape(6, 9, 11, 1))
         np.testing.assert_allclose(ours["features"].reshape(6, -1), theirs, rtol=1e-12, atol=1e-12)
         jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"]["cnn"], theirs_moved["batch_stats"])
-        again = model.apply(variables, ours["features"], train=False)
+        again = jax.jit(partial(model.apply, train=False))(variables, ours["features"])
         np.testing.assert_allclose(again, ours["logits"], rtol=1e-12, atol=1e-12)
 
 

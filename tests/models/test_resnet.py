@@ -1,5 +1,7 @@
 """Facts about the networks: parameters, shapes, names."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,10 +86,11 @@ def test_logits_are_float32_whatever_the_dtype():
 def test_zero_init_residual_starts_as_the_identity():
     images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
     model = create_model("cifar_resnet29", zero_init_residual=True, stage_sizes=(2, 1, 1), width=4)
-    out = model.apply(init(model, jax.random.key(0)), images, train=False, features=True)
+    look = lambda net: jax.jit(partial(net.apply, train=False, features=True))(init(net, jax.random.key(0)), images)
+    out = look(model)
     # All blocks of stage 1 but the first, whose shortcut projects, pass on what they get.
     first = model.clone(stage_sizes=(1, 1, 1))
-    expected = first.apply(init(model, jax.random.key(0)), images, train=False, features=True)
+    expected = look(first)
     np.testing.assert_array_equal(out["stage1"], expected["stage1"])
 
 
@@ -96,9 +99,10 @@ def test_frozen_batch_norm_in_training():
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     model = create_model("cifar_resnet29", stage_sizes=(1, 1), width=4)
     variables = init(model, jax.random.key(0))
-    frozen = model.apply(variables, images, train=True, use_batch_stats=False, update_stats=False)
-    np.testing.assert_array_equal(frozen, model.apply(variables, images, train=False))
-    _, updates = model.apply(variables, images, train=False, update_stats=True, mutable=["batch_stats"])
+    look = lambda **options: jax.jit(partial(model.apply, **options))(variables, images)
+    frozen = look(train=True, use_batch_stats=False, update_stats=False)
+    np.testing.assert_array_equal(frozen, look(train=False))
+    _, updates = look(train=False, update_stats=True, mutable=["batch_stats"])
     assert not np.array_equal(updates["batch_stats"]["bn1"]["mean"], variables["batch_stats"]["bn1"]["mean"])
 
 

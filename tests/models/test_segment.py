@@ -1,5 +1,7 @@
 """Networks for segmentation: sizes as published, any backbone, enlargement as torch's, random numbers by place."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,7 +162,7 @@ def test_scores_of_finer_maps_are_added_as_in_the_paper(torchvision, float64, na
         logits = module.eval()(theirs).permute(0, 2, 3, 1).numpy()
     model = create_model(name, num_classes=5, param_dtype=jnp.float64)
     state_dict = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
-    ours = model.apply(from_torchvision(state_dict, model), images, train=False)["out"]
+    ours = jax.jit(partial(model.apply, train=False))(from_torchvision(state_dict, model), images)["out"]
     np.testing.assert_allclose(ours, logits, rtol=0, atol=1e-12 * np.abs(logits).max())
 
 
@@ -219,7 +221,7 @@ def test_what_is_dropped_depends_on_the_place_alone(name, rate):
     halves = [run(images[i : i + 2], jnp.arange(i, i + 2), 2) for i in (0, 2)]
     np.testing.assert_allclose(jnp.concatenate(halves), whole, rtol=1e-5, atol=1e-6)
     assert not np.allclose(run(images, jnp.arange(4), 3), whole)
-    assert not np.allclose(model.apply(variables, images, train=False)["out"], whole)
+    assert not np.allclose(jax.jit(partial(model.apply, train=False))(variables, images)["out"], whole)
 
 
 def test_dropout_needs_a_key_unless_it_is_off():

@@ -1,5 +1,7 @@
 """Networks for embeddings: an iresnet beside the published structure in PyTorch, and a head on other networks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,9 +101,9 @@ def test_any_network_gets_a_head():
         model = rn.create_model("embed_resnet50", stage_sizes=(1, 1), width=4, embedding_size=6)
         variables = rn.init(model, jax.random.key(0))
         images = noise(3, 33, 40, 3).astype(np.float32)
-        out = model.apply(variables, images, train=False, features=True)
+        out = jax.jit(partial(model.apply, train=False, features=True))(variables, images)
         trunk = {name: variables[name]["trunk"] for name in ("params", "batch_stats")}
-        pooled = model.trunk.apply(trunk, images, train=False)
+        pooled = jax.jit(partial(model.trunk.apply, train=False))(trunk, images)
         fc = variables["params"]["fc"]
         expected = (np.asarray(pooled) @ np.asarray(fc["kernel"]) + np.asarray(fc["bias"])) / np.sqrt(1 + 1e-5)
     np.testing.assert_allclose(out["embedding"], expected, rtol=1e-5, atol=1e-6)
@@ -112,7 +114,8 @@ def test_any_network_gets_a_head():
 def test_the_norm_of_the_embedding_sees_the_whole_batch():
     model = rn.create_model("embed_resnet18", stage_sizes=(1,), width=4, embedding_size=6)
     variables = rn.init(model, jax.random.key(0))
-    x, _ = model.apply(variables, noise(8, 32, 32, 3), train=True, mutable=["batch_stats"])
+    train = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    x, _ = train(variables, noise(8, 32, 32, 3))
     np.testing.assert_allclose(x.mean(axis=0), np.zeros(6), atol=1e-6)
     np.testing.assert_allclose(x.std(axis=0), np.ones(6), atol=1e-2)
 
@@ -140,8 +143,8 @@ def test_what_cannot_be_is_refused_by_name(name, options, text):
 
 def test_images_of_another_size_are_refused_where_the_head_fixes_it():
     model = rn.create_model("iresnet18", stage_sizes=(1, 1, 1, 1), width=4)
-    variables = rn.init(model, jax.random.key(0))
+    variables = variable_shapes(model)
     with pytest.raises(ModelError, match="made for images of 112x112 pixels, and these have 64x70; resize them"):
-        model.apply(variables, noise(1, 64, 70, 3), train=False)
+        jax.eval_shape(partial(model.apply, train=False), variables, noise(1, 64, 70, 3))
     with pytest.raises(ModelError, match="pass rngs="):
-        model.clone(dropout=0.5).apply(variables, noise(1, 112, 112, 3), train=True)
+        jax.eval_shape(partial(model.clone(dropout=0.5).apply, train=True), variables, noise(1, 112, 112, 3))

@@ -1,7 +1,9 @@
 """A network trained here goes to PyTorch and does there what it does here."""
 
 import shlex
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,7 +41,8 @@ def test_a_run_of_ours_loads_into_torchvision_and_is_as_accurate(torchvision, tm
     images = (np.stack(pixels).astype(np.float32) / 255 - np.float32(0.3)) / np.float32(0.4)
     with torch.no_grad():
         theirs = module.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-    logits = rn.load_run(tmp_path / "run").model.apply(state.variables, images, train=False)
+    model = rn.load_run(tmp_path / "run").model
+    logits = jax.jit(partial(model.apply, train=False))(state.variables, images)
 
     assert np.abs(logits - theirs).max() < 1e-5 * np.abs(theirs).max()
     right = np.mean(theirs.argmax(-1) == [example["label"] for example in examples])

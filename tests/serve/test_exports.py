@@ -3,7 +3,9 @@
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,9 +89,8 @@ def test_a_folder_for_timm_is_weights(tmp_path):
     network = network_of("resnet18")
     write_huggingface(network, tmp_path / "out")
     assert not is_export(str(tmp_path / "out"))
-    logits = network.model.apply(
-        network.variables, normalize(load_image(photo(), network.preset)[None], network.preset), train=False
-    )
+    images = normalize(load_image(photo(), network.preset)[None], network.preset)
+    logits = jax.jit(partial(network.model.apply, train=False))(network.variables, images)
     with serving(open_named(str(tmp_path / "out")), batch_sizes=(1,), cam=True) as running:
         answer = running.ask("/predict?cam=true", photo()).json
         assert answer["classes"][0]["number"] == int(np.argmax(logits))

@@ -1,6 +1,7 @@
 """The commands with a network for videos: evaluate, predict and its picture, and what others say to it."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -76,7 +77,8 @@ def videos(frames, tmp_path_factory):
 def by_hand(folder, frames):
     run = rn.load_run(folder)
     images = (frames.reshape(2, 8, 40, 40, 1) / np.float32(255) - 0.25) / 0.25
-    return np.asarray(jax.nn.softmax(run.model.apply(run.state.eval_variables, images, train=False)))
+    logits = jax.jit(partial(run.model.apply, train=False))(run.state.eval_variables, images)
+    return np.asarray(jax.nn.softmax(logits))
 
 
 def test_a_run_is_evaluated_by_videos_and_clips(folder, capsys, tmp_path):

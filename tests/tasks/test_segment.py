@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -201,9 +201,8 @@ def test_a_run_from_end_to_end(run):
     images = np.random.default_rng(0).integers(0, 256, (2, 37, 50, 3), np.uint8)
     said = rn.predict(again, images)
     assert said["mask"].shape == said["probability"].shape == (2, 37, 50)
-    logits = again.model.apply(
-        again.state.eval_variables, again.task.prepare(None, {"image": jnp.asarray(images)})["image"], train=False
-    )["out"]
+    prepared = again.task.prepare(None, {"image": jnp.asarray(images)})["image"]
+    logits = jax.jit(partial(again.model.apply, train=False))(again.state.eval_variables, prepared)["out"]
     np.testing.assert_array_equal(said["mask"], np.argmax(logits, axis=-1))
     kinds = {record["kind"] for record in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())}
     assert {"train", "eval"} <= kinds

@@ -93,7 +93,7 @@ def test_the_converted_network_computes_the_same(r3d):
         }
         variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), from_torchvision(theirs, model, family=VIDEO))
         clips = rng.normal(size=(1, 3, 17, 15, 3))
-        ours = model.apply(variables, clips)
+        ours = jax.jit(model.apply)(variables, clips)
     r3d.load_state_dict(to_tensors(theirs), strict=False)
     with torch.no_grad():
         expected = r3d.double()(torch.tensor(clips.transpose(0, 4, 1, 2, 3)))
