@@ -14,6 +14,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There are as many workers as cores, so torch's threads would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
