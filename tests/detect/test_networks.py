@@ -62,6 +62,13 @@ def test_any_network_is_a_backbone_and_anchors_are_as_many_as_scores(name, kind)
         assert anchors_of(model, (96, 160)).shape == (places, 4)
 
 
+@pytest.mark.parametrize("name", list_models("*_fpn*") + list_models("yolof*"))
+def test_every_parameter_has_the_dtype_of_the_network(name):
+    with jax.enable_x64(True):
+        shapes = variable_shapes(create_model(name, **SMALL, param_dtype=jnp.float64))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float64")}
+
+
 def test_heads_see_grids():
     model = create_model("maskrcnn_resnet18_fpn_v2", **SMALL)
     shapes = variable_shapes(model)

@@ -35,9 +35,10 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def group_norm(width: int, name: str, dtype: Dtype) -> nn.Module:
+def group_norm(tools: Tools, width: int, name: str) -> nn.Module:
     """GroupNorm with 32 groups, or as many as divide the width."""
-    return partial(NORMS["group"], num_groups=math.gcd(32, width), dtype=dtype)(name=name)
+    numbers = {field: number for field, number in _numbers(tools).items() if field != "precision"}
+    return partial(NORMS["group"], num_groups=math.gcd(32, width), **numbers)(name=name)
 
 
 class RpnHead(nn.Module):
@@ -85,7 +86,7 @@ class Tower(nn.Module):
                 else (f"conv_{i}_0", f"conv_{i}_1")
             )
             x = tools.conv(width, 3, use_bias=self.norm != "group", kernel_init=small, name=names[0])(x)
-            x = relu(x if self.norm == "none" else group_norm(width, names[1], x.dtype)(x))
+            x = relu(x if self.norm == "none" else group_norm(tools, width, names[1])(x))
         layer = partial(tools.conv, use_bias=True, kernel_init=small)
         return tuple(
             at_least_float32(layer(channels, 3, bias_init=nn.initializers.constant(start), name=name)(x))
