@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
-from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
+from resnet_jax.models.forms import dilated, in_a_loop, kept, per_platform, pointwise, same
 from resnet_jax.models.volume import volume
 from resnet_jax.models.winograd import three_by_three
 
@@ -52,6 +52,7 @@ class Conv(nn.Module):
       padding: (before, after) in pixels, for every axis; replaces the padding above.
       border_in_time: of (N, T, H, W, C): the first and the last frame are repeated before and behind, instead of zeros.
       precision: of products of float32 numbers; None = the platform's default.
+      looped: a 3x3 convolution of stride 1 that is computed inside a loop, see `forms.in_a_loop`.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
     """
@@ -63,6 +64,7 @@ class Conv(nn.Module):
     dilation: Sides = 1
     padding: tuple[int, int] | None = None
     use_bias: bool = False
+    looped: bool = False
     standardize: bool = False
     border_in_time: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
@@ -117,6 +119,8 @@ class Conv(nn.Module):
         precision = self.precision if x.dtype == jnp.float32 else None
         if x.ndim == 4 and self._is_pointwise(x) and self.groups == 1:
             return pointwise(x, kernel[0, 0], precision, strides[0])
+        if self.looped:
+            return in_a_loop(x, kernel, precision)
         if self._is_far(x, kernel):
             return dilated(x, kernel, dilations[0], precision)
         window = self.window(x)

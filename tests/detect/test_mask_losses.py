@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnet_jax.tasks.detect import roi_heads
 from resnet_jax.tasks.detect.mask_targets import align_masks
 from resnet_jax.tasks.detect.roi_heads import Rois, mask_losses, rois_with_masks
 
@@ -80,11 +81,19 @@ def test_masks_of_windows_that_are_scaled(plain):
     assert np.abs(ours - expected).mean() < 0.03
 
 
-def test_masks_of_proposals(plain, monkeypatch):
-    from torchvision.models.detection import roi_heads
+def of_class(logits, labels):
+    """A head of masks that sees the logits of all classes."""
+    return jnp.take_along_axis(logits, labels.reshape(-1, 1, 1, 1), axis=-1)[..., 0]
 
+
+@pytest.mark.parametrize("at_once", [3, 32])
+def test_masks_of_proposals(plain, monkeypatch, at_once):
+    """Two at a time, since an image has four and no thirds of them, and all of an image at a time."""
+    from torchvision.models.detection import roi_heads as of_torchvision
+
+    monkeypatch.setattr(roi_heads, "AT_ONCE", at_once)
     monkeypatch.setattr(
-        roi_heads, "roi_align", lambda masks, rois, size, scale: plain(masks, rois, scale, *size, -1, False)
+        of_torchvision, "roi_align", lambda masks, rois, size, scale: plain(masks, rois, scale, *size, -1, False)
     )
     rng = np.random.default_rng(5)
     height, width = 37, 53
@@ -108,11 +117,11 @@ def test_masks_of_proposals(plain, monkeypatch):
     one = lambda x: x.reshape(-1, *x.shape[2:])
     align = jax.jit(partial(align_masks, grid=5, most_samples=8))
     wanted = align(one(bitmaps), one(of_objects), one(kept.boxes), sizes)
-    ours = lambda logits: total(mask_losses(logits, wanted, kept))["loss_mask"]
+    ours = lambda logits: total(mask_losses(of_class, logits, wanted, kept))["loss_mask"]
 
     theirs = torch.tensor(np.moveaxis(logits, -1, 1), requires_grad=True)
     rows = [slice(0, number) for number in positive]
-    expected = roi_heads.maskrcnn_loss(
+    expected = of_torchvision.maskrcnn_loss(
         theirs[torch.tensor(np.array(kept.real).reshape(-1))],
         [torch.tensor(near[i, rows[i]]) for i in range(3)],
         [torch.tensor(one) for one in masks.reshape(3, PLACES, height, width)],
@@ -123,3 +132,20 @@ def test_masks_of_proposals(plain, monkeypatch):
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-11)
     expected.backward()
     np.testing.assert_allclose(np.moveaxis(grads, -1, 1), theirs.grad, rtol=1e-9, atol=1e-13)
+
+
+def test_nothing_is_computed_where_no_proposal_counts():
+    """What is not a number there would reach the gradients otherwise."""
+    labels = jnp.ones((2, 4), int)
+    rois = Rois(jnp.zeros((2, 4, 4)), labels, labels, jnp.asarray([[True, True, False, False], [False] * 4]))
+    grids = np.random.default_rng(6).normal(size=(8, 5, 5, CLASSES))
+    grids[4:] = np.nan
+    scale = jnp.float64(2)
+    ours = lambda scale, grids: total(
+        mask_losses(lambda *some: scale * of_class(*some), grids, jnp.zeros((8, 5, 5)), rois)
+    )["loss_mask"]
+    loss, grads = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(scale, jnp.asarray(grids))
+    of_two = np.logaddexp(0, 2 * grids[:2, ..., 1])
+    np.testing.assert_allclose(loss, of_two.mean(), rtol=1e-12)
+    assert np.isfinite(grads[0])
+    assert np.count_nonzero(grads[1]) == 2 * 25

@@ -73,13 +73,13 @@ def test_heads_see_grids():
     model = create_model("maskrcnn_resnet18_fpn_v2", **SMALL)
     shapes = variable_shapes(model)
     grid = lambda side: jax.ShapeDtypeStruct((6, side, side, 8), jnp.float32)
-    apply = lambda method: jax.eval_shape(
-        lambda v, x: model.apply(v, x, train=False, method=method), shapes, grid(side)
+    apply = lambda method, *seen: jax.eval_shape(
+        lambda v, *seen: model.apply(v, *seen, train=False, method=method), shapes, *seen
     )
-    side = 7
-    assert [out.shape for out in apply("boxes")] == [(6, 5), (6, 5, 4)]
-    side = 14
-    assert apply("masks").shape == (6, 28, 28, 5)
+    assert [out.shape for out in apply("boxes", grid(7))] == [(6, 5), (6, 5, 4)]
+    features = apply("mask_features", grid(14))
+    assert features.shape == (6, 14, 14, 256)
+    assert apply("masks", features, jax.ShapeDtypeStruct((6,), int)).shape == (6, 28, 28)
 
 
 def test_names_are_looked_up():

@@ -93,7 +93,7 @@ class TwoStage(Detector):
             grid = lambda side: jnp.zeros((1, side, side, self.pyramid_width), maps[0].dtype)
             self.boxes(grid(BOX_GRID), train=False)
             if self.mask:
-                self.masks(grid(MASK_GRID), train=False)
+                self.masks(self.mask_features(grid(MASK_GRID), train=False), jnp.zeros(1, int), train=False)
         out = {"maps": maps, "scores": scores, "deltas": deltas}
         return {**of_stages, **out} if features else out
 
@@ -114,7 +114,7 @@ class TwoStage(Detector):
         tools = self._tools(per_image, train, use_batch_stats, update_stats)
         return self.box_predictor(self.box_head(pooled, tools), tools)
 
-    def masks(
+    def mask_features(
         self,
         pooled: Float[Array, "R 14 14 C"],
         *,
@@ -122,10 +122,15 @@ class TwoStage(Detector):
         per_image: int = 1,
         use_batch_stats: bool | None = None,
         update_stats: bool | None = None,
-    ) -> Float[Array, "R 28 28 K"]:
-        """Grids of boxes -> for each class the logits of a mask."""
-        tools = self._tools(per_image, train, use_batch_stats, update_stats)
-        return self.mask_predictor(self.mask_head(pooled, tools), tools)
+    ) -> Float[Array, "R 14 14 D"]:
+        """Grids of boxes -> what `masks` looks at. The arguments are those of `boxes`."""
+        return self.mask_head(pooled, self._tools(per_image, train, use_batch_stats, update_stats))
+
+    def masks(
+        self, features: Float[Array, "R 14 14 D"], labels: Int[Array, " R"], *, train: bool
+    ) -> Float[Array, "R 28 28"]:
+        """Features of boxes and the class of each -> the logits of its mask."""
+        return self.mask_predictor(features, labels, self._tools(1, train, None, None))
 
     def _tools(self, per_image: int, train: bool, use: bool | None, update: bool | None) -> Tools:
         above = self._above()

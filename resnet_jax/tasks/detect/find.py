@@ -172,11 +172,10 @@ def second_stage(
 def _masks(
     model: TwoStage, variables: PyTree[Array], maps: tuple[Float[Array, "N H W C"], ...], found: Found
 ) -> Float[Array, "N D M M"]:
-    logits = model.apply(variables, pool(model, maps, found.boxes, MASK_GRID), train=False, method="masks")
-    own = jnp.maximum(found.labels, 0).reshape(-1, 1, 1, 1)
-    masks = jax.nn.sigmoid(jnp.take_along_axis(logits, own, axis=-1)[..., 0]).reshape(
-        *found.labels.shape, *logits.shape[1:3]
-    )
+    pooled, labels = pool(model, maps, found.boxes, MASK_GRID), jnp.maximum(found.labels, 0).reshape(-1)
+    features = model.apply(variables, pooled, train=False, method="mask_features")
+    logits = model.apply(variables, features, labels, train=False, method="masks")
+    masks = jax.nn.sigmoid(logits).reshape(*found.labels.shape, *logits.shape[1:])
     return jnp.where((found.labels >= 0)[..., None, None], masks, 0)
 
 

@@ -37,10 +37,10 @@ class Applied:
         self._net, self._params, self._key = net, params, key
         self.batch_stats = batch_stats
 
-    def __call__(self, x: Array, **options: Any) -> Any:
+    def __call__(self, *arguments: Array, **options: Any) -> Any:
         out, updates = self._net.apply(
             {"params": self._params, "batch_stats": self.batch_stats},
-            x,
+            *arguments,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(self._key, DROPPED)},
@@ -126,9 +126,14 @@ def _second_stage(
     if not model.mask:
         return losses
     kept = rois_with_masks(model, rois)
-    pooled = pool(model, out["maps"], kept.boxes, MASK_GRID)
-    masks = net(pooled, method="masks", per_image=kept.labels.shape[1])
-    return losses | mask_losses(masks, _wanted_masks(kept, objects, seen, masks.shape[1]), kept)
+    grids = pool(model, out["maps"], kept.boxes, MASK_GRID)
+    features = lambda grids: net(grids, method="mask_features", per_image=kept.labels.shape[1])
+    masks = lambda features, labels: net(features, labels, method="masks")
+    if model.mask_normed:  # the norms take statistics of all proposals
+        grids, head = features(grids), masks
+    else:
+        head = lambda grids, labels: masks(features(grids), labels)
+    return losses | mask_losses(head, grids, _wanted_masks(kept, objects, seen, 2 * MASK_GRID), kept)
 
 
 def _wanted_masks(kept: Rois, objects: Objects, seen: Batch, side: int) -> Array:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from resnet_jax.tasks.detect.boxes import iou
 
 
+@jax.named_scope("nms")
 def nms(
     boxes: Float[Array, "N 4"],
     scores: Float[Array, " N"],
@@ -43,6 +44,7 @@ def nms(
     return jnp.zeros(len(scores), bool).at[order].set(keep)
 
 
+@jax.named_scope("nms")
 def best(
     boxes: Float[Array, "N 4"],
     scores: Float[Array, " N"],

@@ -38,6 +38,7 @@ def roi_align(
     )
 
 
+@jax.named_scope("roi_align")
 def align_on_levels(
     maps: Sequence[Float[Array, "B _H _W C"]],
     rois: Float[Array, "R 4"],

@@ -1,16 +1,21 @@
 """Which proposals a step learns from, and the losses of their classes, boxes and masks:
 `torchvision.models.detection.roi_heads.RoIHeads`."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from resnet_jax.tasks.detect.boxes import encode, iou
 from resnet_jax.tasks.detect.losses import Objects, Sums, binary_cross_entropy, smooth_l1
 from resnet_jax.tasks.detect.matching import NOTHING, match, sample
 from resnet_jax.tasks.detect.rpn import BETA
+
+AT_ONCE = 16
+"""Proposals of an image, at most, whose masks are computed at the same time."""
 
 
 class Rois(NamedTuple):
@@ -103,12 +108,34 @@ def rois_with_masks(model: Any, rois: Rois) -> Rois:
     return Rois(boxes, labels, objects, place < number)
 
 
-def mask_losses(logits: Float[Array, "N*R S S K"], wanted: Float[Array, "N*R S S"], rois: Rois) -> Sums:
-    """`loss_mask` of each image, to be divided by the proposals that are to find an object. Each mask is judged alone,
-    and only in the channel of its class."""
-    side, classes = logits.shape[1], logits.shape[-1]
-    own = (rois.labels.reshape(-1, 1) == jnp.arange(classes)[None])[:, None, None]
-    said = jnp.sum(jnp.where(own, logits, 0), axis=-1)
-    each = jnp.sum(binary_cross_entropy(said, wanted.astype(said.dtype)), axis=(1, 2)) / side**2
-    loss = jnp.sum(jnp.where(rois.real, each.reshape(rois.real.shape), 0), axis=1)
+def mask_losses(
+    head: Callable[[Array, Array], Array],
+    grids: Float[Array, "N*R G G C"],
+    wanted: Float[Array, "N*R S S"],
+    rois: Rois,
+) -> Sums:
+    """`loss_mask` of each image, to be divided by the proposals that are to find an object. Each mask is judged alone.
+
+    What the head computes for a proposal is large. So a few are looked at after the other, and computed once more for
+    the gradient. Where none of them counts, nothing is computed: torchvision looks at no others either.
+
+    Args:
+      head: from grids and labels of a few proposals to the logits of their masks.
+      grids: of the proposals, which the head sees.
+    """
+    images, rows = rois.labels.shape
+    few = max(number for number in range(1, AT_ONCE + 1) if rows % number == 0)
+
+    def of_some(some: Sequence[Array]) -> Float[Array, " few"]:
+        grids, wanted, labels, real = some
+        said = head(grids, labels).astype(wanted.dtype)
+        return jnp.where(real, jnp.mean(binary_cross_entropy(said, wanted), axis=(1, 2)), 0)
+
+    def if_real(some: Sequence[Array]) -> Float[Array, " few"]:
+        _, wanted, _, real = some
+        return lax.cond(jnp.any(real), of_some, lambda _: jnp.zeros(few, wanted.dtype), some)
+
+    each_roi = (grids, wanted, rois.labels.reshape(-1), rois.real.reshape(-1))
+    each = lax.map(jax.checkpoint(if_real), [x.reshape(-1, few, *x.shape[1:]) for x in each_roi])
+    loss = jnp.sum(each.reshape(images, rows), axis=1)
     return {"loss_mask": (loss, jnp.sum(rois.real, axis=1).astype(loss.dtype))}
