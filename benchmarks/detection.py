@@ -4,6 +4,8 @@
     python benchmarks/detection.py --torch-python envs/torch/bin/python      # beside torchvision with its operators
     python benchmarks/detection.py --networks fcos_resnet50_fpn --size 256 341 --rounds 3
     python benchmarks/detection.py --step                                    # memory and time of the training step
+    python benchmarks/detection.py --step --fg-iou 0                         # where all proposals are to find an object
+    python benchmarks/detection.py --shares                                  # of suppression and RoI align, in the time
 
 `whole` is from an image of bytes to boxes in its pixels, `network` the same without suppression and RoI align: the
 backbone, the pyramid, and the heads on given grids of 1,000 boxes (and of 100 for masks). `nms` is of 1,000 boxes, and
@@ -16,7 +18,11 @@ an environment with torch 2.14.1 and torchvision 0.29.1.
 
 The training step is that of `train.py` with `task = Detect()`, of 2 images with 8 objects each, and trains the whole
 network by SGD. Its memory is by how much a process grows that builds the step and runs it three times. Ours compiles it
-in that process, too. What XLA's compiled program needs is printed beside it, and the time of the third step.
+in that process, too. What XLA's compiled program needs is printed beside it, and the time of the third step. A head
+for masks looks only at proposals that are to find an object: with random weights at few, in a trained network at more.
+`--fg-iou 0` makes it 128 in each image, the most that there can be.
+
+`--shares` profiles our detector and our step, and adds up the time of the kernels of each.
 """
 
 import argparse
@@ -25,6 +31,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # from a checko
 import jax
 import jax.numpy as jnp
 import numpy as np
+from device_profile import largest_kernels
 from seat import Seat, start_apart
 
 import resnet_jax as rn
@@ -45,12 +53,14 @@ from resnet_jax.runtime.garbage import collect_seldom
 from resnet_jax.runtime.mesh import make_mesh, put_batch, split_batch
 from resnet_jax.runtime.xla_flags import set_xla_flags
 from resnet_jax.tasks.assemble import assemble
-from resnet_jax.tasks.detect.find import level_sizes, pool
+from resnet_jax.tasks.detect.find import level_sizes, make_find, pool
 from resnet_jax.tasks.detect.nms import nms
 from resnet_jax.tasks.table import task_of
 
 PARTS = ("whole", "network", "nms", "align")
+SCOPES = ("nms", "roi_align")
 PROPOSALS, DETECTIONS, OBJECTS = 1000, 100, 8
+FG_IOU = 0.5
 IMAGES = 10_000  # of the training set: the schedule needs a number
 PEER = Path(__file__).with_name("detection_peer.py")
 
@@ -83,7 +93,8 @@ def build(part: str, name: str, height: int, width: int) -> speed.Program:
         if isinstance(model, TwoStage):
             said.append(model.apply(variables, grids[0], train=False, method="boxes"))
         if getattr(model, "mask", False):
-            said.append(model.apply(variables, grids[1], train=False, method="masks"))
+            features = model.apply(variables, grids[1], train=False, method="mask_features")
+            said.append(model.apply(variables, features, jnp.arange(DETECTIONS) % 91, train=False, method="masks"))
         return said
 
     return compiled(network, variables, images, grids)
@@ -91,7 +102,8 @@ def build(part: str, name: str, height: int, width: int) -> speed.Program:
 
 def compiled(function: Any, *arguments: Any) -> speed.Program:
     program, seconds = speed.compile_for(jax.jit(function), *arguments)
-    return speed.Program("ours", partial(program, *arguments), 1, seconds, speed.peak_bytes(program))
+    launch = partial(program, *arguments)
+    return speed.Program("ours", launch, 1, seconds, speed.peak_bytes(program), text=program.as_text)
 
 
 def random_boxes(rng: np.random.Generator, height: int, width: int) -> jax.Array:
@@ -101,15 +113,23 @@ def random_boxes(rng: np.random.Generator, height: int, width: int) -> jax.Array
     return jnp.asarray(np.concatenate([corner, np.minimum(corner + sides, [width, height])], 1), jnp.float32)
 
 
-def step(name: str, height: int, width: int) -> tuple[int, int | None, float]:
+def step(name: str, height: int, width: int, fg_iou: float) -> tuple[int, int | None, float]:
     """Bytes by which this process grows, what the compiled program needs, and seconds of the third step."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    program = step_program(name, height, width, fg_iou)
+    took = [program.turn(1) for _ in range(3)][-1]
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), program.peak_bytes, took
+
+
+def step_program(name: str, height: int, width: int, fg_iou: float = FG_IOU) -> speed.Program:
+    """The training step, in the process that will run it."""
     collect_seldom()
     set_xla_flags()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     canvas = (-(-height // 32) * 32, -(-width // 32) * 32)
+    two_stage = {"box_fg_iou_thresh": fg_iou, "box_bg_iou_thresh": fg_iou} if "rcnn" in name else {}
     config = Config(
         model=ModelConfig(name=name, num_classes=91, zero_init_residual=False),
-        task=Detect(min_size=(min(height, width),), max_size=max(height, width)),
+        task=Detect(min_size=(min(height, width),), max_size=max(height, width), **two_stage),
         data=DataConfig(
             name="synthetic", image_size=224, eval_resize=224, augment=AugmentConfig(random_resized_crop=False)
         ),
@@ -121,9 +141,29 @@ def step(name: str, height: int, width: int) -> tuple[int, int | None, float]:
     batch = put_batch(examples(config.task, canvas, "maskrcnn" in name), split_batch(mesh))
     state = training.init_state(jax.random.key(0))
     compiled, seconds = speed.compile_for(training.train_step, state, batch)
-    program = speed.Program("ours", speed.repeating(compiled, state, batch), 2, seconds, speed.peak_bytes(compiled))
-    took = [program.turn(1) for _ in range(3)][-1]
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), program.peak_bytes, took
+    launch = speed.repeating(compiled, state, batch)
+    return speed.Program("ours", launch, 2, seconds, speed.peak_bytes(compiled), text=compiled.as_text)
+
+
+def find_program(name: str, height: int, width: int) -> speed.Program:
+    """From a normalised image to the objects in it, in the process that will run it."""
+    collect_seldom()
+    set_xla_flags()
+    model = rn.create_model(name)
+    canvas = (-(-height // 32) * 32, -(-width // 32) * 32)
+    images = jax.random.normal(jax.random.key(1), (1, *canvas, 3))
+    sizes = jnp.asarray([[height, width]], jnp.int32)
+    return compiled(make_find(model), rn.init(model, jax.random.key(0)), images, sizes)
+
+
+def shares(make: Callable[[], speed.Program]) -> list[float]:
+    """Of the time of all kernels, the share of those of each of `SCOPES`."""
+    program = make()
+    program.turn(1)
+    # What calls others has no kind, and a time that is theirs.
+    kernels = [kernel for kernel in largest_kernels(program, count=sys.maxsize) if kernel.kind]
+    total = sum(kernel.milliseconds for kernel in kernels)
+    return [sum(one.milliseconds for one in kernels if f"/{scope}/" in one.source) / total for scope in SCOPES]
 
 
 def examples(task: Any, canvas: tuple[int, int], masks: bool) -> dict[str, np.ndarray]:
@@ -145,12 +185,19 @@ def examples(task: Any, canvas: tuple[int, int], masks: bool) -> dict[str, np.nd
     return batch
 
 
-def compare_steps(name: str, height: int, width: int, python: str | None) -> None:
-    ours, needed, seconds = start_apart(partial(step, name, height, width)).answer()
+def show_shares(name: str, height: int, width: int) -> None:
+    for what, program in (("inference of 1 image", find_program), ("training step of 2 images", step_program)):
+        of_each = start_apart(partial(shares, partial(program, name, height, width))).answer()
+        parts = ", ".join(f"{scope} {share:.1%}" for scope, share in zip(SCOPES, of_each, strict=True))
+        print(f"{name}, {what}: {parts}", flush=True)
+
+
+def compare_steps(name: str, height: int, width: int, fg_iou: float, python: str | None) -> None:
+    ours, needed, seconds = start_apart(partial(step, name, height, width, fg_iou)).answer()
     text = f"{name}, training step of 2 images: ours {bytes_of(ours)} (compiled program {bytes_of(needed or 0)}), "
     text += f"{seconds:.1f} s"
     if python:
-        command = [python, str(PEER), name, str(height), str(width), "step"]
+        command = [python, str(PEER), name, str(height), str(width), "step", str(fg_iou)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         theirs, their_seconds = int(said[-2]), float(said[-1])
         text += f"; torchvision {bytes_of(theirs)}, {their_seconds:.1f} s: ours has {ours / theirs:.2f} of its memory"
@@ -222,12 +269,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch-python", help="a Python with torch and torchvision's compiled operators")
     parser.add_argument("--step", action="store_true", help="the training step instead: its memory, and its time")
+    parser.add_argument(
+        "--fg-iou", type=float, default=FG_IOU, help="from which overlap a proposal of --step has an object"
+    )
+    parser.add_argument("--shares", action="store_true", help="shares of the time instead, of ours alone")
     asked = parser.parse_args()
     height, width = asked.size
     print(f"{height} x {width} pixels, float32, {os.cpu_count()} cores, jax {jax.__version__}", flush=True)
     for name in asked.networks:
         if asked.step:
-            compare_steps(name, height, width, asked.torch_python)
+            compare_steps(name, height, width, asked.fg_iou, asked.torch_python)
+        elif asked.shares:
+            show_shares(name, height, width)
         else:
             compare(name, height, width, asked.rounds, asked.torch_python)
 

@@ -3,10 +3,11 @@
 It needs torch and torchvision alone, with compiled operators, and so runs in an environment of its own.
 
     python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066          # turns
-    python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066 step     # a training step, its memory and time
+    python benchmarks/detection_peer.py retinanet_resnet50_fpn 800 1066 step 0.5 # a training step, its memory and time
 
 It writes `ready` and the versions, then for each line that it reads, the name of a part, the seconds that it took. Of
-the training step, of 2 images, it writes by how many bytes the process grows, and the seconds of the third.
+the training step, of 2 images, it writes by how many bytes the process grows, and the seconds of the third. The last
+number is from which overlap with an object a proposal is to find it, if the network makes proposals.
 """
 
 import os
@@ -54,11 +55,13 @@ def parts_of(name, height, width):
     return parts | {"network": network, "align": pool}
 
 
-def step(name, height, width):
+def step(name, height, width, fg_iou):
     """As `train.py` has it: the whole network is trained by SGD, and images are as large as they are."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sizes = {"min_size": min(height, width), "max_size": max(height, width)}
-    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, **sizes).train()
+    options = {"min_size": min(height, width), "max_size": max(height, width)}
+    if "rcnn" in name:
+        options |= {"box_fg_iou_thresh": fg_iou, "box_bg_iou_thresh": fg_iou}
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, **options).train()
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 1e-4, momentum=0.9, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +88,7 @@ def step(name, height, width):
 def main():
     torch.set_num_threads(os.cpu_count() or 1)
     if "step" in sys.argv:
-        step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+        step(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[5]))
         return
     with torch.inference_mode():
         parts = parts_of(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
