@@ -115,9 +115,8 @@ def test_masks_of_proposals(plain, monkeypatch, at_once):
     of_objects = jnp.take_along_axis(objects.boxes, kept.objects[..., None], axis=1)
     sizes = jnp.broadcast_to(jnp.asarray([height, width]), (12, 2))
     one = lambda x: x.reshape(-1, *x.shape[2:])
-    align = jax.jit(partial(align_masks, grid=5, most_samples=8))
-    wanted = align(one(bitmaps), one(of_objects), one(kept.boxes), sizes)
-    ours = lambda logits: total(mask_losses(of_class, logits, wanted, kept))["loss_mask"]
+    windows, cut = (one(bitmaps), one(of_objects), one(kept.boxes), sizes), partial(align_masks, grid=5, most_samples=8)
+    ours = lambda logits: total(mask_losses(of_class, cut, logits, windows, kept))["loss_mask"]
 
     theirs = torch.tensor(np.moveaxis(logits, -1, 1), requires_grad=True)
     rows = [slice(0, number) for number in positive]
@@ -142,7 +141,7 @@ def test_nothing_is_computed_where_no_proposal_counts():
     grids[4:] = np.nan
     scale = jnp.float64(2)
     ours = lambda scale, grids: total(
-        mask_losses(lambda *some: scale * of_class(*some), grids, jnp.zeros((8, 5, 5)), rois)
+        mask_losses(lambda *some: scale * of_class(*some), lambda masks: masks, grids, [jnp.zeros((8, 5, 5))], rois)
     )["loss_mask"]
     loss, grads = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(scale, jnp.asarray(grids))
     of_two = np.logaddexp(0, 2 * grids[:2, ..., 1])

@@ -133,13 +133,14 @@ def _second_stage(
         grids, head = features(grids), masks
     else:
         head = lambda grids, labels: masks(features(grids), labels)
-    return losses | mask_losses(head, grids, _wanted_masks(kept, objects, seen, 2 * MASK_GRID), kept)
+    cut = partial(align_masks, grid=2 * MASK_GRID, most_samples=-(-max(canvas) // (2 * MASK_GRID)))
+    return losses | mask_losses(head, cut, grids, _windows(kept, objects, seen), kept)
 
 
-def _wanted_masks(kept: Rois, objects: Objects, seen: Batch, side: int) -> Array:
-    """The masks that the proposals are to find, as wide as those that the network says."""
+def _windows(kept: Rois, objects: Objects, seen: Batch) -> tuple[Array, ...]:
+    """Of each proposal, what `align_masks` takes: bitmap and box of its object, the proposal, the size of the image."""
     rows = jnp.arange(len(kept.objects))[:, None]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     sizes = jnp.repeat(seen["size"], kept.objects.shape[1], axis=0)
     bitmaps, boxes = flat(seen["instances"][rows, kept.objects]), flat(objects.boxes[rows, kept.objects])
-    return align_masks(bitmaps, boxes, flat(kept.boxes), sizes, side, -(-max(canvas_of(seen)) // side))
+    return bitmaps, boxes, flat(kept.boxes), sizes

@@ -110,32 +110,34 @@ def rois_with_masks(model: Any, rois: Rois) -> Rois:
 
 def mask_losses(
     head: Callable[[Array, Array], Array],
+    cut: Callable[..., Array],
     grids: Float[Array, "N*R G G C"],
-    wanted: Float[Array, "N*R S S"],
+    windows: Sequence[Array],
     rois: Rois,
 ) -> Sums:
     """`loss_mask` of each image, to be divided by the proposals that are to find an object. Each mask is judged alone.
 
-    What the head computes for a proposal is large. So a few are looked at after the other, and computed once more for
-    the gradient. Where none of them counts, nothing is computed: torchvision looks at no others either.
+    What is computed for a proposal is large. So a few are looked at after the other, and computed once more for the
+    gradient. Where none of them counts, nothing is computed: torchvision looks at no others either.
 
     Args:
       head: from grids and labels of a few proposals to the logits of their masks.
+      cut: from their rows of `windows` to the masks that they are to find.
       grids: of the proposals, which the head sees.
+      windows: arrays with a row for each proposal.
     """
     images, rows = rois.labels.shape
-    few = max(number for number in range(1, AT_ONCE + 1) if rows % number == 0)
+    few, dtype = max(number for number in range(1, AT_ONCE + 1) if rows % number == 0), rois.boxes.dtype
 
-    def of_some(some: Sequence[Array]) -> Float[Array, " few"]:
-        grids, wanted, labels, real = some
-        said = head(grids, labels).astype(wanted.dtype)
-        return jnp.where(real, jnp.mean(binary_cross_entropy(said, wanted), axis=(1, 2)), 0)
+    def of_some(grids: Array, windows: Sequence[Array], labels: Array, real: Array) -> Float[Array, " few"]:
+        each = binary_cross_entropy(head(grids, labels).astype(dtype), cut(*windows).astype(dtype))
+        return jnp.where(real, jnp.mean(each, axis=(1, 2)), 0)
 
-    def if_real(some: Sequence[Array]) -> Float[Array, " few"]:
-        _, wanted, _, real = some
-        return lax.cond(jnp.any(real), of_some, lambda _: jnp.zeros(few, wanted.dtype), some)
+    @jax.checkpoint
+    def if_real(some: tuple[Any, ...]) -> Float[Array, " few"]:
+        return lax.cond(jnp.any(some[-1]), of_some, lambda *_: jnp.zeros(few, dtype), *some)
 
-    each_roi = (grids, wanted, rois.labels.reshape(-1), rois.real.reshape(-1))
-    each = lax.map(jax.checkpoint(if_real), [x.reshape(-1, few, *x.shape[1:]) for x in each_roi])
+    of_each = (grids, windows, rois.labels.reshape(-1), rois.real.reshape(-1))
+    each = lax.map(if_real, jax.tree.map(lambda x: x.reshape(-1, few, *x.shape[1:]), of_each))
     loss = jnp.sum(each.reshape(images, rows), axis=1)
     return {"loss_mask": (loss, jnp.sum(rois.real, axis=1).astype(loss.dtype))}
