@@ -186,37 +186,6 @@ def _bands(side: int, dilation: int) -> list[tuple[int, int, list[int]]]:
     return [(a, b, [tap for tap in range(3) if inside(a, b, tap)]) for a, b in pairwise(cuts)]
 
 
-def in_a_loop(x: Float[Array, "N H W K"], kernel: Float[Array, "3 3 K C"], precision: Any = None) -> Array:
-    """A 3x3 convolution of stride 1, padded so that the map keeps its size, inside a loop or a branch.
-
-    Its gradients are convolutions too, with other axes in the place of images and channels. XLA for CPUs brings axes
-    into the order that its fast convolution needs, but not inside of loops (jax-ml/jax#12868): a step of Mask R-CNN
-    took 75 seconds of the processor there, and 5 with the axes in this order, as they are here on CPUs.
-    """
-    ordered, convolution = _forms_in_a_loop(precision)
-    return per_platform(x, kernel, cpu=ordered, default=convolution)
-
-
-@cache
-def _forms_in_a_loop(precision: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    _, convolution = _dilated_forms(1, precision)
-
-    @jax.custom_vjp
-    def ordered(x: Array, kernel: Array) -> Array:
-        return convolution(x, kernel)
-
-    def forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-        return convolution(x, kernel), (x, kernel)
-
-    def backward(kept: tuple[Array, Array], back: Array) -> tuple[Array, Array]:
-        x, kernel = kept
-        of_kernel = convolution(x.transpose(3, 1, 2, 0), back.transpose(1, 2, 0, 3)).transpose(1, 2, 0, 3)
-        return convolution(back, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
-
-    ordered.defvjp(forward, backward)
-    return ordered, convolution
-
-
 def in_halves(
     x: Float[Array, "N K"], kernel: Float[Array, "K C"], dimensions: Any, precision: Any = None, **options: Any
 ) -> Float[Array, "N C"]:

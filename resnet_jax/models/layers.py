@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from resnet_jax.errors import ModelError
 from resnet_jax.models.deferred import Convolution
-from resnet_jax.models.forms import dilated, in_a_loop, kept, per_platform, pointwise, same
+from resnet_jax.models.forms import dilated, kept, per_platform, pointwise, same
 from resnet_jax.models.volume import volume
-from resnet_jax.models.winograd import three_by_three
+from resnet_jax.models.winograd import plane
 
 Dtype = Any
 
@@ -52,7 +52,6 @@ class Conv(nn.Module):
       padding: (before, after) in pixels, for every axis; replaces the padding above.
       border_in_time: of (N, T, H, W, C): the first and the last frame are repeated before and behind, instead of zeros.
       precision: of products of float32 numbers; None = the platform's default.
-      looped: a 3x3 convolution of stride 1 that is computed inside a loop, see `forms.in_a_loop`.
       standardize: give each filter zero mean and unit variance before use (weight standardisation, Qiao et al. 2019,
         arXiv:1903.10520; epsilon as in timm's `StdConv2d`).
     """
@@ -64,7 +63,6 @@ class Conv(nn.Module):
     dilation: Sides = 1
     padding: tuple[int, int] | None = None
     use_bias: bool = False
-    looped: bool = False
     standardize: bool = False
     border_in_time: bool = False
     kernel_init: nn.initializers.Initializer = he_normal_fan_out
@@ -119,15 +117,13 @@ class Conv(nn.Module):
         precision = self.precision if x.dtype == jnp.float32 else None
         if x.ndim == 4 and self._is_pointwise(x) and self.groups == 1:
             return pointwise(x, kernel[0, 0], precision, strides[0])
-        if self.looped:
-            return in_a_loop(x, kernel, precision)
         if self._is_far(x, kernel):
             return dilated(x, kernel, dilations[0], precision)
         window = self.window(x)
         if x.ndim == 5:
             return volume(x, kernel, window, border=self.border_in_time, precision=precision)
-        if self._is_three_by_three(kernel, window):
-            return three_by_three(x, kernel, precision)
+        if x.ndim == 4:
+            return plane(x, kernel, window, precision)
         return lax.conv_general_dilated(x, kernel, **window, precision=precision)
 
     def window(self, x: Array) -> dict[str, Any]:
@@ -145,10 +141,6 @@ class Conv(nn.Module):
 
     def _is_pointwise(self, x: Array) -> bool:
         return set(self._of_axes("kernel_size", x)) == {1} and len(set(self._of_axes("stride", x))) == 1
-
-    def _is_three_by_three(self, kernel: Array, window: dict[str, Any]) -> bool:
-        plain = kernel.shape[:-2] == (3, 3) and self.groups == 1 and window["padding"] == [(1, 1)] * 2
-        return plain and window["window_strides"] == window["rhs_dilation"] == (1, 1)
 
     def _is_far(self, x: Array, kernel: Array) -> bool:
         """Whether this is a plain 3x3 convolution whose taps are so far apart that many see padding."""

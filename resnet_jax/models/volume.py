@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.models.convolution import convolve, is_looping
 from resnet_jax.models.forms import per_platform
 from resnet_jax.models.winograd import in_pairs
 
@@ -40,18 +41,19 @@ def volume(
     around, *sides = window["padding"]
     if border and any(around):
         x, around = jnp.pad(x, [(0, 0), tuple(around), *[(0, 0)] * 3], mode="edge"), (0, 0)
-    flat, convolution = _forms(
+    flat, differentiated, convolution = _forms(
         *(tuple(window["window_strides"]), (tuple(around), *map(tuple, sides)), tuple(window["rhs_dilation"])),
         *(window["feature_group_count"], precision),
     )
-    return per_platform(x, kernel, cpu=flat, default=convolution)
+    return per_platform(x, kernel, cpu=differentiated if is_looping() else flat, default=convolution)
 
 
 @cache
 def _forms(
     strides: tuple[int, ...], padding: tuple[Any, ...], dilations: tuple[int, ...], groups: int, precision: Any
-) -> tuple[Callable[..., Array], Callable[..., Array]]:
-    """Two axes over images, and three axes. They are the same functions at each call: see `per_platform`."""
+) -> tuple[Callable[..., Array], ...]:
+    """Two axes over images, the same as it is differentiated, and three axes. They are the same functions at each call:
+    see `per_platform`."""
     (along, *across), (apart, *between) = strides, dilations
     around, *sides = padding
 
@@ -99,16 +101,7 @@ def _forms(
             seen = images[:, :: across[0], :: across[1]]
             y = jnp.matmul(seen.reshape(-1, seen.shape[-1]), kernel[0, 0], precision=precision)
             return y.reshape(*seen.shape[:-1], -1)
-        return lax.conv_general_dilated(
-            images,
-            kernel,
-            window_strides=across,
-            padding=sides,
-            rhs_dilation=between,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-            precision=precision,
-        )
+        return convolve(images, kernel, tuple(across), tuple(sides), tuple(between), groups, precision)
 
     # The training step keeps a form of its own: `spread` makes it slower.
     @jax.custom_jvp
@@ -143,4 +136,4 @@ def _forms(
             precision=precision,
         )
 
-    return flat, convolution
+    return flat, differentiated, convolution

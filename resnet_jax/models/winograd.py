@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from resnet_jax.models.convolution import convolve, is_looping
 from resnet_jax.models.forms import per_platform
 
 MANY_PIXELS, MANY_CHANNELS = 4096, 128
@@ -46,6 +46,21 @@ def in_pairs(
     return pairs.reshape(len(x), -1, *pairs.shape[3:])[:, :count]
 
 
+def plane(
+    x: Float[Array, "N H W K"], kernel: Float[Array, "A B K2 D"], window: dict[str, Any], precision: Any = None
+) -> Float[Array, "N H2 W2 D"]:
+    """A convolution of images.
+
+    Args:
+      window: how the kernel moves, as `lax.conv_general_dilated` is told.
+    """
+    moves = window["window_strides"], tuple(window["padding"]), window["rhs_dilation"]
+    groups = window["feature_group_count"]
+    if kernel.shape[:2] == (3, 3) and moves == ((1, 1), ((1, 1), (1, 1)), (1, 1)) and groups == 1:
+        return three_by_three(x, kernel, precision)
+    return convolve(x, kernel, *moves, groups, precision)
+
+
 def three_by_three(
     x: Float[Array, "N H W K"], kernel: Float[Array, "3 3 K D"], precision: Any = None
 ) -> Float[Array, "N H W D"]:
@@ -56,7 +71,7 @@ def three_by_three(
     """
     pairs, convolution = _forms(precision)
     many = x.size // x.shape[-1] >= MANY_PIXELS and min(kernel.shape[2:]) >= MANY_CHANNELS
-    if not many or x.dtype.itemsize <= 2:
+    if is_looping() or not many or x.dtype.itemsize <= 2:
         return convolution(x, kernel)
     return per_platform(x, kernel, cpu=pairs, default=convolution)
 
@@ -66,14 +81,7 @@ def _forms(precision: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """Rows in pairs, and the convolution. They are the same functions at each call: see `per_platform`."""
 
     def convolution(x: Array, kernel: Array, above: tuple[int, int] = (1, 1)) -> Array:
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(1, 1),
-            padding=(above, (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=precision,
-        )
+        return convolve(x, kernel, (1, 1), (above, (1, 1)), (1, 1), precision=precision)
 
     @jax.custom_jvp
     def pairs(x: Array, kernel: Array) -> Array:

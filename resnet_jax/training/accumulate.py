@@ -9,6 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
+from resnet_jax.models.convolution import inside_a_loop
 from resnet_jax.runtime.mesh import AXIS
 from resnet_jax.training.split import mean_of_rows
 from resnet_jax.training.zero import mean_over_devices
@@ -31,7 +32,9 @@ def one_after_the_other(mean_of: MeanOf, parts: int) -> MeanOf:
         stacked = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
 
         def add(total: PyTree[Array], part: Batch) -> tuple[PyTree[Array], None]:
-            return jax.tree.map(jnp.add, total, mean_of(common, part)), None
+            with inside_a_loop():
+                means = mean_of(common, part)
+            return jax.tree.map(jnp.add, total, means), None
 
         like = jax.eval_shape(mean_of, common, jax.tree.map(lambda rows: rows[0], stacked))
         if not jax.tree.leaves(like):

@@ -1,6 +1,5 @@
 """Every platform's form of an operation computes what the plain one does: values, first and second derivatives."""
 
-import re
 from functools import cache, partial
 
 import jax
@@ -15,7 +14,6 @@ from resnet_jax.models.forms import (
     dilated,
     forms_of,
     forms_of_this_machine,
-    in_a_loop,
     in_halves,
     pointwise,
 )
@@ -101,28 +99,6 @@ def test_dilated(platform, size, dilation):
     torch.sin(y).sum().backward()
     compare(found[0], y.detach().numpy().transpose(0, 2, 3, 1))
     compare(found[1], (x.grad.numpy().transpose(0, 2, 3, 1), kernel.grad.numpy().transpose(2, 3, 1, 0)))
-
-
-def test_in_a_loop(platform):
-    """Value, gradient and second derivatives are those of XLA's convolution, with other sides and channels."""
-    rng = np.random.default_rng(0)
-    arguments, directions = ((rng.normal(size=(2, 6, 7, 3)), rng.normal(size=(3, 3, 3, 4))) for _ in range(2))
-    convolve = lambda x, kernel: Conv(4, 3, looped=True).apply({"params": {"kernel": kernel}}, x)
-    plain = lambda x, kernel: Conv(4, 3).apply({"params": {"kernel": kernel}}, x)
-    compare(derivatives(convolve, arguments, directions), derivatives(plain, arguments, directions))
-
-
-def test_gradients_in_a_loop_have_the_axes_that_are_fast_on_cpus():
-    x, kernel = np.ones((3, 2, 5, 5, 4), np.float32), np.ones((3, 3, 4, 4), np.float32)
-
-    def axes(convolve):
-        total = lambda x, kernel: jnp.sum(jax.lax.map(lambda one: convolve(one, kernel) ** 2, x))
-        text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(x, kernel).compile().as_text()
-        return set(re.findall(r"dim_labels=(\S+?),? ", text))
-
-    assert axes(in_a_loop) == {"b01f_01io->b01f"}
-    plain = lambda x, kernel: Conv(4, 3).apply({"params": {"kernel": kernel}}, x)
-    assert axes(plain) > axes(in_a_loop), "XLA does it itself: in_a_loop is needed no more"
 
 
 def test_dilated_in_16_bits_is_rounded_once(platform):

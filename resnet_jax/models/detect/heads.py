@@ -223,8 +223,7 @@ class MaskHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "R S S C"], tools: Tools) -> Float[Array, "R S S D"]:
         for i in range(self.convs):
-            options: dict[str, Any] = {"use_bias": not self.normed, "looped": not self.normed}
-            x = tools.conv(self.width, 3, kernel_init=he_normal_fan_out, name=f"{i}_0", **options)(x)
+            x = tools.conv(self.width, 3, use_bias=not self.normed, kernel_init=he_normal_fan_out, name=f"{i}_0")(x)
             x = relu(tools.norm(name=f"{i}_1")(x) if self.normed else x)
         return x
 

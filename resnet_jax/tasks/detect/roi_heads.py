@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from resnet_jax.models.convolution import inside_a_loop
 from resnet_jax.tasks.detect.boxes import encode, iou
 from resnet_jax.tasks.detect.losses import Objects, Sums, binary_cross_entropy, smooth_l1
 from resnet_jax.tasks.detect.matching import NOTHING, match, sample
@@ -130,7 +131,9 @@ def mask_losses(
     few, dtype = max(number for number in range(1, AT_ONCE + 1) if rows % number == 0), rois.boxes.dtype
 
     def of_some(grids: Array, windows: Sequence[Array], labels: Array, real: Array) -> Float[Array, " few"]:
-        each = binary_cross_entropy(head(grids, labels).astype(dtype), cut(*windows).astype(dtype))
+        with inside_a_loop():
+            said = head(grids, labels).astype(dtype)
+        each = binary_cross_entropy(said, cut(*windows).astype(dtype))
         return jnp.where(real, jnp.mean(each, axis=(1, 2)), 0)
 
     @jax.checkpoint
