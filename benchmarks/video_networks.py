@@ -60,7 +60,7 @@ def _ours(module: Any, name: str, clips: np.ndarray, labels: np.ndarray, *, trai
 
     if not own:
         forms = volume._forms
-        volume._forms = lambda *fields: (forms(*fields)[1],) * 2
+        volume._forms = lambda *fields: (forms(*fields)[-1],) * 3
     model = create_model(name)
     variables = from_torchvision({key: value.numpy() for key, value in module.state_dict().items()}, model)
     params, stats = variables["params"], variables["batch_stats"]
