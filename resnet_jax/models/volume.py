@@ -6,7 +6,6 @@ frame with the kernels of all, stacked in the features. `benchmarks/video_networ
 convolution, beside PyTorch.
 """
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float
 
 from resnet_jax.models.convolution import convolve, is_looping
 from resnet_jax.models.forms import per_platform
-from resnet_jax.models.winograd import in_pairs
+from resnet_jax.models.winograd import has_many_pixels, in_pairs
 
 MANY_PIXELS = 1024
 """Of all frames of a batch: with fewer, to add kernels takes longer than the products that it saves."""
@@ -122,7 +121,7 @@ def _forms(
 
     def pairs(x: Array, kernel: Array) -> bool:
         fits = along == apart == 1 and kernel.shape[0] == 3 and x.dtype.itemsize > 2
-        return fits and math.prod(x.shape[:-1]) >= MANY_PIXELS
+        return fits and has_many_pixels(x, MANY_PIXELS)
 
     def convolution(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(

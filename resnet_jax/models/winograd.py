@@ -4,6 +4,7 @@ Two neighbours of the result need four products with sums of the input, instead 
 is left to XLA's convolution, since sums along both axes cost as much on CPUs as they save.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -46,6 +47,12 @@ def in_pairs(
     return pairs.reshape(len(x), -1, *pairs.shape[3:])[:, :count]
 
 
+def has_many_pixels(x: Float[Array, "*N C"], least: int) -> bool:
+    """Whether a batch has at least this number of pixels; False where its size is open, in a program for any size."""
+    sides = x.shape[:-1]
+    return all(isinstance(side, int) for side in sides) and math.prod(sides) >= least
+
+
 def plane(
     x: Float[Array, "N H W K"], kernel: Float[Array, "A B K2 D"], window: dict[str, Any], precision: Any = None
 ) -> Float[Array, "N H2 W2 D"]:
@@ -70,7 +77,7 @@ def three_by_three(
     since the gradients gain nothing by it. Sums of 16-bit products would be rounded too often.
     """
     pairs, convolution = _forms(precision)
-    many = x.size // x.shape[-1] >= MANY_PIXELS and min(kernel.shape[2:]) >= MANY_CHANNELS
+    many = has_many_pixels(x, MANY_PIXELS) and min(kernel.shape[2:]) >= MANY_CHANNELS
     if is_looping() or not many or x.dtype.itemsize <= 2:
         return convolution(x, kernel)
     return per_platform(x, kernel, cpu=pairs, default=convolution)
