@@ -102,7 +102,7 @@ def _forms(
             return y.reshape(*seen.shape[:-1], -1)
         return convolve(images, kernel, tuple(across), tuple(sides), tuple(between), groups, precision)
 
-    # The training step keeps a form of its own: `spread` makes it slower.
+    # Only what is not differentiated is spread: that makes a training step slower.
     @jax.custom_jvp
     def flat(x: Array, kernel: Array) -> Array:
         # Few channels are soon stacked. Sums of 16-bit results would be rounded at each frame.

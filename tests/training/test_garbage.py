@@ -1,6 +1,7 @@
 """Memory that is free goes back to the system."""
 
 import ctypes
+import resource
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from resnet_jax.runtime.garbage import give_back
 def resident():
     """Bytes of this process that are in memory."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")

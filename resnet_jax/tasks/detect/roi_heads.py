@@ -16,7 +16,7 @@ from resnet_jax.tasks.detect.matching import NOTHING, match, sample
 from resnet_jax.tasks.detect.rpn import BETA
 
 AT_ONCE = 16
-"""Proposals of an image, at most, whose masks are computed at the same time."""
+"""Proposals, at most, whose masks are computed at the same time: the largest number that divides an image's."""
 
 
 class Rois(NamedTuple):
@@ -118,7 +118,7 @@ def mask_losses(
 ) -> Sums:
     """`loss_mask` of each image, to be divided by the proposals that are to find an object. Each mask is judged alone.
 
-    What is computed for a proposal is large. So a few are looked at after the other, and computed once more for the
+    What is computed for a proposal is large. So a few proposals are computed after the other, and once more for the
     gradient. Where none of them counts, nothing is computed: torchvision looks at no others either.
 
     Args:
