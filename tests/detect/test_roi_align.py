@@ -1,5 +1,6 @@
 """RoI align against torchvision's plain PyTorch, and against its definition."""
 
+import re
 import sys
 
 import jax
@@ -71,3 +72,23 @@ def test_a_sample_more_than_a_pixel_outside_is_nothing():
     np.testing.assert_array_equal(found[1], [[1, 1], [1, 1]])  # at -1 and 3
     np.testing.assert_array_equal(found[2], [[1, 1], [1, 1]])  # at 4 and 6, the border
     np.testing.assert_array_equal(found[3], [[1, 1], [0, 0]])  # at 4.25 and 6.75
+
+
+def test_no_array_as_large_as_the_maps_waits_for_the_gradient():
+    """XLA for CPUs would write its zeros at the start of the step, and keep them until they are needed."""
+    maps, rois = jnp.ones((1, 40, 30, 8)), jnp.array([[2.0, 3.0, 20.0, 30.0]])
+
+    def loss(maps):
+        return jnp.sum(roi_align(maps, rois, jnp.zeros(1, int), 7) ** 2)
+
+    text = jax.jit(jax.grad(loss)).lower(maps).compile().as_text()
+    assert "f32[1200,8]" in text  # the pixels of the maps
+    entry = text[text.index("ENTRY ") :]
+    assert not re.search(r"f32\[1200,8\]\S* (broadcast|copy)\(|f32\[1200,8\]\S* fusion\(.*broadcast", entry), entry
+
+
+def test_without_any_gradient_it_is_zero():
+    maps, rois = jnp.ones((1, 5, 6, 2)), jnp.array([[0.0, 0.0, 4.0, 4.0]])
+    _, back = jax.vjp(lambda maps: roi_align(maps, rois, jnp.zeros(1, int), 2), maps)
+    np.testing.assert_array_equal(back(jnp.zeros((1, 2, 2, 2)))[0], np.zeros(maps.shape))
+    assert np.isnan(back(jnp.full((1, 2, 2, 2), jnp.nan))[0]).any()

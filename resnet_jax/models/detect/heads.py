@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, cast
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
@@ -59,8 +60,39 @@ class RpnHead(nn.Module):
         width = x.shape[-1]
         for i in range(self.convs):
             x = relu(conv(width, 3, name=f"conv_{i}_0")(x))
-        scores, deltas = conv(self.anchors, 1, name="cls_logits")(x), conv(self.anchors * 4, 1, name="bbox_pred")(x)
-        return at_least_float32(scores), at_least_float32(deltas)
+        both = together(tools, x, cls_logits=self.anchors, bbox_pred=self.anchors * 4)
+        scores, deltas = (at_least_float32(each) for each in both)
+        return scores, deltas
+
+
+def together(tools: Tools, x: Map, **outputs: int) -> list[Map]:
+    """1x1 convolutions of the same maps, computed as one: what each gives.
+
+    So the gradient of `x`, and the copy of `x` that XLA for CPUs makes for the gradients of the kernels, exist once,
+    and not for each.
+
+    Args:
+      outputs: the channels of each convolution, by its name.
+    """
+    numbers = _numbers(tools)
+    dtype = jnp.dtype(numbers["dtype"] or jnp.promote_types(x.dtype, numbers["param_dtype"]))
+    filters = [Filters(channels, numbers["param_dtype"], name=name)(x.shape[-1]) for name, channels in outputs.items()]
+    kernel, bias = (jnp.concatenate(parts, -1).astype(dtype) for parts in zip(*filters, strict=True))
+    precision = numbers["precision"] if dtype == jnp.float32 else None
+    y = pointwise(x.astype(dtype), kernel[0, 0], precision) + bias.reshape(1, 1, 1, -1)
+    return jnp.split(y, np.cumsum([*outputs.values()])[:-1], axis=-1)
+
+
+class Filters(nn.Module):
+    """The kernel and the bias of a 1x1 convolution, as `together` needs them."""
+
+    features: int
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[Float[Array, "1 1 C D"], Float[Array, " D"]]:
+        kernel = self.param("kernel", small, (1, 1, inputs, self.features), self.param_dtype)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
 
 
 class Tower(nn.Module):
