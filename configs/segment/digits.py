@@ -29,16 +29,19 @@ config = Config(
         std=(0.25, 0.25, 0.25),
     ),
     optim=OptimConfig(
-        optimizer="adamw",
-        base_lr=0.128,  # for 256 images; this is 0.004 for 8
-        weight_decay=1e-4,
+        optimizer="muon",
+        muon_steps=3,
+        muon_without=(r"classifier/4/", r"scores_"),  # they put out classes
+        nesterov=True,
+        base_lr=0.256,  # for 256 images; this is 0.008 for 8
+        weight_decay=0.01,
         no_decay=(r"bn", r"bias$", r"classifier/1/"),
         schedule="cosine",
-        warmup_epochs=0.5,
+        warmup_epochs=0.7,
     ),
-    checkpoint=CheckpointConfig(every_epochs=4.0),
-    epochs=13.0,
-    eval_every_epochs=4.0,
+    checkpoint=CheckpointConfig(every_epochs=6.0),
+    epochs=18.0,
+    eval_every_epochs=6.0,
     batch_size=8,
     eval_batch_size=64,
     log_every_steps=100,

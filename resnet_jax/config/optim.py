@@ -15,10 +15,13 @@ class OptimConfig(Checked):
     """The optimizer, its schedule, and settings for large batches. The default is SGD with momentum. As in PyTorch,
     weight decay is added to the gradient before momentum."""
 
-    optimizer: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "lars", "lamb", "muon"] = "sgd"
     """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101; `momentum` is its first beta) decays weights apart from the
     gradient. LARS (You et al. 2017, arXiv:1708.03888) and LAMB (You et al. 2019, arXiv:1904.00962; `momentum` is its
-    first beta, the second is 0.999) give each layer a rate of its own, for batches of thousands of images."""
+    first beta, the second is 0.999) give each layer a rate of its own, for batches of thousands of images. Muon (Jordan
+    et al. 2024, kellerjordan.github.io/posts/muon) changes the kernels of convolutions in all directions alike. Its
+    steps are as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so AdamW's rates and decays suit it. All other
+    parameters are AdamW's."""
     base_lr: Annotated[float, Positive] = 0.1
     """Peak learning rate for 256 images of batch; it is scaled linearly with the batch (Goyal et al. 2017)."""
     momentum: Annotated[float, Fraction] = 0.9
@@ -43,9 +46,13 @@ class OptimConfig(Checked):
     """Factor of the learning rate from each block to the block before it, from the head (factor 1) back to the stem, as
     in timm. It also multiplies the rates of `groups`."""
     second_beta: Annotated[float, Fraction] = 0.999
-    """`adamw`: decay of the running mean of squared gradients."""
+    """`adamw`, `muon`: decay of the running mean of squared gradients."""
     epsilon: Annotated[float, Positive] = 1e-8
-    """`adamw`: added to the square root of that mean."""
+    """`adamw`, `muon`: added to the square root of that mean."""
+    muon_steps: Annotated[int, AtLeastOne] = 5
+    """Muon: iterations by which a step becomes the same in all directions. 3 take less time, and often do as well."""
+    muon_without: tuple[Annotated[str, Pattern()], ...] = ()
+    """Muon: regular expressions of kernels that are AdamW's all the same, such as convolutions that put out classes."""
     trust_coefficient: Annotated[float, Positive] = 0.001
     """LARS: the length of a layer's step relative to its parameters, at a learning rate of 1."""
     lars_measure: Literal["norm_of_sum", "sum_of_norms"] = "norm_of_sum"

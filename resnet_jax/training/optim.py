@@ -1,6 +1,7 @@
 """The optimizers, and every integer that is computed from a config."""
 
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config.checked import exact
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
-from resnet_jax.training.rules import adaptive_clip, lars_by_norms
+from resnet_jax.training.rules import adaptive_clip, lars_by_norms, orthogonal
 from resnet_jax.training.schedule import make_schedule, warmup_steps
 from resnet_jax.training.sparse import Ramp, ramp_of, sparse
 
@@ -98,6 +99,8 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
     - `adamw` is `torch.optim.AdamW`: the decay, times the rate, is subtracted from the parameter itself.
     - `lars` is optax's, with the rate inside the buffer, as in the paper and in MLPerf; or `rules.lars_by_norms`.
     - `lamb` is optax's, except that parameters that are not decayed keep their rate, as in timm's.
+    - `muon` is timm's with `adjust_lr_fn="match_rms_adamw"`, for kernels of convolutions, each a matrix of inputs and
+      outputs. `adamw` is for the others.
 
     Where a group of `optim.groups` has a decay of its own, that decay replaces `weight_decay`, except for parameters
     that `no_decay` names. At the end, the updates of a group are multiplied by its rate. Frozen parameters are not
@@ -147,10 +150,17 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
             optax.masked(optax.scale_by_trust_ratio(), mask),
             rate,
         )
-    elif optim.optimizer == "adamw":
+    elif optim.optimizer in ("adamw", "muon"):
         moments = optax.scale_by_adam(
             b1=optim.momentum, b2=optim.second_beta, eps=optim.epsilon, nesterov=optim.nesterov
         )
+        if optim.optimizer == "muon":
+            is_muons = partial(kernels_mask, without=optim.muon_without)
+            momentum = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
+            moments = optax.chain(
+                optax.masked(optax.chain(momentum, orthogonal(optim.muon_steps)), is_muons),
+                optax.masked(moments, lambda params: jax.tree.map(operator.not_, is_muons(params))),
+            )
         rule = optax.chain(moments, decay, rate)
     else:
         rule = optax.chain(decay, optax.trace(decay=optim.momentum, nesterov=optim.nesterov), rate)
@@ -190,6 +200,12 @@ def decay_mask(params: PyTree, no_decay: tuple[str, ...]) -> PyTree[bool]:
         return not any(re.search(pattern, name) for pattern in no_decay)
 
     return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def kernels_mask(params: PyTree, without: tuple[str, ...]) -> PyTree[bool]:
+    """True where a parameter is the kernel of a convolution, and no regular expression is found in its path."""
+    named = decay_mask(params, without)
+    return jax.tree.map(lambda parameter, named: named and parameter.ndim > 2, params, named)
 
 
 def _passes(step: int, interval: Fraction) -> bool:

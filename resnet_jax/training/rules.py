@@ -1,15 +1,20 @@
 """Rules of optimizers that optax lacks, or has in another form."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 LEAST_NORM, LEAST_GRADIENT_NORM = 1e-3, 1e-6
 """Of a filter and of its gradient, in adaptive clipping (timm's and the paper's)."""
+NEWTON_SCHULZ, LEAST_UPDATE_NORM = (3.4445, -4.7750, 2.0315), 1e-7
+"""Muon's numbers. The polynomial grows small singular values fast, and does not bring any of them to exactly 1."""
+ADAMW_SIZE = 0.2
+"""What a number of AdamW's step is on average, at a learning rate of 1 (Liu et al. 2025, section 2.2)."""
 
 
 def adaptive_clip(factor: float) -> optax.GradientTransformation:
@@ -58,3 +63,28 @@ def lars_by_norms(
         return jax.tree.map(step, updates, params, decay_of(params), adapts(params))
 
     return optax.stateless(scale)
+
+
+def orthogonal(steps: int) -> optax.GradientTransformation:
+    """Gives each kernel the nearest matrix that changes all directions alike, scaled to the size of AdamW's steps: Muon
+    (Jordan et al. 2024, kellerjordan.github.io/posts/muon; the size is that of Liu et al. 2025, arXiv:2502.16982).
+
+    A kernel (*S, I, O) counts as a matrix (S I, O). The nearest one is found by an iteration of products.
+
+    Args:
+      steps: of this iteration. After 5, singular values lie between about 0.7 and 1.2.
+    """
+
+    def of_kernel(update: Float[Array, "*S O"]) -> Float[Array, "*S O"]:
+        matrix = update.reshape(-1, update.shape[-1])
+        is_tall = matrix.shape[0] > matrix.shape[1]
+        x = matrix.T if is_tall else matrix  # its products with itself are small then
+        x = x / jnp.maximum(jnp.linalg.norm(x), LEAST_UPDATE_NORM)
+        a, b, c = NEWTON_SCHULZ
+        for _ in range(steps):
+            square = x @ x.T
+            x = a * x + (b * square + c * square @ square) @ x
+        size = ADAMW_SIZE * math.sqrt(max(matrix.shape))
+        return (size * (x.T if is_tall else x)).reshape(update.shape)
+
+    return optax.stateless(lambda updates, _: jax.tree.map(of_kernel, updates))

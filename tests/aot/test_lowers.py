@@ -30,6 +30,7 @@ OPTIONS = {
     "ema": {"optim": {"ema_decay": 0.9999}},
     "lars": {"optim": {"optimizer": "lars"}},
     "lamb": {"optim": {"optimizer": "lamb"}},
+    "muon": {"optim": {"optimizer": "muon"}},
     "clip": {"optim": {"clip_norm": 1.0}},
     "label smoothing, nesterov": {"task": {"label_smoothing": 0.1}, "optim": {"nesterov": True}},
     "mixup": {"augment": {"mixup_alpha": 0.2}},

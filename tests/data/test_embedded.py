@@ -67,6 +67,16 @@ def test_an_example_depends_on_its_index_alone(name):
     assert fingerprint(again) in marks
 
 
+def test_a_scene_that_was_drawn_is_its_readers_own():
+    """Scenes are kept. What a reader writes into one is not seen by the next."""
+    source = open_source("digit_scenes", "test")
+    first = source[3]
+    wanted = {name: array.copy() for name, array in first.items()}
+    for array in first.values():
+        array[...] = 7
+    assert same(source[3], wanted)
+
+
 @pytest.mark.parametrize("name", ["moving_digits", "digit_numbers"])
 def test_labels_are_those_of_the_examples(name):
     source = open_source(name, "test")

@@ -126,9 +126,10 @@ def test_mixing_across_devices(float64):
 
 
 @pytest.mark.slow
-def test_a_split_optimizer_with_all_that_goes_with_large_batches(float64):
-    expected = float64(make_config(optim=LARGE_BATCH), 1)
-    split = replace(LARGE_BATCH, shard_state=True)
+@pytest.mark.parametrize("optim", [LARGE_BATCH, replace(LARGE_BATCH, optimizer="muon")], ids=["lamb", "muon"])
+def test_a_split_optimizer_with_all_that_goes_with_large_batches(float64, optim):
+    expected = float64(make_config(optim=optim), 1)
+    split = replace(optim, shard_state=True)
     assert_same(float64(make_config(optim=split, accumulate=2), 4), expected)
 
 

@@ -162,7 +162,7 @@ def test_rates_and_decays_are_those_of_torchs_parameter_groups():
             np.testing.assert_allclose(leaf, theirs[name].detach().numpy(), rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "lamb"])
+@pytest.mark.parametrize("optimizer", ["lars", "lamb", "muon"])
 def test_a_group_of_the_same_decay_and_rate_changes_nothing(optimizer):
     plain = OptimConfig(optimizer=optimizer, weight_decay=0.1, no_decay=("bias",))
     grouped = replace(plain, groups=(Group(pattern="kernel", decay=0.1), Group(pattern="bias", rate=0.5)))

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8, UInt8
 
 from resnet_jax.config import DataConfig
 from resnet_jax.data.sources.base import Example
@@ -17,10 +17,15 @@ MAX_TURN = 20  # degrees, in both directions
 MIN_VISIBLE = 0.5  # fraction of a digit's pixels
 BITMAP = 56  # pixels of a side; a digit of 40 x 40 turned by 20 degrees is 51.3 wide
 _STREAM, _TRIES = 101, 20
+Scene = tuple[UInt8[np.ndarray, "H W 3"], Int8[np.ndarray, "H W"], list[int]]
+"""The image, which digit each pixel shows, and the digits."""
 
 
 class DigitScenes:
     """Scenes of 3 to 6 digits that may overlap, in front of pieces of other scans.
+
+    To draw a scene takes a millisecond, a quarter of what a small network's step takes for it. So each is kept: 37 KB,
+    and 150 MB for the 4,000 of the training set.
 
     Later digits cover earlier ones. A digit is placed again if it would leave less than half of an earlier digit's
     pixels visible. If no place is found in 20 tries, the whole scene is drawn again. So every digit of a scene is at
@@ -47,6 +52,7 @@ class DigitScenes:
     def __init__(self, config: DataConfig, split: str) -> None:
         self._scans = Scans(split, "digit_scenes")
         self._length = LENGTHS[split]
+        self._drawn: dict[int, Scene] = {}
 
     def __len__(self) -> int:
         return self._length
@@ -64,13 +70,16 @@ class DigitScenes:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < self._length:
             raise IndexError(index)
-        rng = self._scans.generator(_STREAM, index)
-        scene = None
-        while scene is None:
-            scene = self._draw(rng)
-        return scene
+        if index not in self._drawn:
+            rng = self._scans.generator(_STREAM, index)
+            scene = None
+            while scene is None:
+                scene = self._draw(rng)
+            self._drawn[index] = scene
+        image, owner, digits = self._drawn[index]
+        return {"image": image.copy(), **_targets(owner, digits)}
 
-    def _draw(self, rng: np.random.Generator) -> Example | None:
+    def _draw(self, rng: np.random.Generator) -> Scene | None:
         """A scene, or None if a digit found no place."""
         picture = _background(rng)
         for _ in range(rng.integers(6, 13)):
@@ -78,7 +87,7 @@ class DigitScenes:
             if piece.cover.size:
                 left, top = _place(rng, piece)
                 paste(picture, piece, left, top, _colour(rng))
-        owner = np.full((SIDE, SIDE), -1)  # the number of the digit that a pixel shows
+        owner = np.full((SIDE, SIDE), -1, np.int8)  # the number of the digit that a pixel shows
         digits: list[int] = []
         drawn, visible = np.zeros(MAX_DIGITS, int), np.zeros(MAX_DIGITS, int)
         for number in range(rng.integers(MIN_DIGITS, MAX_DIGITS + 1)):
@@ -99,10 +108,10 @@ class DigitScenes:
             visible[number] = drawn[number] = patch.ink.sum()
             digits.append(int(self._scans.labels[scan]))
         picture += rng.integers(-9, 10, picture.shape, np.int8)
-        return {"image": np.clip(picture, 0, 255).astype(np.uint8), **_targets(owner, digits)}
+        return np.clip(picture, 0, 255).astype(np.uint8), owner, digits
 
 
-def _targets(owner: Int[np.ndarray, "H W"], digits: list[int]) -> Example:
+def _targets(owner: Int8[np.ndarray, "H W"], digits: list[int]) -> Example:
     boxes = np.full((MAX_DIGITS, 4), -1, np.int32)
     classes = np.full(MAX_DIGITS, -1, np.int32)
     instances = np.zeros((MAX_DIGITS, BITMAP, BITMAP), np.uint8)
