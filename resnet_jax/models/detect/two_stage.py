@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from resnet_jax.models.detect.heads import BoxHead, BoxPredictor, MaskHead, MaskPredictor, RpnHead
+from resnet_jax.models.detect.heads import BoxHead, BoxPredictor, RpnHead
+from resnet_jax.models.detect.mask_head import MaskHead, MaskPredictor
 from resnet_jax.models.detect.network import Detector, Maps
 from resnet_jax.models.segment.heads import Tools
 from resnet_jax.models.segment.network import head_tools
