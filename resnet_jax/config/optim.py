@@ -21,7 +21,7 @@ class OptimConfig(Checked):
     first beta, the second is 0.999) give each layer a rate of its own, for batches of thousands of images. Muon (Jordan
     et al. 2024, kellerjordan.github.io/posts/muon) changes the kernels of convolutions in all directions alike. Its
     steps are as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so AdamW's rates and decays suit it. All other
-    parameters are AdamW's."""
+    parameters are AdamW's; `momentum` is Muon's and AdamW's first beta, and `nesterov` is for both."""
     base_lr: Annotated[float, Positive] = 0.1
     """Peak learning rate for 256 images of batch; it is scaled linearly with the batch (Goyal et al. 2017)."""
     momentum: Annotated[float, Fraction] = 0.9
