@@ -27,6 +27,7 @@ from resnet_jax.training.levels import Phase, resolve
 from resnet_jax.training.optim import Plan, make_optimizer, plan_steps
 from resnet_jax.training.state import InitState, make_init_state
 from resnet_jax.training.step import TrainStep, make_train_step
+from resnet_jax.training.zero import on_whole
 
 log = logging.getLogger("resnet_jax")
 
@@ -117,7 +118,8 @@ def assemble(config: Config, task: Task, mesh: Mesh, *, num_images: int) -> Trai
     check_batch_size(config.batch_size, config.model.bn_group_size, mesh.size, config.accumulate)
     plan = plan_steps(config, num_images)
     groups, phases = groups_and_phases(config, task, plan.steps_per_epoch)
-    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule, plan.ramp)
+    gathered = {"on_whole": on_whole(mesh)} if optim.shard_state else {}
+    optimizer = make_optimizer(replace(optim, groups=groups), plan.schedule, plan.ramp, **gathered)
     if plan.warmup == plan.total:
         log.warning(
             "optim.warmup_epochs = %g, and the run has %g epochs: the learning rate only rises, and the schedule that "

@@ -17,7 +17,7 @@ from resnet_jax.config import Config, OptimConfig
 from resnet_jax.config.checked import exact
 from resnet_jax.config.groups import Group
 from resnet_jax.training.frozen import group_of
-from resnet_jax.training.rules import adaptive_clip, lars_by_norms, orthogonal
+from resnet_jax.training.rules import OnWhole, adaptive_clip, lars_by_norms, orthogonal
 from resnet_jax.training.schedule import make_schedule, warmup_steps
 from resnet_jax.training.sparse import Ramp, ramp_of, sparse
 
@@ -90,7 +90,9 @@ def plan_steps(config: Config, num_images: int) -> Plan:
     )
 
 
-def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NEVER) -> optax.GradientTransformation:
+def make_optimizer(
+    optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NEVER, on_whole: OnWhole = lambda rule: rule
+) -> optax.GradientTransformation:
     """The rule that `optim.optimizer` names, after clipping; and zeros for the weights that `optim.prune` takes away.
 
     - `sgd` is `torch.optim.SGD`: the decay is added to the gradient, momentum accumulates both, and the rate stays
@@ -108,6 +110,7 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
 
     Args:
       ramp: when weights are taken away, and how many; see `Plan`.
+      on_whole: for rules that need whole arrays, where the state is split over the devices.
     """
 
     def mask(params: PyTree) -> PyTree[bool]:
@@ -158,7 +161,7 @@ def make_optimizer(optim: OptimConfig, schedule: optax.Schedule, ramp: Ramp = NE
             is_muons = partial(kernels_mask, without=optim.muon_without)
             momentum = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
             moments = optax.chain(
-                optax.masked(optax.chain(momentum, orthogonal(optim.muon_steps)), is_muons),
+                optax.masked(optax.chain(momentum, orthogonal(optim.muon_steps, on_whole)), is_muons),
                 optax.masked(moments, lambda params: jax.tree.map(operator.not_, is_muons(params))),
             )
         rule = optax.chain(moments, decay, rate)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ NEWTON_SCHULZ, LEAST_UPDATE_NORM = (3.4445, -4.7750, 2.0315), 1e-7
 """Muon's numbers. The polynomial grows small singular values fast, and does not bring any of them to exactly 1."""
 ADAMW_SIZE = 0.2
 """The root mean square of the numbers of AdamW's steps, at a learning rate of 1 (Liu et al. 2025, section 2.2)."""
+Rule = Callable[[PyTree[Array]], PyTree[Array]]
+OnWhole = Callable[[Rule], Rule]
+"""From a function of whole arrays to one of arrays that may be split over the devices."""
 
 
 def adaptive_clip(factor: float) -> optax.GradientTransformation:
@@ -65,7 +69,7 @@ def lars_by_norms(
     return optax.stateless(scale)
 
 
-def orthogonal(steps: int) -> optax.GradientTransformation:
+def orthogonal(steps: int, on_whole: OnWhole = lambda rule: rule) -> optax.GradientTransformation:
     """Gives each kernel the nearest matrix that changes all directions alike, scaled to the size of AdamW's steps: Muon
     (Jordan et al. 2024, kellerjordan.github.io/posts/muon; the size is that of Liu et al. 2025, arXiv:2502.16982).
 
@@ -76,6 +80,7 @@ def orthogonal(steps: int) -> optax.GradientTransformation:
     Args:
       steps: of this iteration. After 5, singular values that were at least 0.003 of the norm lie between 0.68 and 1.21.
         After 3, those that were at least 0.03.
+      on_whole: how the products get whole kernels, where updates are split over the devices.
     """
 
     def of_kernel(update: Float[Array, "*S O"]) -> Float[Array, "*S O"]:
@@ -90,4 +95,5 @@ def orthogonal(steps: int) -> optax.GradientTransformation:
         size = ADAMW_SIZE * math.sqrt(max(matrix.shape))
         return (size * (x.T if is_tall else x)).reshape(update.shape)
 
-    return optax.stateless(lambda updates, _: jax.tree.map(of_kernel, updates))
+    rule = on_whole(partial(jax.tree.map, of_kernel))
+    return optax.stateless(lambda updates, _: rule(updates))

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from resnet_jax.runtime.mesh import AXIS
+from resnet_jax.training.rules import OnWhole, Rule
 
 SMALL = 2**20  # bytes
 
@@ -46,15 +47,23 @@ def mean_over_devices(tree: PyTree[Array], layout: PyTree[PartitionSpec]) -> PyT
     return join(_mean(whole), _packed(parts, scatter, lax.axis_size(AXIS), 1) if parts else [])
 
 
-def gather(tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh) -> PyTree[Array]:
-    """Gives every device the whole of the arrays that are laid out as `layout` says."""
+def gather(
+    tree: PyTree[Array], layout: PyTree[PartitionSpec], mesh: Mesh, then: Rule = lambda whole: whole
+) -> PyTree[Array]:
+    """Gives every device the whole of the arrays that are laid out as `layout` says, or what `then` computes of it."""
 
     def everywhere(tree: PyTree[Array]) -> PyTree[Array]:
         whole, parts, join = _pick_apart(tree, layout)
         collect = lambda row: lax.all_gather(row[0], AXIS)
-        return join(whole, _packed(parts, collect, 1, mesh.size) if parts else [])
+        return then(join(whole, _packed(parts, collect, 1, mesh.size) if parts else []))
 
     return jax.shard_map(everywhere, mesh=mesh, in_specs=(layout,), out_specs=PartitionSpec(), check_vma=False)(tree)
+
+
+def on_whole(mesh: Mesh) -> OnWhole:
+    """Returns what makes a function of whole arrays one of arrays that `spread` has split over `mesh`. Each device
+    computes all of it. XLA's partitioner would split each of its products, and exchange between them."""
+    return lambda rule: lambda tree: gather(tree, spread(tree, mesh.size), mesh, rule)
 
 
 def _mean(arrays: list[Array]) -> list[Array]:

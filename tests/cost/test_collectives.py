@@ -1,5 +1,7 @@
 """What the devices exchange in the compiled step of a network, read off its optimised program."""
 
+from functools import partial
+
 import jax
 import pytest
 
@@ -11,6 +13,7 @@ from resnet_jax.models import create_model
 
 PARAMETERS = {"cifar_resnet8": 139_640, "resnet50": 25_557_032}
 STATISTICS, BATCH_NORMS = {"cifar_resnet8": 2 * 240, "resnet50": 2 * 26_560}, 53
+IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), float)
 MIXED = AugmentConfig(mixup_alpha=0.2, cutmix_alpha=1.0, mix_group_size=2)
 
 
@@ -58,6 +61,17 @@ def test_a_split_optimizer_scatters_and_gathers(name):
     sizes = {collective.kind: collective.bytes for collective in found}
     assert sizes["reduce-scatter"] == sizes["all-gather"] == 4 * count_parameters(create_model(name, num_classes=1000))
     assert sum(x.bytes for x in found if x.kind == "all-reduce") < 4 * (STATISTICS["resnet50"] + 2 + 162)
+
+
+def test_muon_with_a_split_state_gathers_the_kernels_once_more():
+    """Its products need whole kernels. What each device then computes alone is not split again."""
+    found = collectives(shard_state=True, optimizer="muon")
+    gathers = sorted(collective.bytes for collective in found if collective.kind == "all-gather")
+    init = partial(create_model("cifar_resnet8", num_classes=1000).init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), IMAGES)
+    kernels = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim > 2)
+    assert gathers == [4 * kernels, 4 * PARAMETERS["cifar_resnet8"]]
+    assert count_collectives(found)["reduce-scatter"] == 1
 
 
 @pytest.mark.slow
