@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from resnet_jax.config_files import load_config
     from resnet_jax.models import create_model, init, list_models
+    from resnet_jax.run.clips import read_clips
     from resnet_jax.run.detect import detect
     from resnet_jax.run.evaluate import evaluate
     from resnet_jax.run.predict import load_run, predict
@@ -88,6 +89,7 @@ _HOME = {
     "evaluate": "run.evaluate",
     "load_run": "run.predict",
     "predict": "run.predict",
+    "read_clips": "run.clips",
     "train": "run.train",
     "WEIGHT_SETS": "weights",
     "class_names": "weights",
@@ -146,6 +148,7 @@ __all__ = [
     "predict",
     "preprocess",
     "ramped_sizes",
+    "read_clips",
     "save_weights",
     "to_torchvision",
     "train",

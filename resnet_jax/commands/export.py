@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from resnet_jax.config import AS_PUBLISHED, PresetChange
+from resnet_jax.config import AS_PUBLISHED, ClipConfig, PresetChange
 from resnet_jax.display import plain_console
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def export(
     out: Path,
     batch: str | None = None,
     size: tuple[int, int] | None = None,
+    frames: int | None = None,
     with_preprocessing: bool = False,
     int8: bool = False,
     quantized: Path | None = None,
@@ -48,6 +49,8 @@ def export(
         batch: How many images the program takes at a time: a number, or symbolic for any, which is the default.
         size: Height and width of the images that the program takes; by default those of evaluation, and of a
             segmentation a square of the evaluation's shorter side.
+        frames: Of a network that sees clips: how many frames the program takes; by default those of the run, and 16 of
+            weights without one.
         with_preprocessing: The program takes bytes (N, H, W, C) and scales them itself. It does not decode, resize or
             crop.
         int8: Write integers: of a run calibrated on 512 images of its training split, or those of --quantized. ONNX
@@ -73,10 +76,11 @@ def export(
         raise ConfigError("--entry and --prefix are for --weights; name the file by --weights FILE")
     if batch not in (None, "symbolic") and not str(batch).isdecimal():
         raise ConfigError(f"--batch = {batch!r} must be a number of images, or symbolic for any number")
-    if format == "huggingface" and (batch or size or with_preprocessing):
+    if format == "huggingface" and (batch or size or frames or with_preprocessing):
         raise ConfigError(
-            "--format huggingface writes weights and no program, so it has no batch, symbolic or other, no size and no "
-            "preprocessing inside; leave --batch, --size and --with-preprocessing out, or choose --format onnx"
+            "--format huggingface writes weights and no program, so it has no batch, symbolic or other, no size, no "
+            "frames and no preprocessing inside; leave --batch, --size, --frames and --with-preprocessing out, or "
+            "choose --format onnx"
         )
     if format == "huggingface" and int8:
         raise ConfigError(
@@ -115,7 +119,7 @@ def export(
         return
     integers, how = _integers(opened, named, quantized) if int8 else (None, {})
     number = None if batch in (None, "symbolic") else int(batch)
-    job = Job(named, number, size, with_preprocessing, integers, how)
+    job = Job(named, number, size, with_preprocessing, _clips(opened, frames), integers, how)
     if format == "onnx":
         from resnet_jax.export.onnx_file import write_onnx
 
@@ -130,6 +134,27 @@ def export(
         console.print(f"integers: {len(integers.scales.kernels)} kernels, {len(integers.scales.tensors)} tensors")
     console.print(f"before the program: {job.outside}", soft_wrap=True)
     console.print(f"inside the program: {job.inside}", soft_wrap=True)
+
+
+def _clips(opened: "Run | Network", frames: int | None) -> ClipConfig:
+    """How the frames of clips are taken.
+
+    Raises:
+      ConfigError: `frames` are asked for, and the network sees images; or there would be none.
+    """
+    from resnet_jax.errors import ConfigError
+    from resnet_jax.run.clips import PUBLISHED
+    from resnet_jax.run.named import sees_videos
+    from resnet_jax.run.network import Network
+
+    if frames is not None and not sees_videos(opened):
+        raise ConfigError(
+            f"--frames = {frames} is for networks that see clips, and {opened.title} sees images; leave it out"
+        )
+    if frames is not None and frames < 1:
+        raise ConfigError(f"--frames = {frames} must be at least 1")
+    clips = PUBLISHED if isinstance(opened, Network) else opened.config.data.clip
+    return clips if frames is None else dataclasses.replace(clips, frames=frames)
 
 
 def _integers(opened: "Run | Network", named: "Network", folder: Path | None) -> tuple["Quantized", dict[str, Any]]:

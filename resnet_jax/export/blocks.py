@@ -1,8 +1,9 @@
 """ResNet as ONNX operators: stem, blocks, shortcuts, head. The steps are those of `models/` of the same names."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from resnet_jax.export.graph import Map
+from resnet_jax.export.graph import Map, Sides
 from resnet_jax.export.layers import Layers, unknown
 from resnet_jax.models import ResNet
 from resnet_jax.models.blocks import BLOCKS, LEAST_BLURRED
@@ -24,19 +25,21 @@ def write_resnet(layers: Layers, net: ResNet, images: Map, root: str = "") -> di
     steps = {BLOCKS[name]: step for name, step in _BLOCKS.items()}
     x, out = _stem(layers, net, images, root), {}
     if not plan.block.preactivation:
-        x = layers.act(layers.norm(x, f"{root}bn1"), f"{root}bn1", within=root)
+        norm = f"{root}{plan.stem.norm}"
+        x = layers.act(layers.norm(x, norm), norm, within=root)
     out["stem"] = x
     if plan.stem.pool:
         blurs = net.antialias is True
         x = layers.max_pool(x, f"{root}maxpool", 1 if blurs else 2)
         x = layers.blur(x, f"{root}blurpool", 2) if blurs else x
     for i, stage in enumerate(plan.stages, start=1):
+        flat = net.time == "mixed" and i > 1
         for j, fields in enumerate(stage):
             name = f"{root}layer{i}_{j}"
             if plan.block not in steps:
                 raise unknown(name, "block", plan.block)
             x = layers.graph.at(x, f"{name}/input")
-            x = layers.graph.at(steps[plan.block](_BlockWriter(layers, net, fields, name), x), name)
+            x = layers.graph.at(steps[plan.block](_BlockWriter(layers, net, fields, name, flat), x), name)
         out[f"stage{i}"] = x
     if plan.block.preactivation:
         out["activated"] = layers.act(layers.norm(x, f"{root}norm"), f"{root}norm")
@@ -46,36 +49,43 @@ def write_resnet(layers: Layers, net: ResNet, images: Map, root: str = "") -> di
 def _stem(layers: Layers, net: ResNet, x: Map, root: str) -> Map:
     plan = layers.plan
     kind = next((name for name, stem in STEMS.items() if stem is plan.stem), None)
+    step = lambda stride: stride if net.time is None else (1, stride, stride)  # no stem strides in time
     match kind:
-        case "imagenet" | "cifar" | "face":
-            return layers.conv(x, f"{root}conv1", stride=plan.stem.stride)
+        case "imagenet" | "cifar" | "face" | "i3d":
+            return layers.conv(x, f"{root}conv1", stride=step(plan.stem.stride))
         case "deep" | "deep_tiered":
             for place, stride in ((0, 2), (3, 1)):
-                x = layers.norm(layers.conv(x, f"{root}conv1_{place}", stride=stride), f"{root}conv1_{place + 1}")
+                x = layers.norm(layers.conv(x, f"{root}conv1_{place}", stride=step(stride)), f"{root}conv1_{place + 1}")
                 x = layers.act(x, f"{root}conv1_{place + 1}")
             return layers.conv(x, f"{root}conv1_6")
         case "space_to_depth":
             x = layers.graph.padded(x, f"{root}even", bottom=x.height % 2, right=x.width % 2)
             folded = layers.graph.op("SpaceToDepth", [x.name], f"{root}conv1", blocksize=2)
-            x = Map(folded, 4 * x.channels, x.height // 2, x.width // 2)
-            return layers.conv(x, f"{root}conv1", padding=(2, 1))
+            x = Map(folded, 4 * x.channels, (x.height // 2, x.width // 2))
+            return layers.conv(x, f"{root}conv1", padding=[(2, 1)] * 2)
+        case "r3d":
+            return layers.conv(x, f"{root}stem_0", stride=step(2))
+        case "r2plus1d":
+            x = layers.norm(layers.conv(x, f"{root}stem_0", stride=step(2)), f"{root}stem_1")
+            return layers.conv(layers.act(x, f"{root}stem_1"), f"{root}stem_3")
     raise unknown(f"{root}conv1", "stem", plan.stem)
 
 
 class _BlockWriter:
     """The steps that blocks share, as `models.blocks.Block` has them."""
 
-    def __init__(self, layers: Layers, net: ResNet, fields: BlockPlan, name: str) -> None:
+    def __init__(self, layers: Layers, net: ResNet, fields: BlockPlan, name: str, flat: bool) -> None:
         self.layers, self.net, self.fields, self.name = layers, net, fields, name
+        self.stride = (1, fields.stride, fields.stride) if flat else fields.stride
         self.dilations, self.groups = fields.dilations, net.groups
         subsamples = fields.stride > 1 or fields.dilations[0] != fields.dilations[1]
         self.blurs = net.antialias is True and subsamples
 
-    def conv(self, x: Map, n: int, **fields: int) -> Map:
+    def conv(self, x: Map, n: int, **fields: Any) -> Map:
         return self.layers.conv(x, f"{self.name}/conv{n}", **fields)
 
     def strided(self, x: Map, n: int, **fields: int) -> Map:
-        return self.conv(self.smooth(x, f"conv{n}"), n, stride=1 if self.blurs else self.fields.stride, **fields)
+        return self.conv(self.smooth(x, f"conv{n}"), n, stride=1 if self.blurs else self.stride, **fields)
 
     def smooth(self, x: Map, before: str) -> Map:
         smooths = self.net.antialias == "before" and self.fields.stride > 1 and x.channels >= LEAST_BLURRED
@@ -110,24 +120,25 @@ class _BlockWriter:
             case "zero_pad" | "zero_pad_centred" as kind:
                 missing = features - x.channels
                 before = missing // 2 if kind == "zero_pad_centred" else 0
-                x = graph.cut(x, name, x.height, x.width, stride)
+                x = graph.cut(x, name, x.sides, stride)
                 return graph.padded(x, name, channels=(before, missing - before))
             case "projection":
-                return x if fits else self._project(x, stride)
+                return x if fits else self._project(x, self.stride)
             case "projection_always":
-                return self._project(x, stride)
+                return self._project(x, self.stride)
             case "average_pool":
                 if fits:
                     return x
                 if stride > 1:
                     x = graph.halved(x, name)
                 elif self.dilations[1] > 1:
-                    x = graph.pooled(x, "AveragePool", name, size=2, stride=1, ends=(0, 1), count_include_pad=1)
+                    sizes = (*[1] * (len(x.sides) - 2), 2, 2)  # of a clip each frame by itself
+                    x = graph.pooled(x, "AveragePool", name, size=sizes, stride=1, ends=(0, 1), count_include_pad=1)
                 return self._project(x, 1)
         raise unknown(name, "shortcut", self.layers.plan.shortcut)
 
-    def _project(self, x: Map, stride: int) -> Map:
-        x = self.smooth(x, "downsample_conv") if stride > 1 else x
+    def _project(self, x: Map, stride: int | Sides) -> Map:
+        x = self.smooth(x, "downsample_conv") if stride != 1 else x
         y = self.layers.conv(x, f"{self.name}/downsample_conv", stride=stride)
         return self.layers.norm(y, f"{self.name}/downsample_bn")
 

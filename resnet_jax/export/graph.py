@@ -7,20 +7,28 @@ import numpy as np
 
 OPSET, IR = 18, 9  # `Resize` with axes, so that the number of images stays open, is there from 18 on
 
-Sides = tuple[int, int]
+Sides = tuple[int, ...]
+"""One number for each axis after the channels."""
 
 
 class Map(NamedTuple):
-    """A value in the graph: (N, C, H, W)."""
+    """A value in the graph: (N, C, H, W), or (N, C, T, H, W) of clips."""
 
     name: str
     channels: int
-    height: int
-    width: int
+    sides: Sides
+
+    @property
+    def height(self) -> int:
+        return self.sides[-2]
+
+    @property
+    def width(self) -> int:
+        return self.sides[-1]
 
 
 class Graph:
-    """Operators, in the order in which they are computed. Values are float32 and (N, C, H, W).
+    """Operators, in the order in which they are computed. Values are float32, with the channels after the images.
 
     `quantized_graph.QuantizedGraph` is a subclass that quantises what layers read.
     """
@@ -48,15 +56,20 @@ class Graph:
         bias: np.ndarray | None,
         name: str,
         *,
-        stride: int = 1,
+        stride: int | Sides = 1,
         dilation: int = 1,
         groups: int = 1,
-        padding: Sides | None = None,
+        padding: Sequence[tuple[int, int]] | None = None,
     ) -> Map:
-        """A convolution by a kernel (H, W, I, O), padded as `models.Conv` pads."""
-        sizes = kernel.shape[:2]
-        pads = [padding or ((size - 1) // 2 * dilation,) * 2 for size in sizes]
-        inputs = [x.name, self.weight(kernel.transpose(3, 2, 0, 1), f"{name}/weight")]
+        """A convolution by a kernel (*S, I, O), padded as `models.Conv` pads.
+
+        Args:
+          padding: zeros before and after each side, instead.
+        """
+        sizes = kernel.shape[:-2]
+        strides = (stride,) * len(sizes) if isinstance(stride, int) else stride
+        pads = padding or [((size - 1) // 2 * dilation,) * 2 for size in sizes]
+        inputs = [x.name, self.weight(np.moveaxis(kernel, (-1, -2), (0, 1)), f"{name}/weight")]
         if bias is not None:
             inputs.append(self.bias(bias, f"{name}/bias"))
         output = self.op(
@@ -64,16 +77,16 @@ class Graph:
             inputs,
             name,
             kernel_shape=sizes,
-            strides=(stride, stride),
-            dilations=(dilation, dilation),
+            strides=strides,
+            dilations=(dilation,) * len(sizes),
             group=groups,
-            pads=[before for before, _ in pads] + [after for _, after in pads],
+            pads=_before_and_after(pads),
         )
-        height, width = (
-            (side + sum(pad) - dilation * (size - 1) - 1) // stride + 1
-            for side, pad, size in zip((x.height, x.width), pads, sizes, strict=True)
+        sides = (
+            (side + sum(pad) - dilation * (size - 1) - 1) // step + 1
+            for side, pad, size, step in zip(x.sides, pads, sizes, strides, strict=True)
         )
-        return Map(output, kernel.shape[-1], height, width)
+        return Map(output, kernel.shape[-1], tuple(sides))
 
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
         """`x @ kernel + bias` of (N, C)."""
@@ -99,38 +112,54 @@ class Graph:
         output = self.op("Concat", [x.name for x in maps], name, axis=1)
         return maps[0]._replace(name=output, channels=sum(x.channels for x in maps))
 
-    def pooled(self, x: Map, kind: str, name: str, *, size: int, stride: int, ends: Sides, **fields: Any) -> Map:
-        """The maximum or mean (`kind`) of windows of `size` pixels, with `ends` pixels before and after each side."""
-        pads = [ends[0], ends[0], ends[1], ends[1]]
-        return self._windows(x, kind, name, size, stride, pads, **fields)
+    def pooled(
+        self, x: Map, kind: str, name: str, *, size: int | Sides, stride: int, ends: tuple[int, int], **fields: Any
+    ) -> Map:
+        """The maximum or mean (`kind`) of windows, with `ends` numbers before and after each side that is pooled.
+
+        Args:
+          size: of a window, in all axes or in each; an axis of 1 is not pooled.
+        """
+        sizes = (size,) * len(x.sides) if isinstance(size, int) else size
+        strides = tuple(stride if size > 1 else 1 for size in sizes)
+        pads = [ends if size > 1 else (0, 0) for size in sizes]
+        return self._windows(x, kind, name, sizes, strides, pads, **fields)
 
     def halved(self, x: Map, name: str) -> Map:
         """As `models.pooling.halving_average_pool`."""
-        pads = [0, 0, x.height % 2, x.width % 2]
-        return self._windows(x, "AveragePool", name, 2, 2, pads, count_include_pad=0)
+        two = (2,) * len(x.sides)
+        pads = [(0, side % 2) for side in x.sides]
+        return self._windows(x, "AveragePool", name, two, two, pads, count_include_pad=0)
 
-    def padded(self, x: Map, name: str, *, channels: Sides = (0, 0), bottom: int = 0, right: int = 0) -> Map:
+    def padded(self, x: Map, name: str, *, channels: tuple[int, int] = (0, 0), bottom: int = 0, right: int = 0) -> Map:
         """Zeros around the channels, or below and at the right of the image."""
         if not (any(channels) or bottom or right):
             return x
-        pads = [0, channels[0], 0, 0, 0, channels[1], bottom, right]
+        time = [(0, 0)] * (len(x.sides) - 2)
+        pads = _before_and_after([(0, 0), channels, *time, (0, bottom), (0, right)])
         output = self.op("Pad", [x.name, self.constant(f"{name}/pads", pads, np.int64)], name)
-        return Map(output, x.channels + sum(channels), x.height + bottom, x.width + right)
+        return Map(output, x.channels + sum(channels), (*x.sides[:-2], x.height + bottom, x.width + right))
 
-    def cut(self, x: Map, name: str, height: int, width: int, step: int = 1) -> Map:
-        """Every `step`-th pixel of the upper left `height` x `width` pixels."""
-        if (height, width, step) == (x.height, x.width, 1):
+    def bordered(self, x: Map, name: str, ends: Sequence[tuple[int, int]], mode: str) -> Map:
+        """More numbers before and after each side, which are there by `mode`: `edge`, `reflect` or `constant` zeros."""
+        pads = self.constant(f"{name}/pads", _before_and_after([(0, 0), (0, 0), *ends]), np.int64)
+        sides = tuple(side + sum(pair) for side, pair in zip(x.sides, ends, strict=True))
+        return Map(self.op("Pad", [x.name, pads], name, mode=mode), x.channels, sides)
+
+    def cut(self, x: Map, name: str, sides: Sides, step: int = 1) -> Map:
+        """Every `step`-th number of the first `sides` along each axis."""
+        if (sides, step) == (x.sides, 1):
             return x
-        whole = {"starts": (0, 0), "ends": (height, width), "axes": (2, 3), "steps": (step, step)}
-        inputs = [self.constant(f"{name}/{field}", values, np.int64) for field, values in whole.items()]
-        output = self.op("Slice", [x.name, *inputs], name)
-        return Map(output, x.channels, -(-height // step), -(-width // step))
+        axes = range(2, 2 + len(sides))
+        whole = {"starts": [0] * len(sides), "ends": sides, "axes": axes, "steps": [step] * len(sides)}
+        inputs = [self.constant(f"{name}/{field}", list(values), np.int64) for field, values in whole.items()]
+        return Map(self.op("Slice", [x.name, *inputs], name), x.channels, tuple(-(-side // step) for side in sides))
 
     def resized(self, x: Map, name: str, height: int, width: int, **fields: Any) -> Map:
         """`Resize` to `height` x `width` pixels."""
         sizes = self.constant(f"{name}/sizes", (height, width), np.int64)
         output = self.op("Resize", [x.name, "", "", sizes], name, axes=(2, 3), **fields)
-        return Map(output, x.channels, height, width)
+        return Map(output, x.channels, (height, width))
 
     def model(
         self,
@@ -164,9 +193,26 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _windows(self, x: Map, kind: str, name: str, size: int, stride: int, pads: list[int], **fields: Any) -> Map:
-        output = self.op(kind, [x.name], name, kernel_shape=(size, size), strides=(stride, stride), pads=pads, **fields)
-        height, width = (
-            (side + pads[i] + pads[i + 2] - size) // stride + 1 for i, side in enumerate((x.height, x.width))
+    def _windows(
+        self,
+        x: Map,
+        kind: str,
+        name: str,
+        sizes: Sides,
+        strides: Sides,
+        pads: Sequence[tuple[int, int]],
+        **fields: Any,
+    ) -> Map:
+        output = self.op(
+            kind, [x.name], name, kernel_shape=sizes, strides=strides, pads=_before_and_after(pads), **fields
         )
-        return x._replace(name=output, height=height, width=width)
+        sides = (
+            (side + sum(pad) - size) // stride + 1
+            for side, pad, size, stride in zip(x.sides, pads, sizes, strides, strict=True)
+        )
+        return x._replace(name=output, sides=tuple(sides))
+
+
+def _before_and_after(pads: Sequence[tuple[int, int]]) -> list[int]:
+    """As ONNX wants them: what is before each axis, and then what is after each."""
+    return [before for before, _ in pads] + [after for _, after in pads]

@@ -42,7 +42,7 @@ def write_unet(layers: Layers, net: UNet, images: Map) -> Map:
         x = graph.join([x, seen[stride]], name) if stride in seen else x
         for n in (1, 2):
             x = layers.unit(x, f"{name}/conv{n}_0", f"{name}/conv{n}_1")
-    return graph.cut(layers.conv(x, "segmentation_head_0"), "cut", images.height, images.width)
+    return graph.cut(layers.conv(x, "segmentation_head_0"), "cut", images.sides)
 
 
 def write_embedder(layers: Layers, net: Embedder, images: Map) -> str:
@@ -60,7 +60,7 @@ def write_embedder(layers: Layers, net: Embedder, images: Map) -> str:
     else:
         flat, _ = layers.pool(x, "pooled")
     y = graph.dense(flat, arrays["params/fc/kernel"], arrays["params/fc/bias"], "fc")
-    return layers.norm(Map(y, net.embedding_size, 1, 1), "features").name
+    return layers.norm(Map(y, net.embedding_size, (1, 1)), "features").name
 
 
 def _enlarged(layers: Layers, x: Map, name: str, like: Map) -> Map:
@@ -77,7 +77,7 @@ def _deeplab(layers: Layers, x: Map, name: str) -> Map:
     branches = [layers.unit(x, f"{pyramid}/convs_0_0", f"{pyramid}/convs_0_1")]
     for i, rate in enumerate(RATES, start=1):
         branches.append(layers.unit(x, f"{pyramid}/convs_{i}_0", f"{pyramid}/convs_{i}_1", dilation=rate))
-    mean = Map(graph.op("GlobalAveragePool", [x.name], f"{pyramid}/convs_4"), x.channels, 1, 1)
+    mean = Map(graph.op("GlobalAveragePool", [x.name], f"{pyramid}/convs_4"), x.channels, (1, 1))
     mean = layers.unit(mean, f"{pyramid}/convs_4_1", f"{pyramid}/convs_4_2")
     branches.append(graph.resized(mean, f"{pyramid}/convs_4", x.height, x.width, mode="nearest"))
     y = layers.unit(graph.join(branches, pyramid), f"{pyramid}/project_0", f"{pyramid}/project_1")

@@ -45,7 +45,7 @@ def write_huggingface(network: Network, out: Path, trained: Trained | None = Non
     Raises:
       ConfigError: timm has no such network, or `out` holds something.
     """
-    refuse_clips(network.model, "export")
+    refuse_clips(network.model, "--format huggingface")
     refuse_boxes(network.model, "export")
     name = timm_name(network.model)
     if name is None:

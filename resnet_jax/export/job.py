@@ -14,18 +14,21 @@ from typing import Any, Literal
 from resnet_jax import __version__
 from resnet_jax.compress import Folded, fold
 from resnet_jax.compress.quantize import Quantized
-from resnet_jax.config import Preset
+from resnet_jax.config import ClipConfig, Preset
 from resnet_jax.errors import ConfigError
 from resnet_jax.files import explain_failed_write
-from resnet_jax.models.headed import refuse_boxes, refuse_clips, with_options
+from resnet_jax.models.headed import refuse_boxes, with_options
+from resnet_jax.run.clips import PUBLISHED, describe_clips
 from resnet_jax.run.network import Network, describe
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
 DESCRIPTION = "export.json"
 PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
 """What a format needs that this package does not bring along."""
-PIXELS, IMAGES = "pixels", "images"
+PIXELS, IMAGES, CLIPS = "pixels", "images", "clips"
 """The names of the input: bytes (N, H, W, C), which the program scales itself; or scaled float32 numbers."""
+_OF_CLIPS = ("frames", "sampling", "step", "rate", "folder_rate", "eval_clips", "eval_crops")
+"""Fields of `ClipConfig` that are for evaluation. The preset says how frames are resized."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Job:
       batch: images at a time; None = any number.
       size: height and width of the images, or None for their usual size.
       with_preprocessing: whether the program takes bytes and scales them itself.
+      clips: of a network that sees clips (N, T, H, W, C): how their frames are taken.
       quantized: the network in integers, if it is to be written so.
       quantization: how it was quantised, for `export.json`.
     """
@@ -44,11 +48,11 @@ class Job:
     batch: int | None = None
     size: tuple[int, int] | None = None
     with_preprocessing: bool = False
+    clips: ClipConfig = PUBLISHED
     quantized: Quantized | None = None
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        refuse_clips(self.network.model, "export")
         refuse_boxes(self.network.model, "export")
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"--batch = {self.batch} must be at least 1, or symbolic for any number of images")
@@ -67,6 +71,15 @@ class Job:
         return self.size or (side, side)
 
     @property
+    def sees_clips(self) -> bool:
+        return len(getattr(self.network.model, "sides", ())) == 3
+
+    @property
+    def input(self) -> str:
+        """The name of what the program takes."""
+        return PIXELS if self.with_preprocessing else CLIPS if self.sees_clips else IMAGES
+
+    @property
     def output(self) -> str:
         """The name of what the program gives: `logits` (N, K), of each pixel `out`, or `embedding` (N, E)."""
         return getattr(self.network.model, "gives", "logits")
@@ -78,8 +91,9 @@ class Job:
         return fold(with_options(self.network.model, dtype=None), self.network.variables)
 
     def shape(self, batch: Any) -> tuple[Any, ...]:
-        """Of the images, with the channels last."""
-        return (batch, *self.sides, self.preset.channels)
+        """Of the images or clips, with the channels last."""
+        frames = (self.clips.frames,) if self.sees_clips else ()
+        return (batch, *frames, *self.sides, self.preset.channels)
 
     def description(self, form: Format, shape: Sequence[Any], files: Sequence[str], norms: Folded) -> str:
         """`export.json`: what programs must know that read the export, and people."""
@@ -91,13 +105,14 @@ class Job:
             "norms": {"folded": norms.folded, "kept": norms.kept},
             **({"quantization": dict(self.quantization)} if self.quantized else {}),
             "input": {
-                "name": PIXELS if self.with_preprocessing else IMAGES,
+                "name": self.input,
                 "dtype": "uint8" if self.with_preprocessing else "float32",
                 "shape": list(shape),
             },
             "output": {"name": self.output, "dtype": "float32"},
             "preparation": {"outside": self.outside, "inside": self.inside},
             "preset": self.preset.as_json(),
+            **({"clip": {name: getattr(self.clips, name) for name in _OF_CLIPS}} if self.sees_clips else {}),
             "classes": list(net.class_names),
             "resnet_jax": __version__,
         }
@@ -105,10 +120,11 @@ class Job:
 
     @property
     def outside(self) -> str:
-        """What has to be done to an image before the program gets it."""
+        """What has to be done to an image or a video before the program gets it."""
         height, width = self.sides
         kind = "RGB" if self.preset.channels == 3 else "grey"
-        seen = f"{describe(self.preset)}: {height} x {width} pixels, {kind}"
+        taken = f"{describe_clips(self.clips)}; " if self.sees_clips else ""
+        seen = f"{taken}{describe(self.preset)}: {height} x {width} pixels, {kind}"
         return seen if self.with_preprocessing else f"{seen}; {_SCALED.format(self.preset)}"
 
     @property

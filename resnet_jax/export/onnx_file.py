@@ -11,14 +11,16 @@ from flax.traverse_util import flatten_dict
 from resnet_jax.compress import Folded
 from resnet_jax.compress.quantize.network import SCALES
 from resnet_jax.export.blocks import write_resnet
+from resnet_jax.export.frames import write_frames
 from resnet_jax.export.graph import Graph, Map
 from resnet_jax.export.heads import write_embedder, write_segmenter, write_unet
-from resnet_jax.export.job import DESCRIPTION, IMAGES, PIXELS, Job, check_packages, new_folder
+from resnet_jax.export.job import DESCRIPTION, PIXELS, Job, check_packages, new_folder
 from resnet_jax.export.layers import Layers
 from resnet_jax.export.quantized_graph import QuantizedGraph
 from resnet_jax.models import ResNet
 from resnet_jax.models.blueprint import draw
 from resnet_jax.models.embed.network import Embedder
+from resnet_jax.models.frames.network import FrameNetwork
 from resnet_jax.models.headed import resnet_in
 from resnet_jax.models.layers import standardized
 from resnet_jax.models.segment.network import Segmenter
@@ -74,10 +76,10 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in flatten_dict(dict(variables), sep="/").items()}
     backbone = resnet_in(model)
     if backbone.weight_standardization:
-        arrays |= {name: np.asarray(standardized(jnp.asarray(a))) for name, a in arrays.items() if a.ndim == 4}
-    layers = Layers(graph, arrays, draw(backbone))
-    height, width = job.sides
-    x = Map(IMAGES, job.preset.channels, height, width)
+        arrays |= {name: np.asarray(standardized(jnp.asarray(a))) for name, a in arrays.items() if a.ndim > 2}
+    layers = Layers(graph, arrays, draw(backbone), backbone.time_padding == "border")
+    _, *sides, channels = job.shape(None)
+    x = Map(job.input, channels, tuple(sides))
     if job.with_preprocessing:
         x = x._replace(name=_scaled(job, graph))
     batch = "N" if job.batch is None else job.batch
@@ -87,14 +89,16 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
         pooled, _ = layers.pool(last, "pooled")
         result = graph.dense(pooled, arrays["params/fc/kernel"], arrays["params/fc/bias"], "fc")
         shape: tuple[Any, ...] = (batch, model.num_classes)
+    elif isinstance(model, FrameNetwork):
+        result, shape = write_frames(layers, model, x), (batch, model.num_classes)
     elif isinstance(model, Embedder):
         result, shape = write_embedder(layers, model, x), (batch, model.embedding_size)
     else:
         write: Any = write_segmenter if isinstance(model, Segmenter) else write_unet
-        result, shape = write(layers, model, x).name, (batch, model.num_classes, height, width)
-    name, kind = (PIXELS, np.uint8) if job.with_preprocessing else (IMAGES, np.float32)
+        result, shape = write(layers, model, x).name, (batch, model.num_classes, *sides)
+    kind = np.uint8 if job.with_preprocessing else np.float32
     return graph.model(
-        {name: (kind, _input_shape(job, batch))},
+        {job.input: (kind, _input_shape(job, batch))},
         {job.output: (result, shape)},
         {
             "network": job.network.title,
@@ -106,15 +110,16 @@ def onnx_model(job: Job, model: Any, variables: Any, graph: Graph) -> Any:
 
 
 def _input_shape(job: Job, batch: Any) -> tuple[Any, ...]:
-    n, height, width, channels = job.shape(batch)
-    return (n, height, width, channels) if job.with_preprocessing else (n, channels, height, width)
+    n, *sides, channels = job.shape(batch)
+    return (n, *sides, channels) if job.with_preprocessing else (n, channels, *sides)
 
 
 def _scaled(job: Job, graph: Graph) -> str:
-    """From bytes (N, H, W, C) to scaled numbers (N, C, H, W), by the steps of `data.normalize`."""
-    x = graph.op("Transpose", [PIXELS], "preparation", perm=(0, 3, 1, 2))
+    """From bytes with the channels last to scaled numbers with the channels first, by the steps of `data.normalize`."""
+    axes = len(job.shape(None))
+    x = graph.op("Transpose", [PIXELS], "preparation", perm=(0, axes - 1, *range(1, axes - 1)))
     x = graph.op("Cast", [x], "preparation", to=1)  # FLOAT
-    of_channels = lambda values: np.reshape(values, (-1, 1, 1))
+    of_channels = lambda values: np.reshape(values, (-1, *[1] * (axes - 2)))
     for kind, name, values in (
         ("Div", "preparation/255", 255),
         ("Sub", "preparation/mean", of_channels(job.preset.mean)),

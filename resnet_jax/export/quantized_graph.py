@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from resnet_jax.compress.quantize import Quantized
 from resnet_jax.compress.quantize.scales import largest_activation
-from resnet_jax.export.graph import Graph, Map, Sides
+from resnet_jax.export.graph import Graph, Map
 
 
 class QuantizedGraph(Graph):
@@ -32,7 +32,7 @@ class QuantizedGraph(Graph):
 
     def dense(self, x: str, kernel: np.ndarray, bias: np.ndarray, name: str) -> str:
         """As of `Graph`, of a quantised value."""
-        x = self.at(Map(x, len(kernel), 1, 1), self._reads.get(name, name)).name
+        x = self.at(Map(x, len(kernel), (1, 1)), self._reads.get(name, name)).name
         return super().dense(x, kernel, bias, name)
 
     def add(self, x: Map, y: Map, name: str) -> Map:
@@ -49,7 +49,7 @@ class QuantizedGraph(Graph):
         """As of `Graph`. Pixels of a quantised value are quantised."""
         return self._again(self.at(x, ""), lambda x: super(QuantizedGraph, self).cut(x, name, *args, **fields))
 
-    def padded(self, x: Map, name: str, *, channels: Sides = (0, 0), **fields: int) -> Map:
+    def padded(self, x: Map, name: str, *, channels: tuple[int, int] = (0, 0), **fields: int) -> Map:
         """As of `Graph`. Zeros beside a quantised value are, too, since it has a zero."""
         return self._again(x, lambda x: super(QuantizedGraph, self).padded(x, name, channels=channels, **fields))
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from resnet_jax.compress import Folded
 from resnet_jax.compress.quantize.store import from_arrays, to_arrays
 from resnet_jax.data import normalize
-from resnet_jax.export.job import DESCRIPTION, PIXELS, Job, check_packages, new_folder
+from resnet_jax.export.job import DESCRIPTION, Job, check_packages, new_folder
 from resnet_jax.models.forms import PLATFORMS
 
 PROGRAM, WEIGHTS, README = "program.stablehlo", "weights.safetensors", "README.md"
@@ -66,7 +66,7 @@ def write_stablehlo(job: Job, out: Path) -> Folded:
         shape = job.shape("N" if job.batch is None else job.batch)
         (folder / DESCRIPTION).write_text(job.description("stablehlo", shape, [PROGRAM, WEIGHTS], folded))
         named = {"program": PROGRAM, "weights": WEIGHTS, "platforms": ", ".join(PLATFORMS), "output": job.output}
-        kind = {"name": PIXELS, "dtype": "uint8"} if job.with_preprocessing else {"name": "images", "dtype": "float32"}
+        kind = {"name": job.input, "dtype": "uint8" if job.with_preprocessing else "float32"}
         (folder / README).write_text(
             _README.format(
                 title=job.network.title,

@@ -51,9 +51,8 @@ def refuse_clips(model: Any, what: str) -> None:
     """Raises a ModelError for a network that sees clips, where `what` knows images alone."""
     if len(getattr(model, "sides", ())) == 3:
         raise ModelError(
-            f"{what} is for networks that see images, and {type(model).__name__} with time = "
-            f"{resnet_in(model).time!r} sees clips (N, T, H, W, C); use this network from Python or as a run, or take "
-            "one without time"
+            f"{what} is for networks that see images, and {type(model).__name__} sees clips (N, T, H, W, C); use this "
+            "network from Python or as a run, or take one for images"
         )
 
 

@@ -101,9 +101,13 @@ class GridAverage:
         return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
     def _part(self, x: Array, axis: int, place: int) -> Array:
-        side = x.shape[axis]
-        start, end = place * side // self.grid, -(-(place + 1) * side // self.grid)
+        start, end = bounds_of(x.shape[axis], self.grid, place)
         return jnp.mean(lax.slice_in_dim(x, start, end, axis=axis), axis=axis)
+
+
+def bounds_of(side: int, grid: int, place: int) -> tuple[int, int]:
+    """Where a part of a side begins, and where it ends: parts overlap where `grid` does not divide the side."""
+    return place * side // grid, -(-(place + 1) * side // grid)
 
 
 def halving_average_pool(x: Float[Array, "N *S C"]) -> Float[Array, "N *S2 C"]:

@@ -40,6 +40,7 @@ def in_time(
                 kernel_size = (1, kernel_size, kernel_size)
             if net.time == "2+1d" and isinstance(kernel_size, int) and kernel_size > 1:
                 inner = middle_channels(inputs, width) if stage else features
+                fields.pop("groups", None)  # 1, see `misfits`
                 return Factored(features, kernel_size, stride, inner, conv, norm, act, **fields)
             return conv(features, kernel_size, stride, **fields)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int32, PyTree, UInt8
 
 from resnet_jax import data
 from resnet_jax.compress import Folded
@@ -149,9 +149,17 @@ def video_predictor_of(opened: Run | Network, clips: ClipConfig = PUBLISHED) -> 
     else:
         look, variables, preset = make_look(opened.model, _prepare(opened.preset)), opened.variables, opened.preset
         program = jax.jit(lambda v, x, n: jax.nn.softmax(look(v, {CLIP: x, LENGTH: n})[:, 0]))
-        step = f" of {clips.rate:g} frames per second" if clips.rate else ""
-        note = f"clips of {clips.frames} frames{step}; {describe(preset)}"
+        note = f"{describe_clips(clips)}; {describe(preset)}"
     return VideoPredictor(opened.title, opened.class_names, preset, clips, partial(program, variables), note)
+
+
+def describe_clips(clips: ClipConfig) -> str:
+    """How the frames of clips are taken, for people."""
+    if clips.sampling == "uniform":
+        return f"clips of {clips.frames} frames, each out of an equal part of the video"
+    rate = f" of {clips.rate:g} frames per second" if clips.rate else ""
+    step = f" with a step of {clips.step}" if clips.step > 1 else ""
+    return f"clips of {clips.frames} frames{rate}{step}"
 
 
 def videos_named(words: Sequence[str]) -> list[Path]:
@@ -190,6 +198,35 @@ def predictions_over_time(
             broken.append(str(error))
 
 
+def read_clips(
+    path: str | Path, preset: Preset, clips: ClipConfig = PUBLISHED
+) -> tuple[UInt8[np.ndarray, "V T S S C"], Int32[np.ndarray, " V"]]:
+    """The clips of a video in bytes, as evaluation shows them to a network, and how many frames of each are the
+    video's. The others repeat the last of them.
+
+    Args:
+      path: a video, or a folder with the frames of one.
+      preset: how frames are prepared.
+      clips: how they are taken. There are `eval_clips * eval_crops`, the crops of the first clip first.
+
+    Raises:
+      DataError: there is no such video, it cannot be read, or the folder holds several.
+    """
+    found = videos_named([str(path)])
+    if len(found) > 1:
+        raise DataError(f"the folder {path} holds {len(found)} videos; name one of them, such as {found[0]}")
+    return _clips_of(_open(found[0], clips), found[0], preset, clips)
+
+
+def _clips_of(
+    video: Video, path: Path, preset: Preset, clips: ClipConfig
+) -> tuple[UInt8[np.ndarray, "V T S S C"], Int32[np.ndarray, " V"]]:
+    count = clips.eval_clips * clips.eval_crops
+    pixels = np.empty((count, clips.frames, preset.crop, preset.crop, preset.channels), np.uint8)
+    lengths = write_clips(pixels, {"video": video, "name": str(path)}, preset, clips)
+    return pixels, lengths.astype(np.int32)
+
+
 def _open(path: Path, clips: ClipConfig) -> Video:
     if path.is_dir():
         return FrameFolder(str(path), [name for name in os.listdir(path) if is_image(name)], clips.folder_rate)
@@ -204,8 +241,7 @@ def _over_time(predictor: VideoPredictor, path: Path, video: Video, batch_size: 
     span = times[shown[-1]] - times[shown[0]] + frame
     count = int(np.clip(np.ceil((times[-1] + frame) / span - 1e-6), 1, AT_MOST)) if span else 1
     clips = replace(one, eval_clips=count)
-    pixels = np.empty((count, clips.frames, preset.crop, preset.crop, preset.channels), np.uint8)
-    lengths = write_clips(pixels, {"video": video, "name": str(path)}, preset, clips).astype(np.int32)
+    pixels, lengths = _clips_of(video, path, preset, clips)
     indices, _ = eval_frames(times, clips)
     rows = []
     for start in range(0, count, batch_size):

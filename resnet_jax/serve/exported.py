@@ -70,6 +70,11 @@ def open_export(folder: Path) -> Export:
         raise ConfigError(
             f"{folder} is of format {form!r}, and {' and '.join(PACKAGES)} can be served; export to these"
         )
+    if "clip" in facts:
+        raise ConfigError(
+            f"{folder} takes clips of {facts['clip']['frames']} frames, and the server answers images; run the program "
+            "from your own, or serve a network for images"
+        )
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise ConfigError(f"{folder} lacks {missing[0]}, which {DESCRIPTION} names; export the network again")

@@ -180,11 +180,7 @@ class FrameNetwork(Headed):
         options: dict[str, Any],
     ) -> Float[Array, "N H"]:
         n, t, inputs = x.shape
-        if t > self.max_frames:
-            raise ModelError(
-                f"clips have {t} frames, and the Transformer has positions for {self.max_frames}; pass "
-                f"max_frames={t} to create_model, or take fewer frames"
-            )
+        self.check_frames(t)
         small = nn.initializers.normal(0.02)  # as of the token and the positions of ViT
         table = partial(nn.Embed, features=self.hidden, embedding_init=small, param_dtype=self.param_dtype)
         token = table(1, name="token").embedding[None]
@@ -196,6 +192,14 @@ class FrameNetwork(Headed):
         real = jnp.concatenate([jnp.ones((n, 1), bool), real], axis=1)
         encoder = Encoder(self.layers, self.heads, **options, name="transformer")
         return encoder(x, real, train=train, positions=positions)[:, 0]
+
+    def check_frames(self, frames: int) -> None:
+        """Raises a ModelError where clips have more frames than a Transformer has positions for."""
+        if self.frames == "transformer" and frames > self.max_frames:
+            raise ModelError(
+                f"clips have {frames} frames, and the Transformer has positions for {self.max_frames}; pass "
+                f"max_frames={frames} to create_model, or take fewer frames"
+            )
 
     def _dense(self, width: int, inputs: int, name: str) -> nn.Dense:
         return nn.Dense(
