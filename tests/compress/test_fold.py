@@ -32,9 +32,16 @@ def in_float64(variables):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)
 
 
+def sides_of(model, sides):
+    """Of images that the network can see; a head that is made for one size sees these alone."""
+    if getattr(model, "head", "") == "flat":
+        return model.sides
+    return (3, *sides) if len(getattr(model, "sides", ())) == 3 else sides
+
+
 def check(model, sides=(33, 39), channels=3, change=lambda variables: variables):
     """Folds the network; the logits must stay, and the variables must be those that the folded network has."""
-    sides = getattr(model, "sides", sides) if getattr(model, "head", "") == "flat" else sides
+    sides = sides_of(model, sides)
     variables = in_float64(change(random_variables(model, channels, image=sides)))
     folded = fold(model, variables)
     images = np.random.default_rng(0).normal(size=(2, *sides, channels))

@@ -16,7 +16,6 @@ from resnet_jax.compress.prune.spaces import Spaces, spaces_of
 from resnet_jax.errors import ConfigError, ModelError
 from resnet_jax.models import ResNet
 from resnet_jax.models.headed import with_options
-from resnet_jax.models.segment.unet import UNet
 
 STEPS = 256  # of the share that is kept, where it is searched
 
@@ -75,8 +74,8 @@ def prune(
     spaces = spaces_of(model)
     if which == "all" and not isinstance(model, ResNet):
         raise ModelError(
-            f"{'decoder' if isinstance(model, UNet) else 'classifier'} reads what the stages put out, and pruning does "
-            "not know it; prune the channels inside the blocks alone, which='inner' (--which inner)"
+            f"the head of {type(model).__name__} reads what the stages put out, and pruning does not know it; prune "
+            "the channels inside the blocks alone, which='inner' (--which inner)"
         )
     scores = scores_of(spaces, variables, by, gradients)
     hidden = scores_of(spaces, variables, "l1")

@@ -17,10 +17,10 @@ from jaxtyping import Bool, Int
 from resnet_jax.compress.fold import check_known
 from resnet_jax.errors import ModelError
 from resnet_jax.models import BatchNorm, ResNet
+from resnet_jax.models.blocks import BLOCKS
 from resnet_jax.models.blueprint import BlockPlan, Blueprint, draw
-from resnet_jax.models.headed import refuse_boxes, refuse_clips
+from resnet_jax.models.headed import Headed, refuse_boxes, refuse_clips
 from resnet_jax.models.layers import ACTIVATIONS, POOLS, squeezed
-from resnet_jax.models.segment.unet import UNet
 from resnet_jax.models.shortcuts import SHORTCUTS
 
 Kind = Literal["inner", "shared", "gate"]
@@ -122,6 +122,10 @@ class Spaces:
         for leaf in ("params/{}/scale", "params/{}/bias", "batch_stats/{}/mean", "batch_stats/{}/var"):
             self.axes[leaf.format(name)] = [Axis(0, x)]
 
+    def slopes(self, within: str, x: Space) -> None:
+        """Of the activation in a module, if it has any."""
+        self.axes[f"params/{within}prelu/slope"] = [Axis(0, x)]
+
 
 def spaces_of(model: nn.Module) -> Spaces:
     """The channels of a network, and which of them go together.
@@ -133,7 +137,7 @@ def spaces_of(model: nn.Module) -> Spaces:
     refuse_boxes(model, "prune")
     net = check_known(model)
     plan = draw(net)
-    root = "" if isinstance(model, ResNet) else "encoder/" if isinstance(model, UNet) else "backbone/"
+    root = f"{model.root}/" if isinstance(model, Headed) else ""
     for problem in _unknown(net, plan, root):
         raise ModelError(problem)
     found = Spaces()
@@ -161,6 +165,7 @@ def _stem(found: Spaces, plan: Blueprint, root: str) -> Space:
             found.norm(f"{root}conv1_{3 * place + 1}", y)
         elif not plan.block.preactivation:
             found.norm(f"{root}bn1", y)
+            found.slopes(root, y)
         x = y
     assert x is not None
     return x
@@ -168,8 +173,9 @@ def _stem(found: Spaces, plan: Blueprint, root: str) -> Space:
 
 def _block(found: Spaces, net: ResNet, plan: Blueprint, fields: BlockPlan, name: str, x: Space) -> Space:
     """What a block puts out that gets `x`."""
-    preactivation, y = plan.block.preactivation, _sum(found, plan, fields, name, x)
-    if preactivation:
+    normed_first = plan.block.preactivation or plan.block is BLOCKS["ir"]
+    y = _sum(found, plan, fields, name, x)
+    if normed_first:
         found.norm(f"{name}/bn1", x)
     within, last = x, len(fields.widths)
     for place, width in enumerate(fields.widths, start=1):
@@ -177,10 +183,12 @@ def _block(found: Spaces, net: ResNet, plan: Blueprint, fields: BlockPlan, name:
         after = y if place == last else found.new(conv, "inner", width)
         found.conv(conv, within, after)
         found.widths.append(after)
-        if not preactivation:
+        if not normed_first:
             found.norm(f"{name}/bn{place}", after)
-        elif place < last:
+        elif place < last or plan.block is BLOCKS["ir"]:
             found.norm(f"{name}/bn{place + 1}", after)
+        if place == 1:
+            found.slopes(f"{name}/", after)
         within = after
     if net.se_ratio:
         hidden = found.new(f"{name}/se/fc1", "gate", squeezed(len(y.units), net.se_ratio))
