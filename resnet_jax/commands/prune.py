@@ -97,12 +97,15 @@ def prune(
     console = plain_console()
     names = {name: shown for name, shown in shown_names(trained.config, trained.task).items() if name in after.report}
     table = Table(title=f"{trained.title}, on {trained.config.data.name}")
-    for heading in ("", "parameters", "MACs", *(shown.label for shown in names.values())):
+    for heading in ("", "before", "after", "share"):
         table.add_column(heading, justify="right" if heading else "left")
-    for what, found in (("before", before), ("after", after)):
-        numbers = [shown.text(found.report[name]) for name, shown in names.items()]
-        table.add_row(what, f"{found.parameters:,}", f"{found.macs:,}", *numbers)
-    table.add_row("share", f"{after.parameters / before.parameters:.3f}", f"{after.macs / before.macs:.3f}")
+    for what, old, new in (
+        ("parameters", before.parameters, after.parameters),
+        ("MACs", before.macs, after.macs),
+    ):
+        table.add_row(what, f"{old:,}", f"{new:,}", f"{new / old:.3f}")
+    for name, shown in names.items():
+        table.add_row(shown.label, shown.text(before.report[name]), shown.text(after.report[name]))
     console.print(table)
     widths = " ".join(map(str, smaller.config.model.widths))
     console.print(f"channels of the convolutions of the stem and of the branches: {widths}", soft_wrap=True)

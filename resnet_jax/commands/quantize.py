@@ -50,15 +50,21 @@ def quantize(
     from resnet_jax.compress.quantize.network import bytes_of_arrays
     from resnet_jax.compress.quantize.sensitivity import sensitivity as measure
     from resnet_jax.compress.quantize.store import FILE, save
+    from resnet_jax.errors import ConfigError
     from resnet_jax.export.job import check_out, new_folder
     from resnet_jax.run.calibrate import calibration
-    from resnet_jax.run.named import segments
+    from resnet_jax.run.named import embeds, segments
     from resnet_jax.runtime.programs import remember_programs
 
     check_out(out)
     remember_programs()
     opened = open_analysed(which, classifies=False)
     network = opened.network
+    if embeds(network):
+        raise ConfigError(
+            f"{network.title} gives embeddings and names no class, by which quantize says how right the integers are; "
+            "export RUN --format onnx --int8 writes them, and resnet_jax.compress.quantize gives them in Python"
+        )
     config, chosen, shown = split_of(which, opened, None)
     batches, calibrated = calibration(network, config, how, count=images, batch_size=which.batch_size)
     done = quantize_all(network.model, network.variables, batches, how)

@@ -57,10 +57,10 @@ def smaller(trained):
 
 def check_printed(folder, said, how):
     result = json.loads((folder / "result.json").read_text())
-    before, after, share = (line.split() for line in said.splitlines() if line.startswith("│"))
+    of_parameters, of_macs, *_ = (line.split() for line in said.splitlines() if line.startswith("│"))
     number = lambda text: int(text.replace(",", ""))
-    parameters, macs, whole = number(after[3]), number(after[5]), number(before[5])
-    assert float(share[5]) == pytest.approx(macs / whole, abs=1e-3)
+    parameters, whole, macs = number(of_parameters[5]), number(of_macs[3]), number(of_macs[5])
+    assert float(of_macs[7]) == pytest.approx(macs / whole, abs=1e-3)
     default = {"sparsity": None, "macs": None, "by": "bn_scale", "which": "all", "scope": "layer", "floor": 0.1}
     default["multiple"] = 8
     assert result["pruned"] == default | how | {"parameters": parameters, "of_macs": whole}

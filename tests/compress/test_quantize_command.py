@@ -122,6 +122,15 @@ def test_mistakes(words, text, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_for_embeddings(tmp_path):
+    model = rn.create_model("embed_resnet18")
+    rn.save_weights(tmp_path / "own.safetensors", random_variables(model))
+    words = ["--weights", str(tmp_path / "own.safetensors"), "--model", "embed_resnet18", "--data.name", "digits"]
+    with pytest.raises(SystemExit, match="gives embeddings and names no class, by which quantize says how right the i"):
+        cli.main(["quantize", *words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
