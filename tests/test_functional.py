@@ -97,7 +97,7 @@ def test_hessian_vector_products_and_eigenvalue_are_the_dense_hessians(page, mon
 def test_frozen_statistics(page):
     names = page["Frozen BatchNorm"]
     evaluated = jax.jit(partial(names["model"].apply, train=False))(names["variables"], names["images"])
-    np.testing.assert_array_equal(names["logits"], evaluated)
+    np.testing.assert_allclose(names["logits"], evaluated, rtol=1e-5, atol=1e-6)  # two programs may round otherwise
     before, after = names["variables"]["batch_stats"], names["updates"]["batch_stats"]
     assert not np.array_equal(before["bn1"]["mean"], after["bn1"]["mean"])
 
