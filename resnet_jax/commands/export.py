@@ -76,7 +76,7 @@ def export(
         raise ConfigError("--entry and --prefix are for --weights; name the file by --weights FILE")
     if batch not in (None, "symbolic") and not str(batch).isdecimal():
         raise ConfigError(f"--batch = {batch!r} must be a number of images, or symbolic for any number")
-    if format == "huggingface" and (batch or size or frames or with_preprocessing):
+    if format == "huggingface" and (batch or size or frames is not None or with_preprocessing):
         raise ConfigError(
             "--format huggingface writes weights and no program, so it has no batch, symbolic or other, no size, no "
             "frames and no preprocessing inside; leave --batch, --size, --frames and --with-preprocessing out, or "
@@ -140,7 +140,7 @@ def _clips(opened: "Run | Network", frames: int | None) -> ClipConfig:
     """How the frames of clips are taken.
 
     Raises:
-      ConfigError: `frames` are asked for, and the network sees images; or there would be none.
+      ConfigError: `frames` are asked for, and the network sees images; or they are less than 1.
     """
     from resnet_jax.errors import ConfigError
     from resnet_jax.run.clips import PUBLISHED
@@ -151,8 +151,6 @@ def _clips(opened: "Run | Network", frames: int | None) -> ClipConfig:
         raise ConfigError(
             f"--frames = {frames} is for networks that see clips, and {opened.title} sees images; leave it out"
         )
-    if frames is not None and frames < 1:
-        raise ConfigError(f"--frames = {frames} must be at least 1")
     clips = PUBLISHED if isinstance(opened, Network) else opened.config.data.clip
     return clips if frames is None else dataclasses.replace(clips, frames=frames)
 

@@ -91,11 +91,9 @@ def _attention(layers: Layers, net: FrameNetwork, x: str, name: str) -> str:
 
 
 def _norm(layers: Layers, x: str, name: str) -> str:
-    given = [layers.graph.constant(f"{name}/{leaf}", layers.arrays[f"params/{name}/{leaf}"]) for leaf in _OF_NORM]
+    leaves = ("scale", "bias")
+    given = [layers.graph.constant(f"{name}/{leaf}", layers.arrays[f"params/{name}/{leaf}"]) for leaf in leaves]
     return layers.graph.op("LayerNormalization", [x, *given], name, axis=-1, epsilon=1e-5)
-
-
-_OF_NORM = ("scale", "bias")
 
 
 def _linear(layers: Layers, x: str, name: str) -> str:

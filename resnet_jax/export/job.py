@@ -20,6 +20,7 @@ from resnet_jax.files import explain_failed_write
 from resnet_jax.models.headed import refuse_boxes, with_options
 from resnet_jax.run.clips import PUBLISHED, describe_clips
 from resnet_jax.run.network import Network, describe
+from resnet_jax.tasks.clips.task import is_video_network
 
 Format = Literal["stablehlo", "onnx", "huggingface"]
 DESCRIPTION = "export.json"
@@ -72,7 +73,7 @@ class Job:
 
     @property
     def sees_clips(self) -> bool:
-        return len(getattr(self.network.model, "sides", ())) == 3
+        return is_video_network(self.network.model)
 
     @property
     def input(self) -> str:

@@ -137,7 +137,7 @@ def test_the_command(tmp_path, capsys):
     assert shape("out") == ["N", 3, 16, 32, 32]
     cli.main([*words, "--out", str(tmp_path / "eight"), "--size", "32", "32", "--frames", "8"])
     assert shape("eight") == ["N", 3, 8, 32, 32]
-    with pytest.raises(SystemExit, match="--frames = 0 must be at least 1"):
+    with pytest.raises(SystemExit, match="ClipConfig.frames = 0 is out of range; it must be >= 1"):
         cli.main([*words, "--out", str(tmp_path / "none"), "--frames", "0"])
 
 
