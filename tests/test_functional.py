@@ -98,6 +98,9 @@ def test_frozen_statistics(page):
     names = page["Frozen BatchNorm"]
     evaluated = jax.jit(partial(names["model"].apply, train=False))(names["variables"], names["images"])
     np.testing.assert_allclose(names["logits"], evaluated, rtol=1e-5, atol=1e-6)  # two programs may round otherwise
+    of_the_batch = partial(names["model"].apply, train=True, mutable=["batch_stats"])
+    others, _ = jax.jit(of_the_batch)(names["variables"], names["images"])
+    assert np.abs(others - evaluated).max() > 0.1
     before, after = names["variables"]["batch_stats"], names["updates"]["batch_stats"]
     assert not np.array_equal(before["bn1"]["mean"], after["bn1"]["mean"])
 
